@@ -1,0 +1,216 @@
+"""The parts that looped models are built of, as ONNX operators; reads as the formulas.
+
+Shapes: B batch, S new positions, E width, H query heads, K key/value heads, D head size,
+C cache capacity, F the MLP's inner width. Activations are float32.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from rdlite.config import ModelConfig
+
+OPSET, IR_VERSION = 21, 10
+MICROSOFT = "com.microsoft"
+FUSED = {
+    "FusedMatMul",
+    "GroupQueryAttention",
+    "QuickGelu",
+    "SkipSimplifiedLayerNormalization",
+}
+
+Make = Callable[..., npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One tensor of a model: its shape, and how it comes out of the checkpoint.
+
+    `sources` are checkpoint tensors that together, one after the other, are the weight row by
+    row. With `make`, a small one, it is `make(*sources)` instead, `source_shape` being theirs.
+    """
+
+    shape: tuple[int, ...]
+    sources: tuple[str, ...] = ()
+    source_shape: tuple[int, ...] | None = None
+    make: Make | None = None
+
+
+Weights = Mapping[str, Weight]
+
+
+class GraphBuilder:
+    """Collects one graph's nodes, inputs, outputs and weights. `g.op.Add(x, y)` adds a node."""
+
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        self.config = config
+        self.op = _Operators()
+        self.inputs: list[ir.Value] = []
+        self.outputs: list[ir.Value] = []
+        self.weight_values: dict[str, ir.Value] = {}
+        self._weights = weights
+        self._constants: list[ir.Value] = []
+        self.seqlens_k = self.input("seqlens_k", np.int32, ["B"])
+        self.total_sequence_length = self.input("total_sequence_length", np.int32, [])
+
+    def input(self, name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> ir.Value:
+        """Declare a graph input."""
+        value = _value(name, dtype, shape)
+        self.inputs.append(value)
+        return value
+
+    def output(
+        self, value: ir.Value, name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]
+    ) -> None:
+        """Declare `value` a graph output called `name`."""
+        value.name = name
+        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+        value.shape = ir.Shape(shape)
+        self.outputs.append(value)
+
+    def weight(self, name: str) -> ir.Value:
+        """Return the model's weight `name` as an initializer, one however often it is used."""
+        if name not in self.weight_values:
+            self.weight_values[name] = _value(name, np.float32, self._weights[name].shape)
+        return self.weight_values[name]
+
+    def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike, name: str) -> ir.Value:
+        """Return a small constant that lives in the graph file itself."""
+        tensor = ir.tensor(np.asarray(value, dtype), name=name)
+        constant = _value(name, dtype, tensor.shape.numpy())
+        constant.const_value = tensor
+        self._constants.append(constant)
+        return constant
+
+    def finish(self, name: str) -> ir.Model:
+        """Return the graph; its weights have names and shapes but no data yet."""
+
+        def is_cache(value: ir.Value) -> bool:
+            return value.name is not None and value.name.startswith(("past_key_", "present."))
+
+        graph = ir.Graph(
+            sorted(self.inputs, key=is_cache),  # the cache comes last
+            sorted(self.outputs, key=is_cache),
+            nodes=self.op.tape.nodes,
+            initializers=[*self.weight_values.values(), *self._constants],
+            opset_imports={"": OPSET, MICROSOFT: 1},
+            name=name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="rdlite")
+
+
+class _Operators:
+    """`op.Name(inputs, attribute=...)` records a node; fused ones are found in their domain."""
+
+    def __init__(self) -> None:
+        self.tape = ir.tape.Tape()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        domain = MICROSOFT if name in FUSED else ""
+
+        def record(*inputs: ir.Value | None, outputs: int = 1, **attributes: Any) -> Any:
+            if outputs == 1:
+                return self.tape.op(name, inputs, attributes, domain=domain)
+            return self.tape.op_multi_out(
+                name, inputs, attributes, num_outputs=outputs, domain=domain
+            )
+
+        return record
+
+
+def _value(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> ir.Value:
+    kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+    return ir.Value(name=name, type=kind, shape=ir.Shape(shape))
+
+
+def embed(g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
+    """Rows of the embedding, times its scale: [B, S] -> [B, S, E]."""
+    x = g.op.Gather(g.weight("embedding.weight"), input_ids, axis=0)
+    if g.config.embedding_scale == 1:
+        return x
+    return g.op.Mul(x, g.constant(g.config.embedding_scale, np.float32, "embedding.scale"))
+
+
+def linear(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    """`x @ weight.T`, the weight being [out, in] as checkpoints and quantized layouts keep it."""
+    return g.op.FusedMatMul(x, g.weight(f"{name}.weight"), transB=1)
+
+
+def rms_norm(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    """`x / rms(x) * weight`, in float32."""
+    return g.op.SimplifiedLayerNormalization(
+        x, g.weight(f"{name}.weight"), axis=-1, epsilon=g.config.norm_eps, stash_type=1
+    )
+
+
+def add_rms_norm(g: GraphBuilder, x: ir.Value, y: ir.Value, name: str) -> ir.Value:
+    """`rms_norm(x + y)` in one operator."""
+    return g.op.SkipSimplifiedLayerNormalization(
+        x, y, g.weight(f"{name}.weight"), epsilon=g.config.norm_eps
+    )
+
+
+def attention(g: GraphBuilder, x: ir.Value, name: str, layer: int) -> ir.Value:
+    """Causal self-attention over the cache of the graph's layer number `layer`: [B, S, E] -> same.
+
+    The packed projection holds q, k and v heads in this order; rotary is inside the operator,
+    which writes the new keys and values into the cache it is given.
+    """
+    config = g.config
+    shape = ["B", config.num_key_value_heads, "C", config.head_dim]
+    past = [
+        g.input(f"past_key_values.{layer}.{part}", np.float32, shape) for part in ("key", "value")
+    ]
+    qkv = linear(g, x, f"{name}.qkv")
+    if config.qk_bias:
+        qkv = g.op.Add(qkv, g.weight(f"{name}.qkv.bias"))
+    y, key, value = g.op.GroupQueryAttention(
+        qkv,
+        None,
+        None,
+        *past,
+        g.seqlens_k,
+        g.total_sequence_length,
+        g.weight("rotary.cos"),
+        g.weight("rotary.sin"),
+        num_heads=config.num_attention_heads,
+        kv_num_heads=config.num_key_value_heads,
+        scale=config.head_dim**-0.5,
+        do_rotary=1,
+        rotary_interleaved=int(config.rotary.interleaved),
+        outputs=3,
+    )
+    g.output(key, f"present.{layer}.key", np.float32, shape)
+    g.output(value, f"present.{layer}.value", np.float32, shape)
+    return linear(g, y, f"{name}.out")
+
+
+def gated_mlp(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+    """`down(silu(gate) * up)`; gate and up are the two halves of one projection."""
+    gate, up = g.op.Split(linear(g, x, f"{name}.gate_up"), axis=-1, num_outputs=2, outputs=2)
+    gate = g.op.QuickGelu(gate, alpha=1.0)  # with alpha 1 this is SiLU
+    return linear(g, g.op.Mul(gate, up), f"{name}.down")
+
+
+def rotary_weights(config: ModelConfig) -> dict[str, Weight]:
+    """The cosine and sine tables, [context, D/2] each, computed in float32 like the published code."""
+
+    def table(wave: Any) -> Make:
+        def make() -> npt.NDArray[np.float32]:
+            pairs = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+            frequencies = np.float32(1) / np.float32(config.rotary.base) ** pairs
+            positions = np.arange(config.context_length, dtype=np.float32)
+            result: npt.NDArray[np.float32] = wave(np.outer(positions, frequencies))
+            return result
+
+        return make
+
+    shape = (config.context_length, config.head_dim // 2)
+    return {
+        "rotary.cos": Weight(shape, make=table(np.cos)),
+        "rotary.sin": Weight(shape, make=table(np.sin)),
+    }

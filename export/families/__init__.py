@@ -1,0 +1,57 @@
+"""The registry of model families: one module each, found by config.json's model_type.
+
+A family module has MODEL_TYPES, STOP_TOKENS, REDUNDANT, `read_config`, `weights`, and the three
+graphs as functions `prelude`, `core` and `coda`. See docs/families.md.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import onnx_ir as ir
+
+from rdlite.config import ModelConfig
+from rdlite.errors import FamilyError
+
+from ..blocks import GraphBuilder, Weight
+from . import huginn
+
+
+class Family(Protocol):
+    """What a family module must have."""
+
+    MODEL_TYPES: tuple[str, ...]
+    STOP_TOKENS: tuple[str, ...]
+    REDUNDANT: tuple[str, ...]
+
+    def read_config(self, raw: Mapping[str, Any]) -> ModelConfig:
+        """Turn a hub config.json into a ModelConfig."""
+
+    def weights(self, config: ModelConfig) -> dict[str, Weight]:
+        """Name every weight, its shape and where a checkpoint keeps it."""
+
+    def prelude(self, g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
+        """Token ids [B, S] to embeds [B, S, E]."""
+
+    def core(self, g: GraphBuilder, state: ir.Value, embeds: ir.Value) -> ir.Value:
+        """One step of the recurrence, [B, S, E] -> [B, S, E]."""
+
+    def coda(self, g: GraphBuilder, state: ir.Value, logit_positions: ir.Value) -> ir.Value:
+        """State [B, S, E] to logits [B, P, V]."""
+
+
+FAMILIES: dict[str, Family] = {"huginn": huginn}
+
+
+def find_family(raw: Mapping[str, Any]) -> Family:
+    """Return the family of a config.json; raises FamilyError with the nearest known name."""
+    model_type = raw.get("model_type")
+    known = {name: family for family in FAMILIES.values() for name in family.MODEL_TYPES}
+    if isinstance(model_type, str) and model_type in known:
+        return known[model_type]
+    near = difflib.get_close_matches(str(model_type), known, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise FamilyError(
+        f"config: model_type {model_type!r:.60} is no family that rdlite knows "
+        f"({', '.join(known)}){hint}"
+    )

@@ -1,0 +1,58 @@
+"""Builds the three graphs of a model from its config and family: the graph contract, version 1."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from rdlite.config import ModelConfig
+
+from .blocks import GraphBuilder
+from .families import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """Three models whose weights have names and shapes but no data yet."""
+
+    prelude: ir.Model
+    core: ir.Model
+    coda: ir.Model
+
+    def items(self) -> list[tuple[str, ir.Model]]:
+        """Name and model of each part, in the order they run."""
+        return [(part, getattr(self, part)) for part in ("prelude", "core", "coda")]
+
+
+def build_graphs(family: Family, config: ModelConfig) -> Graphs:
+    """Build prelude, core and coda; the result depends on nothing but its arguments."""
+    weights = family.weights(config)
+    width, vocabulary = config.hidden_size, config.vocab_size
+
+    g = GraphBuilder(config, weights)
+    input_ids = g.input("input_ids", np.int64, ["B", "S"])
+    embeds = family.prelude(g, input_ids)
+    g.output(embeds, "embeds", np.float32, ["B", "S", width])
+    prelude = g.finish("prelude")
+
+    g = GraphBuilder(config, weights)
+    state = g.input("state", np.float32, ["B", "S", width])
+    embeds = g.input("embeds", np.float32, ["B", "S", width])
+    next_state = family.core(g, state, embeds)
+    g.output(next_state, "next_state", np.float32, ["B", "S", width])
+    g.output(_change(g, state, next_state), "change", np.float32, ["B", "S"])
+    core = g.finish("core")
+
+    g = GraphBuilder(config, weights)
+    state = g.input("state", np.float32, ["B", "S", width])
+    logit_positions = g.input("logit_positions", np.int64, ["P"])
+    logits = family.coda(g, state, logit_positions)
+    g.output(logits, "logits", np.float32, ["B", "P", vocabulary])
+    return Graphs(prelude, core, g.finish("coda"))
+
+
+def _change(g: GraphBuilder, state: ir.Value, next_state: ir.Value) -> ir.Value:
+    """`||next_state - state|| / ||next_state||` per position."""
+    last = g.constant([-1], np.int64, "last_axis")
+    moved = g.op.ReduceL2(g.op.Sub(next_state, state), last, keepdims=0)
+    return g.op.Div(moved, g.op.ReduceL2(next_state, last, keepdims=0))

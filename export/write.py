@@ -1,0 +1,219 @@
+"""Writes a bundle: weights streamed one tensor at a time, everything in a temporary folder, then renamed."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from rdlite.bundle import MANIFEST, FileEntry, Manifest
+from rdlite.errors import OutputError
+from rdlite.schema import encode
+
+from .blocks import Weight, Weights
+from .graphs import Graphs
+
+ALIGNMENT = 64
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
+
+
+class TensorSource(Protocol):
+    """Where weights come from: a checkpoint, or another bundle."""
+
+    def pieces(self, name: str) -> Iterator[Floats]:
+        """Yield a tensor flat and in order, in pieces that fit in memory."""
+
+    def read(self, name: str) -> Floats:
+        """Return a small tensor whole, in its own shape."""
+
+
+@contextlib.contextmanager
+def new_folder(out: Path, force: bool) -> Iterator[Path]:
+    """Give a temporary sibling of `out` that takes its place when the block ends well.
+
+    A killed process leaves at most a hidden `.NAME.partial-PID`; `out` is whole or not there.
+
+    Raises:
+        OutputError: `out` exists and `force` is false, or it is no bundle that may be replaced,
+            or the disk is full or not writable.
+    """
+    check_replaceable(out, force)
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        yield partial
+        _sync(partial)
+        _swap(partial, out)
+        _sync(out.parent)
+    except OSError as problem:
+        raise OutputError(f"cannot write {out}: {problem.strerror or problem}") from problem
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(out: Path, force: bool) -> None:
+    """Raise OutputError unless `out` can be written: it is new, or a bundle and `force` is given."""
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise OutputError(f"{out} exists; give another name, or --force to replace it")
+    replaceable = stat.S_ISDIR(out.lstat().st_mode) and (
+        (out / MANIFEST).is_file() or not any(out.iterdir())
+    )
+    if not replaceable:
+        raise OutputError(f"{out} exists and is not a bundle, so --force does not replace it")
+
+
+def _swap(partial: Path, out: Path) -> None:
+    if not os.path.lexists(out):
+        partial.rename(out)
+        return
+    old = out.parent / f".{out.name}.old-{os.getpid()}"
+    out.rename(old)
+    try:
+        partial.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there; NTFS journals renames itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _HashingFile:
+    """A file being written: hashed as it goes, synced when closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+
+    def close(self) -> FileEntry:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return FileEntry(self.size, self._digest.hexdigest())
+
+    def __enter__(self) -> "_HashingFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def write_bytes(folder: Path, name: str, data: bytes) -> FileEntry:
+    """Write one file of a bundle and return its manifest entry."""
+    with _HashingFile(folder / name) as file:
+        file.write(data)
+        return file.close()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write rdlite.json; it must be the last file of a bundle."""
+    text = json.dumps(encode(manifest), indent=1, ensure_ascii=False) + "\n"
+    write_bytes(folder, MANIFEST, text.encode())
+
+
+def write_graphs(
+    folder: Path,
+    graphs: Graphs,
+    weights: Weights,
+    source: TensorSource,
+    progress: Progress | None = None,
+) -> dict[str, FileEntry]:
+    """Write the three graphs and their external data; returns the entries of all files.
+
+    A weight that several graphs use is stored once, in shared.onnx.data.
+    """
+    files: dict[str, list[str]] = {}
+    for name, parts in _users(graphs).items():
+        file = f"{parts[0] if len(parts) == 1 else 'shared'}.onnx.data"
+        files.setdefault(file, []).append(name)
+    total = sum(4 * math.prod(weights[name].shape) for names in files.values() for name in names)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    entries: dict[str, FileEntry] = {}
+    places: dict[str, tuple[str, int]] = {}
+    for file_name, names in files.items():
+        with _HashingFile(folder / file_name) as file:
+            for name in names:
+                file.write(b"\0" * (-file.size % ALIGNMENT))
+                places[name] = (file_name, file.size)
+                for piece in _float_pieces(weights[name], source):
+                    little = np.ascontiguousarray(piece, "<f4")
+                    file.write(little.reshape(-1).view(np.uint8).data)
+                    advance(piece.nbytes)
+            entries[file_name] = file.close()
+    for part, model in graphs.items():
+        for name, value in model.graph.initializers.items():
+            if name in places:
+                value.const_value = _external(name, weights[name], *places[name])
+        data = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+        entries[f"{part}.onnx"] = write_bytes(folder, f"{part}.onnx", data)
+    return entries
+
+
+def _users(graphs: Graphs) -> dict[str, list[str]]:
+    """Name of every weight without data -> the parts that use it."""
+    users: dict[str, list[str]] = {}
+    for part, model in graphs.items():
+        for name, value in model.graph.initializers.items():
+            if value.const_value is None:
+                users.setdefault(name, []).append(part)
+    return users
+
+
+def _float_pieces(weight: Weight, source: TensorSource) -> Iterator[Floats]:
+    if weight.make is not None:
+        yield weight.make(*(source.read(name) for name in weight.sources))
+        return
+    for name in weight.sources:
+        yield from source.pieces(name)
+
+
+def _external(name: str, weight: Weight, file: str, offset: int) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        file,
+        offset,
+        4 * math.prod(weight.shape),
+        ir.DataType.FLOAT,
+        shape=ir.Shape(weight.shape),
+        name=name,
+    )
+
+
+def with_files(manifest: Manifest, entries: dict[str, FileEntry]) -> Manifest:
+    """Return `manifest` listing `entries`."""
+    return dataclasses.replace(manifest, files=dict(sorted(entries.items())))

@@ -1,0 +1,231 @@
+"""The bundle: a folder with a manifest, three graphs, their weights and the text files.
+
+This is the trust boundary. Nothing of a bundle reaches onnxruntime, the tokenizer or the template
+engine before everything here has held: bare file names, no links, sizes, hashes, graph contract.
+"""
+
+import hashlib
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.config import ModelConfig
+from rdlite.errors import BundleError
+from rdlite.graph_check import CheckedGraph, check_graph
+from rdlite.schema import bounded, decode, read_json
+
+CONTRACT_VERSION = 1
+MANIFEST = "rdlite.json"
+PARTS = ("prelude", "core", "coda")
+
+MAX_MANIFEST_BYTES = 2**20
+MAX_TEXT_FILE_BYTES = 128 * 2**20
+MAX_GRAPH_BYTES = 64 * 2**20
+#: Loading hashes files up to this size; `verify` hashes all of them.
+HASHED_ON_LOAD_BYTES = 64 * 2**20
+
+_BARE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size in bytes and hexadecimal SHA-256 of one file."""
+
+    bytes: int = bounded(0, 2**53)
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What rdlite.json says. `weights` names how each group's weights are stored."""
+
+    contract_version: int
+    producer: str
+    name: str
+    model: ModelConfig
+    weights: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened and checked bundle.
+
+    `unhashed` names the files whose SHA-256 was not compared, because they are large.
+    """
+
+    folder: Path
+    manifest: Manifest
+    graphs: Mapping[str, CheckedGraph]
+    unhashed: tuple[str, ...]
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and constants of the model."""
+        return self.manifest.model
+
+    def read_text(self, name: str) -> bytes | None:
+        """Return a small file listed in the manifest, or None if the bundle has none."""
+        if name not in self.manifest.files:
+            return None
+        return _read(self.folder / name, self.manifest.files[name].bytes, MAX_TEXT_FILE_BYTES)
+
+    def map_weights(self, part: str) -> dict[str, npt.NDArray[np.generic]]:
+        """Memory-map the external tensors of one graph, read-only, by name."""
+        files = {
+            tensor.file: np.memmap(self.folder / tensor.file, np.uint8, "r")
+            for tensor in self.graphs[part].external.values()
+        }
+        return {
+            name: np.ndarray(
+                tensor.shape, tensor.dtype, files[tensor.file], offset=tensor.offset
+            )
+            for name, tensor in self.graphs[part].external.items()
+        }
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open a bundle folder and check all of it but the hashes of large files.
+
+    Raises:
+        BundleError: the folder is no bundle, or anything in it breaks a rule of its format.
+        GraphError: a graph breaks the graph contract.
+    """
+    folder = Path(path)
+    manifest = _read_manifest(folder)
+    _check_files(folder, manifest)
+    small = {n for n, e in manifest.files.items() if e.bytes <= HASHED_ON_LOAD_BYTES}
+    for name in sorted(small):
+        _check_hash(folder, name, manifest.files[name])
+    sizes = {name: entry.bytes for name, entry in manifest.files.items()}
+    graphs = {}
+    for part in PARTS:
+        name = f"{part}.onnx"
+        if name not in manifest.files:
+            raise BundleError(f"{folder / MANIFEST} does not list {name}; a bundle needs it")
+        data = _read(folder / name, sizes[name], MAX_GRAPH_BYTES)
+        graphs[part] = check_graph(data, part, manifest.model, sizes)
+    unhashed = tuple(name for name in manifest.files if name not in small)
+    return Bundle(folder, manifest, graphs, unhashed)
+
+
+def verify_bundle(
+    path: str | Path, progress: Callable[[int, int], None] | None = None
+) -> Iterator[str]:
+    """Check everything, hashes of large files included, and yield a line for each file that holds.
+
+    Args:
+        path: the bundle folder.
+        progress: called with (bytes hashed, bytes in all) as it goes.
+
+    Raises:
+        BundleError: at the first thing that does not hold.
+    """
+    bundle = open_bundle(path)
+    total = sum(bundle.manifest.files[name].bytes for name in bundle.unhashed)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    for name, entry in bundle.manifest.files.items():
+        if name in bundle.unhashed:
+            _check_hash(bundle.folder, name, entry, advance)
+        yield f"{name}: {entry.bytes} bytes, SHA-256 matches"
+
+
+def hash_file(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """Return the hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**22):
+            digest.update(piece)
+            if advance:
+                advance(len(piece))
+    return digest.hexdigest()
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is not a folder; MODEL is a bundle made by 'rdlite export'")
+    path = folder / MANIFEST
+    if not path.exists():
+        hint = (
+            f"; it looks like a checkpoint: run 'rdlite export {folder} -o BUNDLE' first"
+            if (folder / "config.json").exists()
+            else ""
+        )
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}{hint}")
+    data = read_json(_read(path, None, MAX_MANIFEST_BYTES), str(path), BundleError)
+    version = data.get("contract_version") if isinstance(data, dict) else None
+    if version != CONTRACT_VERSION:
+        raise BundleError(
+            f"{path}: contract_version is {version!r:.40}, this rdlite reads {CONTRACT_VERSION}; "
+            "export the checkpoint again, or use another version of rdlite"
+        )
+    return decode(Manifest, data, str(path), BundleError)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    for name, entry in manifest.files.items():
+        if not _BARE_NAME.fullmatch(name):
+            raise BundleError(
+                f"{folder / MANIFEST} lists {name!r:.140}; files of a bundle have bare names"
+            )
+        if not _SHA256.fullmatch(entry.sha256):
+            raise BundleError(f"{folder / MANIFEST}: {name} has no valid sha256")
+        size = _regular_size(folder / name)
+        if size != entry.bytes:
+            raise BundleError(
+                f"{folder / name} has {size} bytes, the manifest says {entry.bytes}; "
+                "copy or export the bundle again"
+            )
+
+
+def _regular_size(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except OSError as problem:
+        raise BundleError(f"{path} cannot be read: {problem.strerror}") from None
+    if stat.S_ISLNK(status.st_mode):
+        raise BundleError(f"{path} is a symbolic link; a bundle holds its files itself")
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is not a regular file")
+    return status.st_size
+
+
+def _read(path: Path, expected: int | None, limit: int) -> bytes:
+    size = _regular_size(path)
+    if size > limit:
+        raise BundleError(f"{path} has {size} bytes; at most {limit} are read")
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise BundleError(f"{path} cannot be read: {problem.strerror}") from None
+    if expected is not None and len(data) != expected:
+        raise BundleError(f"{path} changed while it was read")
+    return data
+
+
+def _check_hash(
+    folder: Path, name: str, entry: FileEntry, advance: Callable[[int], None] | None = None
+) -> None:
+    try:
+        digest = hash_file(folder / name, advance)
+    except OSError as problem:
+        raise BundleError(f"{folder / name} cannot be read: {problem.strerror}") from None
+    if digest != entry.sha256:
+        raise BundleError(
+            f"{folder / name} is damaged or was changed: its SHA-256 is {digest[:16]}…, "
+            f"the manifest says {entry.sha256[:16]}…; copy or export the bundle again"
+        )

@@ -1,0 +1,77 @@
+"""Keys and values of past positions: one block of arrays per (graph, slot), grown geometrically."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.config import ModelConfig, check_integer
+
+FIRST_CAPACITY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """What the core keeps of past positions.
+
+    Attributes:
+        share: None keeps one slot per step, so that step t of a new position sees what step t of
+            the past ones left: exact. A number n keeps n slots, step t writing slot t mod n, so
+            that memory does not grow with depth; 1 to 1024.
+
+    Raises InputError for numbers out of bounds.
+    """
+
+    share: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        if self.share is not None:
+            check_integer("share", self.share, 1, 1024)
+
+    def slots(self, steps: int) -> int:
+        """Number of slots that a depth of `steps` needs."""
+        return steps if self.share is None else min(self.share, steps)
+
+    def bytes_per_token(self, config: ModelConfig, steps: int) -> int:
+        """Memory that one position takes in all three parts, in bytes."""
+        layers = config.layers
+        held = layers.prelude + layers.core * self.slots(steps) + layers.coda
+        return 4 * config.cache_floats_per_layer * held
+
+
+class CacheSlot:
+    """The cache of one graph's layers: float32 [layers, key/value, 1, K, C, D], updated in place."""
+
+    def __init__(self, config: ModelConfig, layers: int, capacity: int) -> None:
+        shape = (layers, 2, 1, config.num_key_value_heads, capacity, config.head_dim)
+        self.data: npt.NDArray[np.float32] = np.empty(shape, np.float32)
+
+    def grow(self, capacity: int, used: int) -> None:
+        """Move to a larger capacity, keeping the first `used` positions; bindings must be remade."""
+        old = self.data
+        self.data = np.empty((*old.shape[:4], capacity, old.shape[5]), np.float32)
+        self.data[..., :used, :] = old[..., :used, :]
+
+    def inputs(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The arrays by the graph's input names."""
+        return self._named("past_key_values")
+
+    def outputs(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The same arrays by the graph's output names."""
+        return self._named("present")
+
+    def _named(self, prefix: str) -> dict[str, npt.NDArray[np.float32]]:
+        return {
+            f"{prefix}.{layer}.{kind}": self.data[layer, index]
+            for layer in range(self.data.shape[0])
+            for index, kind in enumerate(("key", "value"))
+        }
+
+
+def next_capacity(current: int, needed: int, limit: int) -> int:
+    """Return the capacity to grow to: doubled until `needed` fits, never past `limit`."""
+    capacity = max(current, min(FIRST_CAPACITY, limit))
+    while capacity < needed:
+        capacity *= 2
+    return min(capacity, limit)

@@ -1,0 +1,92 @@
+"""A conversation: messages through the chat template, the cache kept between turns."""
+
+from collections.abc import Iterator
+
+from rdlite.depth import Depth
+from rdlite.generate import Token, generate_tokens
+from rdlite.model import Generation, Model
+from rdlite.sampling import Sampling
+
+
+class Chat:
+    """A conversation with a model. Not thread-safe; many may share one model.
+
+    Each turn reads only what differs from what was read before: the longest common prefix of
+    tokens stays in the cache.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        system: str | None = None,
+        depth: Depth | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Use `Model.chat`."""
+        _ = model.tokenizer, model.chat_template  # complain now, not at the first message
+        self.model = model
+        self.depth = depth or Depth()
+        self.sampling = sampling or model.generation_config.sampling
+        self.seed = seed
+        self.messages: list[dict[str, str]] = []
+        self._sequence = model.new_sequence()
+        self._read: list[int] = []  # the tokens that the cache holds
+        self._read_how: tuple[int, int] | None = None  # with this depth and seed
+        model.plan(1, depth, sampling, seed, ())  # bounds
+        self.reset(system)
+
+    def reset(self, system: str | None = None) -> None:
+        """Forget the conversation and start over with this system prompt."""
+        self.messages = [{"role": "system", "content": system}] if system else []
+
+    @property
+    def context_used(self) -> int:
+        """Tokens of the conversation that are in the cache."""
+        return len(self._read)
+
+    def send(self, text: str, max_tokens: int = 1024) -> Generation:
+        """Say something and get the answer, token by token.
+
+        The answer joins the conversation when it ends, or as far as it went when it is stopped.
+
+        Args:
+            text: the user's message.
+            max_tokens: most tokens of the answer.
+
+        Raises:
+            ContextError: the conversation no longer fits; nothing was changed.
+            InputError: the template refuses the conversation, or a number is out of bounds.
+        """
+        model = self.model
+        messages = [*self.messages, {"role": "user", "content": text}]
+        rendered = model.chat_template.render(messages)
+        prompt = model.check_ids(model.tokenizer.encode(rendered, add_special_tokens=False))
+        plan = model.plan(max_tokens, self.depth, self.sampling, self.seed, ())
+        how = (plan.steps, self.seed)
+        kept = _common_prefix(self._read, prompt[:-1]) if how == self._read_how else 0
+        self._sequence.truncate(kept)
+        self._read_how = how
+
+        def run() -> Iterator[Token]:
+            answer: list[str] = []
+            tokens = list(prompt)
+            try:
+                for token in generate_tokens(self._sequence, prompt, plan):
+                    answer.append(token.text)
+                    tokens.append(token.id)
+                    yield token
+            finally:
+                self._read = tokens[: self._sequence.length]
+                if answer:
+                    reply = {"role": "assistant", "content": "".join(answer)}
+                    self.messages = [*messages, reply]
+
+        return Generation(run(), plan.stats)
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

@@ -1,0 +1,190 @@
+"""Chat templates from strangers: Jinja2 in its immutable sandbox, with bounds on work and size.
+
+On top of the sandbox, every loop iteration is counted, strings cannot be multiplied, padded or
+replaced into something huge, and only the filters and string methods that chat templates use exist.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from rdlite.errors import BundleError, InputError
+
+MAX_TEMPLATE_CHARACTERS = 64 * 1024
+MAX_ITERATIONS = 100_000
+MAX_RENDERED_CHARACTERS = 16 * 2**20
+
+_FILTERS = """capitalize d default dictsort first float int items join last length list lower map
+    reject rejectattr replace reverse safe select selectattr sort string title tojson trim unique
+    upper""".split()
+_METHODS = """append capitalize count endswith find get index items keys lower lstrip replace
+    rstrip split splitlines startswith strip title upper values""".split()
+
+
+class _TooMuch(Exception):
+    """A template asked for more work or memory than chat templates need."""
+
+
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset(["*", "**", "%", "+"])
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,
+            extensions=[_Generation, jinja2.ext.loopcontrols],
+        )
+        self.filters = {name: self.filters[name] for name in _FILTERS}
+        self.filters["replace"] = _replace
+        self.filters["join"] = _join
+        self.filters["tojson"] = _to_json
+        self.filters["_counted"] = self._counted
+        self.filters["_bounded"] = _bounded
+        self.globals = {"raise_exception": _raise_exception, "range": self._range}
+        self.globals["namespace"] = jinja2.utils.Namespace
+        self.iterations = 0
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
+        tree = super()._parse(source, name, filename)
+        for loop in tree.find_all(jinja2.nodes.For):
+            loop.iter = jinja2.nodes.Filter(loop.iter, "_counted", [], [], None, None)
+        for concat in list(tree.find_all(jinja2.nodes.Concat)):
+            concat.nodes = [
+                jinja2.nodes.Filter(node, "_bounded", [], [], None, None) for node in concat.nodes
+            ]
+        return tree
+
+    def _counted(self, values: Iterable[Any]) -> Iterator[Any]:
+        for value in values:
+            self.iterations += 1
+            if self.iterations > MAX_ITERATIONS:
+                raise _TooMuch(f"more than {MAX_ITERATIONS} loop iterations")
+            yield value
+
+    def _range(self, *arguments: int) -> range:
+        values = range(*arguments)
+        self.iterations += len(values)
+        if self.iterations > MAX_ITERATIONS:
+            raise _TooMuch(f"more than {MAX_ITERATIONS} loop iterations")
+        return values
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "+":
+            return _bounded(_bounded(left) + _bounded(right))
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        if operator == "**" or not numbers:
+            raise _TooMuch(f"the operator {operator} on {type(left).__name__}")
+        return left * right if operator == "*" else left % right
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, str | bytes | list | tuple | dict) and attr not in _METHODS:
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str) and getattr(__obj, "__name__", "") == "replace":
+            return _replace(owner, *args)
+        return _bounded(super().call(__context, __obj, *args, **kwargs))
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}…{% endgeneration %}`, which marks assistant turns for training: no effect."""
+
+    tags = frozenset(["generation"])
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str | list | tuple) and len(value) > MAX_RENDERED_CHARACTERS:
+        raise _TooMuch(f"a value of {len(value)} characters")
+    return value
+
+
+def _replace(text: str, old: str, new: str, count: int = -1) -> str:
+    text, old, new = str(text), str(old), str(new)
+    if text.count(old) * len(new) + len(text) > MAX_RENDERED_CHARACTERS:
+        raise _TooMuch("a replacement of too many characters")
+    return text.replace(old, new, count)
+
+
+def _join(values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
+    if attribute is not None:
+        values = [value[attribute] for value in values]
+    texts = [str(value) for value in values]
+    size = sum(map(len, texts)) + len(separator) * len(texts)
+    if size > MAX_RENDERED_CHARACTERS:
+        raise _TooMuch(f"a text of {size} characters")
+    return str(separator).join(texts)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    # Jinja2's own escapes for HTML, which chat templates do not want.
+    return json.dumps(value, ensure_ascii=False, indent=None if indent is None else min(indent, 8))
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+class ChatTemplate:
+    """A compiled chat template. Raises BundleError if it does not compile."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
+        if len(source) > MAX_TEMPLATE_CHARACTERS:
+            raise BundleError(
+                f"the chat template has {len(source)} characters, "
+                f"at most {MAX_TEMPLATE_CHARACTERS} are read"
+            )
+        self._special_tokens = dict(special_tokens or {})
+        self._sandbox = _Sandbox()
+        try:
+            self._template = self._sandbox.from_string(source)
+        except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as problem:
+            raise BundleError(f"the chat template cannot be used: {problem}") from None
+
+    def render(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return the text of a conversation, ready to be encoded without special tokens.
+
+        Args:
+            messages: each with `role` ("system", "user", "assistant") and `content`.
+            add_generation_prompt: end with the header of the assistant's next turn.
+
+        Raises:
+            InputError: the template refuses these messages, or does what templates may not do.
+        """
+        self._sandbox.iterations = 0
+        pieces, size = [], 0
+        try:
+            for piece in self._template.generate(
+                self._special_tokens,
+                messages=[dict(message) for message in messages],
+                add_generation_prompt=add_generation_prompt,
+            ):
+                pieces.append(piece)
+                size += len(piece)
+                if size > MAX_RENDERED_CHARACTERS:
+                    raise _TooMuch(f"more than {MAX_RENDERED_CHARACTERS} characters")
+        except jinja2.sandbox.SecurityError as problem:
+            raise InputError(f"the chat template tried to leave its sandbox: {problem}") from None
+        except _TooMuch as problem:
+            raise InputError(f"the chat template does more than it may: {problem}") from None
+        except (jinja2.TemplateError, RecursionError) as problem:
+            raise InputError(f"the chat template refuses this conversation: {problem}") from None
+        except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as p:
+            reason = re.sub(r"\s+", " ", str(p))[:200]
+            raise InputError(f"the chat template fails on this conversation: {reason}") from None
+        return "".join(pieces)

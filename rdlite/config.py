@@ -1,0 +1,106 @@
+"""What a model is: sizes, what its recurrence starts from and how deep it goes. Frozen, checked once."""
+
+from dataclasses import dataclass
+
+from rdlite.errors import BundleError, InputError
+from rdlite.schema import bounded, check_fields, one_of
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCounts:
+    """Layers in each of the three graphs."""
+
+    prelude: int = bounded(0, 1024)
+    core: int = bounded(1, 1024)
+    coda: int = bounded(0, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """Rotary position embedding: its base, and whether pairs are (2i, 2i+1) or (i, i + D/2)."""
+
+    base: float = bounded(1, 1e12)
+    interleaved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """Where the state starts and how often the core runs.
+
+    `random` starts are normal with `initial_std`, cut off at three of them; `embeds` starts from
+    the prelude's output. `mean_steps` is the depth the model was trained around, and the default.
+    """
+
+    initial_state: str = one_of("random", "zeros", "embeds")
+    initial_std: float = bounded(0, 1e6)
+    mean_steps: int = bounded(1, 1024)
+    max_steps: int | None = bounded(1, 1024, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Sizes and constants of a model, enough to build its graphs; raises BundleError."""
+
+    family: str
+    vocab_size: int = bounded(1, 2**22)
+    hidden_size: int = bounded(1, 2**17)
+    intermediate_size: int = bounded(1, 2**19)
+    num_attention_heads: int = bounded(1, 4096)
+    num_key_value_heads: int = bounded(1, 4096)
+    head_dim: int = bounded(2, 1024)
+    context_length: int = bounded(1, 2**22)
+    norm_eps: float = bounded(0, 1)
+    embedding_scale: float = bounded(0, 1e6)
+    qk_bias: bool
+    tied_embedding: bool
+    layers: LayerCounts
+    rotary: Rotary
+    recurrence: Recurrence
+
+    def __post_init__(self) -> None:
+        """Check what a single field's bounds cannot."""
+        for part in (self.layers, self.rotary, self.recurrence, self):
+            check_fields(part, "config: ", BundleError)
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise BundleError(
+                f"config: num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        if self.head_dim % 2:
+            raise BundleError(f"config: head_dim must be even for rotary, got {self.head_dim}")
+
+    @property
+    def cache_floats_per_layer(self) -> int:
+        """Numbers that one layer keeps of one token: a key and a value for every head."""
+        return 2 * self.num_key_value_heads * self.head_dim
+
+    def steps_or_default(self, steps: int | None) -> int:
+        """The depth to run at: `steps`, or the model's own where it is None.
+
+        Raises InputError outside 1 .. 1024, or past the depth that the model allows.
+        """
+        if steps is None:
+            return self.recurrence.mean_steps
+        return check_integer("steps", steps, 1, self.recurrence.max_steps or 1024)
+
+
+def check_integer(name: str, value: object, low: int, high: int) -> int:
+    """Return `value` as an int if it is one within [low, high], else raise InputError."""
+    try:
+        number = value.__index__()  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        number = None
+    if isinstance(value, bool) or not isinstance(number, int) or not low <= number <= high:
+        raise InputError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    return number
+
+
+def check_number(name: str, value: object, low: float, high: float) -> float:
+    """Return `value` as a float if it lies within [low, high], else raise InputError."""
+    try:
+        number = None if isinstance(value, str | bytes) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if isinstance(value, bool) or number is None or not low <= number <= high:
+        raise InputError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+    return number

@@ -1,0 +1,151 @@
+"""The loop: read a prompt in chunks, then one token after another; yields Tokens."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite import engine
+from rdlite.config import ModelConfig
+from rdlite.randomness import check_seed, fill_initial_states
+from rdlite.sampling import Sampler
+from rdlite.tokenizer import StopScanner, TextStream
+
+Floats = npt.NDArray[np.float32]
+#: Writes the initial states of a lane's positions, the first of which is given.
+Start = Callable[[engine.Lane, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One new token.
+
+    Attributes:
+        id: the token.
+        text: what can be shown after it; never half a character, so sometimes empty.
+        steps: core steps that were run to choose it.
+        logprob: its log-probability (natural) under the model's own distribution.
+    """
+
+    id: int
+    text: str
+    steps: int
+    logprob: float
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a generation took. Times in seconds; `finish` says why it ended.
+
+    `finish` is "stop" (a stop token), "stop-string", "length" (max_tokens), "context" (no room)
+    or "cancelled".
+    """
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    new_tokens: int = 0
+    core_steps: int = 0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    finish: str = "cancelled"
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of the tokens after the first, which is counted to the prompt."""
+        rest = self.new_tokens - 1
+        return rest / self.decode_seconds if rest > 0 and self.decode_seconds else 0.0
+
+    @property
+    def mean_steps(self) -> float:
+        """Core steps per new token."""
+        return self.core_steps / self.new_tokens if self.new_tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that `generate_tokens` needs to know of one generation."""
+
+    steps: int
+    max_tokens: int
+    start: Start
+    sampler: Sampler
+    stop_ids: frozenset[int]
+    stream: TextStream | None
+    stops: StopScanner
+    stats: Stats = field(default_factory=Stats)
+    chunk: int = engine.CHUNK
+
+
+def initial_states(config: ModelConfig, kind: str, seed: int = 0) -> Start:
+    """Return what writes the initial states: kind "random" (of this seed), "zeros" or "embeds"."""
+    check_seed(seed)
+    if kind == "random" and config.recurrence.initial_std > 0:
+        return lambda lane, position: fill_initial_states(
+            lane.states[0][0], config.recurrence, seed, position
+        )
+    if kind == "embeds":
+        return lambda lane, _: np.copyto(lane.states[0], lane.embeds)
+    return lambda lane, _: lane.states[0].fill(0)
+
+
+def read(
+    sequence: engine.Sequence, ids: Sequence[int], steps: int, start: Start, chunk: int
+) -> Iterator[engine.Lane]:
+    """Read positions in chunks; yields each chunk's lane after its last core step."""
+    for first in range(0, len(ids), chunk):
+        lane = sequence.begin(list(ids[first : first + chunk]), steps)
+        start(lane, sequence.length)
+        for step in lane.steps[:steps]:
+            step()
+        yield lane
+        sequence.commit(lane.size)
+
+
+def generate_tokens(
+    sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
+) -> Iterator[Token]:
+    """Read what of the prompt is not in `sequence` yet, then yield tokens until something ends it.
+
+    `prompt` is not empty and fits in the context; `sequence.length` of its tokens, not all, are
+    already read.
+    """
+    stats, position = plan.stats, len(prompt)
+    stats.prompt_tokens, stats.reused_tokens = position, sequence.length
+    plan.sampler.saw(prompt)
+    fresh: Sequence[int] = prompt[sequence.length :]
+    while True:
+        clock = time.perf_counter()
+        for lane in read(sequence, fresh, plan.steps, plan.start, plan.chunk):
+            # Decoded for every chunk: this is what fills the coda's cache.
+            logits = lane.logits(plan.steps)[-1]
+        token, logprob = plan.sampler(logits, position)
+        position += 1
+        stats.new_tokens += 1
+        stats.core_steps += plan.steps
+        text = plan.stream.push(token) if plan.stream and token not in plan.stop_ids else ""
+        text = plan.stops.push(text)
+        stats.finish = _finish(plan, token, position, sequence.context)
+        if stats.finish != "cancelled":
+            text += plan.stops.flush()
+        if stats.new_tokens == 1:
+            stats.prompt_seconds = time.perf_counter() - clock
+        else:
+            stats.decode_seconds += time.perf_counter() - clock
+        yield Token(token, text, plan.steps, logprob)
+        if stats.finish != "cancelled":
+            return
+        fresh = (token,)
+
+
+def _finish(plan: Plan, token: int, position: int, context: int) -> str:
+    if token in plan.stop_ids:
+        return "stop"
+    if plan.stops.stopped:
+        return "stop-string"
+    if plan.stats.new_tokens >= plan.max_tokens:
+        return "length"
+    if position > context:
+        return "context"
+    return "cancelled"

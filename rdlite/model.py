@@ -1,0 +1,361 @@
+"""The Python API: `load` opens a model; a Model generates, scores and chats."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.bundle import Bundle, open_bundle
+from rdlite.cache import Cache
+from rdlite.chat_template import ChatTemplate
+from rdlite.config import ModelConfig, check_integer
+from rdlite.depth import Depth
+from rdlite.engine import CHUNK, Engine, Lane
+from rdlite.engine import Sequence as EngineSequence
+from rdlite.errors import ContextError, InputError
+from rdlite.generate import (
+    Plan,
+    Start,
+    Stats,
+    Token,
+    generate_tokens,
+    initial_states,
+    read,
+)
+from rdlite.generation_config import GenerationConfig, read_generation_config
+from rdlite.sampling import Sampler, Sampling
+from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
+
+if TYPE_CHECKING:
+    from rdlite.chat import Chat
+
+Floats = npt.NDArray[np.float32]
+MAX_STOP_STRINGS = 64
+
+
+def load(
+    path: str | Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    context: int | None = None,
+    cache: Cache | None = None,
+) -> Model:
+    """Open a model.
+
+    Args:
+        path: a bundle folder made by `rdlite export`.
+        device: "cpu".
+        threads: threads for one operator, 1 to 1024; None: one for each physical core.
+        context: the longest text in tokens, at most the model's own; None: the model's own.
+        cache: what to keep of past positions; None: one slot per step.
+
+    Raises:
+        BundleError: the bundle breaks a rule of its format.
+        InputError: a number or the device is out of bounds.
+        RuntimeFailure: onnxruntime is missing or refuses a graph.
+    """
+    if device != "cpu":
+        raise InputError(f"device must be 'cpu', got {device!r}; other devices cannot be used yet")
+    if threads is not None:
+        check_integer("threads", threads, 1, 1024)
+    bundle = open_bundle(path)
+    limit = bundle.config.context_length
+    context = limit if context is None else check_integer("context", context, 1, limit)
+    return Model(bundle, threads, context, cache or Cache())
+
+
+class Model:
+    """A loaded model. Thread-safe: each generation and each chat has buffers of its own."""
+
+    def __init__(self, bundle: Bundle, threads: int | None, context: int, cache: Cache) -> None:
+        """Use `rdlite.load`."""
+        self.bundle = bundle
+        self.context = context
+        self.cache = cache
+        size = bundle.config.vocab_size
+        data = bundle.read_text("generation_config.json")
+        self.generation_config = (
+            read_generation_config(data, size) if data is not None else GenerationConfig()
+        )
+        data = bundle.read_text("tokenizer.json")
+        self._tokenizer = Tokenizer(data, size) if data is not None else None
+        data = bundle.read_text("chat_template.jinja")
+        self._template = (
+            ChatTemplate(data.decode(errors="replace"), bundle.manifest.special_tokens)
+            if data is not None
+            else None
+        )
+        self._engine: Engine | None = Engine(bundle, threads)
+        self._idle: list[EngineSequence] = []
+        self._lock = threading.Lock()
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and constants of the model, frozen."""
+        return self.bundle.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; raises InputError if the bundle has none."""
+        if self._tokenizer is None:
+            raise InputError("this bundle has no tokenizer.json; give token ids, not text")
+        return self._tokenizer
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The model's chat template; raises InputError if the bundle has none."""
+        if self._template is None:
+            raise InputError("this bundle has no chat template; use generate with plain text")
+        return self._template
+
+    def logits(
+        self,
+        token_ids: Sequence[int],
+        steps: int | None = None,
+        initial_state: str | Floats = "zeros",
+        seed: int = 0,
+        chunk: int = CHUNK,
+    ) -> Floats:
+        """Score a text: the logits of every position.
+
+        Args:
+            token_ids: S ids, 1 to the context.
+            steps: core steps; None: the model's default.
+            initial_state: "zeros", "random" (of `seed`), "embeds", or float32 [S, E].
+            seed: selects random initial states, 0 to 2^64 - 1.
+            chunk: positions read at once, 1 to 4096; changes memory and speed, not the result.
+
+        Returns:
+            float32 [S, V], natural logits before any sampling.
+
+        Raises:
+            InputError: an argument is out of bounds (ContextError: more ids than the context).
+        """
+        ids = self.check_ids(token_ids)
+        steps = self.config.steps_or_default(steps)
+        check_integer("chunk", chunk, 1, 4096)
+        start = self._start(initial_state, seed, len(ids))
+        result = np.empty((len(ids), self.config.vocab_size), np.float32)
+        sequence = self._take_sequence()
+        try:
+            for lane in read(sequence, ids, steps, start, chunk):
+                end = sequence.length + lane.size
+                result[sequence.length : end] = lane.logits(steps, lane.size)
+        finally:
+            self._give_back(sequence)
+        return result
+
+    def generate(
+        self,
+        prompt_or_ids: str | Sequence[int],
+        max_tokens: int = 64,
+        depth: Depth | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        initial_state: str | Floats = "random",
+        chunk: int = CHUNK,
+    ) -> Generation:
+        """Continue a text.
+
+        Args:
+            prompt_or_ids: text, which is encoded as the tokenizer says, or token ids.
+            max_tokens: most new tokens, 1 to 2^22; the context may end it before.
+            depth: how deep to think; None: the model's default.
+            sampling: how tokens are chosen; None: greedy.
+            seed: selects initial states and draws, 0 to 2^64 - 1. The same seed gives the same text.
+            stop: texts that end the generation, not part of it; at most 64.
+            initial_state: "random", "zeros" or "embeds"; "random" is the model's own way to
+                start, whatever that is.
+            chunk: prompt positions read at once, 1 to 4096.
+
+        Returns:
+            An iterable of Tokens, computed as they are asked for.
+
+        Raises:
+            InputError: an argument is out of bounds (ContextError: the prompt does not fit).
+        """
+        text = isinstance(prompt_or_ids, str)
+        ids = self.tokenizer.encode(prompt_or_ids) if text else prompt_or_ids  # type: ignore[arg-type]
+        ids = self.check_ids(ids)
+        plan = self.plan(
+            max_tokens, depth, sampling, seed, stop, initial_state=initial_state, chunk=chunk
+        )
+        sequence = self._take_sequence()
+
+        def run() -> Iterator[Token]:
+            try:
+                yield from generate_tokens(sequence, ids, plan)
+            finally:
+                self._give_back(sequence)
+
+        return Generation(run(), plan.stats)
+
+    def chat(
+        self,
+        system: str | None = None,
+        depth: Depth | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> Chat:
+        """Start a conversation; what was read stays in its cache between turns.
+
+        Args:
+            system: a system prompt.
+            depth: how deep to think; None: the model's default.
+            sampling: how tokens are chosen; None: the model's own defaults.
+            seed: selects initial states and draws.
+
+        Raises:
+            InputError: the bundle has no tokenizer or no chat template, or a number is out of
+                bounds.
+        """
+        from rdlite.chat import Chat
+
+        return Chat(self, system, depth, sampling, seed)
+
+    def plan(
+        self,
+        max_tokens: int,
+        depth: Depth | None,
+        sampling: Sampling | None,
+        seed: int,
+        stop: str | Sequence[str],
+        initial_state: str | Floats = "random",
+        chunk: int = CHUNK,
+    ) -> Plan:
+        """Check the options of a generation and make what its loop needs."""
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if len(stops) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in stops):
+            raise InputError(f"stop must be at most {MAX_STOP_STRINGS} texts, none empty")
+        stops += self.generation_config.stop_strings
+        if stops and self._tokenizer is None:
+            raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
+        return Plan(
+            steps=self.config.steps_or_default(depth.max_steps if depth else None),
+            max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
+            start=self._start(initial_state, seed, None),
+            sampler=Sampler(sampling or Sampling(), self.config.vocab_size, seed),
+            stop_ids=frozenset(self.generation_config.stop_ids),
+            stream=TextStream(self._tokenizer) if self._tokenizer else None,
+            stops=StopScanner(stops),
+            chunk=check_integer("chunk", chunk, 1, 4096),
+        )
+
+    def close(self) -> None:
+        """Free sessions and buffers; the model cannot be used any more. May be called twice."""
+        with self._lock:
+            self._engine = None
+            self._idle.clear()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def new_sequence(self) -> EngineSequence:
+        """Make the caches and buffers of one text; raises InputError when the model is closed."""
+        if self._engine is None:
+            raise InputError("this model is closed; load it again")
+        return EngineSequence(self._engine, self.cache, self.context)
+
+    def _take_sequence(self) -> EngineSequence:
+        with self._lock:
+            if self._engine is not None and self._idle:
+                return self._idle.pop()
+        return self.new_sequence()
+
+    def _give_back(self, sequence: EngineSequence) -> None:
+        sequence.truncate(0)
+        with self._lock:
+            if self._engine is not None and not self._idle:
+                self._idle.append(sequence)  # one is kept, so that its buffers serve again
+
+    def _start(self, initial_state: str | Floats, seed: int, size: int | None) -> Start:
+        if isinstance(initial_state, str):
+            if initial_state not in ("random", "zeros", "embeds"):
+                raise InputError(
+                    f"initial_state must be random, zeros, embeds or an array, "
+                    f"got {initial_state!r:.60}"
+                )
+            own = self.config.recurrence.initial_state
+            return initial_states(
+                self.config, own if initial_state == "random" else initial_state, seed
+            )
+        array = np.asarray(initial_state, np.float32)
+        expected = (size, self.config.hidden_size)
+        if size is None or array.shape != expected or not np.isfinite(array).all():
+            raise InputError(
+                f"an initial state must be finite and have the shape {expected}, "
+                f"got {array.shape}; only logits takes one"
+            )
+
+        def start(lane: Lane, position: int) -> None:
+            lane.states[0][0] = array[position : position + lane.size]
+
+        return start
+
+    def check_ids(self, ids: Sequence[int]) -> list[int]:
+        """Return the ids as a list; raises InputError for bad ones, ContextError for too many."""
+        top = self.config.vocab_size - 1
+        checked = [check_integer("a token id", token, 0, top) for token in ids]
+        if not checked:
+            raise InputError("the prompt is empty; give at least one token")
+        if len(checked) > self.context:
+            raise ContextError(
+                f"the prompt has {len(checked)} tokens, the context is {self.context}; shorten it"
+                + ("" if self.context == self.config.context_length else " or raise the context")
+            )
+        return checked
+
+
+class Generation:
+    """New tokens as they come. Iterate once; `text`, `ids` and `stats` run it to its end."""
+
+    def __init__(self, tokens: Iterator[Token], stats: Stats) -> None:
+        """Use `Model.generate` or `Chat.send`."""
+        self._tokens = tokens
+        self._stats = stats
+        self._texts: list[str] = []
+        self._ids: list[int] = []
+
+    def __iter__(self) -> Iterator[Token]:
+        """Yield the tokens that were not yielded yet."""
+        for token in self._tokens:
+            self._texts.append(token.text)
+            self._ids.append(token.id)
+            yield token
+
+    @property
+    def text(self) -> str:
+        """The whole new text."""
+        self._drain()
+        return "".join(self._texts)
+
+    @property
+    def ids(self) -> list[int]:
+        """The new token ids, a stop token included."""
+        self._drain()
+        return list(self._ids)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts, times and the reason it ended."""
+        self._drain()
+        return self._stats
+
+    def _drain(self) -> None:
+        for _ in self:
+            pass

@@ -1,0 +1,125 @@
+"""Decoding of JSON into frozen dataclasses: exact keys, exact types, and two bounds on every number.
+
+A field's bounds stand beside it (`bounded(1, 4096)`), and every error names the field's full path.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from rdlite.errors import RdliteError
+
+T = TypeVar("T")
+
+
+def bounded(low: float, high: float, **kwargs: Any) -> Any:
+    """A dataclass field whose number must lie in [low, high]."""
+    return dataclasses.field(metadata={"low": low, "high": high}, **kwargs)
+
+
+def one_of(*choices: str, **kwargs: Any) -> Any:
+    """A dataclass field whose string must be one of `choices`."""
+    return dataclasses.field(metadata={"choices": choices}, **kwargs)
+
+
+def check_fields(instance: Any, where: str, error: type[RdliteError]) -> None:
+    """Hold every number and choice of a dataclass instance against its field's bounds."""
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        name = f"{where}{field.name}"
+        if "low" in field.metadata and value is not None:
+            low, high = field.metadata["low"], field.metadata["high"]
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or not low <= value <= high:
+                raise error(f"{name} must lie between {low:g} and {high:g}, got {value!r}")
+        if "choices" in field.metadata and value not in field.metadata["choices"]:
+            choices = ", ".join(field.metadata["choices"])
+            raise error(f"{name} must be one of {choices}; got {value!r}")
+
+
+def decode(cls: type[T], data: object, where: str, error: type[RdliteError]) -> T:
+    """Build the dataclass `cls` from parsed JSON; refuses missing, unknown and mistyped keys.
+
+    Args:
+        cls: a dataclass; its field types may be scalars, None-able, other dataclasses,
+            `Mapping[str, X]` or `tuple[X, ...]`.
+        data: what `json.loads` returned.
+        where: the path of `data` in its file, for messages.
+        error: the class of error to raise.
+    """
+    if not isinstance(data, dict):
+        raise error(f"{where} must be an object, got {_kind(data)}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise error(f"{where} has an unknown key {key!r}; known are {', '.join(fields)}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _convert(hints[name], data[name], f"{where}.{name}", error)
+        elif (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ):
+            raise error(f"{where} lacks the key {name!r}")
+    instance = cls(**values)
+    check_fields(instance, f"{where}.", error)
+    return instance
+
+
+def encode(instance: Any) -> Any:
+    """Turn a dataclass (nested ones too) into what `json.dumps` takes."""
+    return dataclasses.asdict(instance)
+
+
+def read_json(text: bytes, where: str, error: type[RdliteError]) -> Any:
+    """Parse JSON, refusing bad encodings, duplicate keys, NaN and infinities."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) != len(items):
+            raise error(f"{where} names a key twice")
+        return result
+
+    def constant(name: str) -> None:
+        raise error(f"{where} contains {name}, which is not JSON")
+
+    try:
+        return json.loads(text.decode(), object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{where} is not valid JSON: {problem}") from None
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _convert(hint: Any, value: Any, where: str, error: type[RdliteError]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType or origin is typing.Union:
+        if value is None:
+            return None
+        (hint,) = (argument for argument in arguments if argument is not types.NoneType)
+        return _convert(hint, value, where, error)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise error(f"{where} must be a list, got {_kind(value)}")
+        return tuple(_convert(arguments[0], item, f"{where}[]", error) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise error(f"{where} must be an object, got {_kind(value)}")
+        return {
+            key: _convert(arguments[1], item, f"{where}.{key}", error)
+            for key, item in value.items()
+        }
+    if dataclasses.is_dataclass(hint):
+        return decode(typing.cast("type[Any]", hint), value, where, error)
+    if hint is float and type(value) is int:
+        value = float(value) if abs(value) < 2**53 else math.inf
+    if type(value) is not hint:
+        raise error(f"{where} must be {hint.__name__}, got {_kind(value)} {value!r:.60}")
+    return value

@@ -1,0 +1,118 @@
+"""Text to token ids and back, through the tokenizers library; streams never split a character."""
+
+from collections.abc import Sequence
+
+from rdlite.errors import BundleError, InputError
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+MAX_TEXT_CHARACTERS = 16 * 2**20
+
+
+class Tokenizer:
+    """A tokenizer.json in use. Thread-safe."""
+
+    def __init__(self, data: bytes, vocab_size: int) -> None:
+        """Parse tokenizer.json; raises BundleError if it is broken or larger than the vocabulary."""
+        import tokenizers
+
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(data.decode())
+            # A prompt is never cut or padded without a word.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as problem:  # the library can also panic
+            raise BundleError(f"tokenizer.json cannot be used: {problem}"[:300]) from None
+        self._vocab_size = vocab_size
+        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        if size > vocab_size:
+            raise BundleError(
+                f"tokenizer.json has {size} tokens, the model only {vocab_size}; "
+                "they do not belong together"
+            )
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Return token ids. Raises InputError for text that cannot be encoded."""
+        if not isinstance(text, str):
+            raise InputError(f"a prompt must be text or token ids, got {type(text).__name__}")
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise InputError(f"the text has {len(text)} characters, at most {MAX_TEXT_CHARACTERS}")
+        try:
+            encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        except UnicodeEncodeError:
+            raise InputError("the text has lone surrogates, which are not Unicode text") from None
+        ids: list[int] = encoding.ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, without special tokens."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def special_token_id(self, text: str) -> int | None:
+        """Return the id of the special token written exactly so, or None."""
+        token: int | None = self._tokenizer.token_to_id(text)
+        added = self._tokenizer.get_added_tokens_decoder()
+        return token if token in added and added[token].special else None
+
+
+class TextStream:
+    """Turns ids into text one by one, holding back what is not yet a whole character."""
+
+    WINDOW = 16
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._emitted = 0
+
+    def push(self, token: int) -> str:
+        """Return the text that `token` completes; often a word, sometimes nothing."""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        whole = not text.endswith(REPLACEMENT)
+        # Only the last replacement character can be the start of one that is still to come.
+        end = len(text) if whole else len(text) - 1
+        piece = text[self._emitted : end]
+        self._emitted = max(end, self._emitted)
+        if whole and len(self._ids) >= self.WINDOW:
+            # Start a new window, with one token as its context.
+            self._ids = self._ids[-1:]
+            self._emitted = len(self._tokenizer.decode(self._ids))
+        return piece
+
+
+class StopScanner:
+    """Passes text on until a stop string appears, holding back what may be the start of one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, piece: str) -> str:
+        """Return the text that is surely before any stop; sets `stopped` when one is found."""
+        if not self._stops:
+            return piece
+        text = self._held + piece
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """Return what was held back, when no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that `stop` starts with."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0
