@@ -1,12 +1,11 @@
 """From a checkpoint folder to a bundle, in one pass over the weights."""
 
-import json
 import math
+import re
 from pathlib import Path
-from typing import Any
 
 from rdlite import __version__
-from rdlite.bundle import CONTRACT_VERSION, PARTS, FileEntry, Manifest
+from rdlite.bundle import CONTRACT_VERSION, GROUPS, FileEntry, Manifest
 from rdlite.errors import CheckpointError
 
 from .blocks import Weights
@@ -63,7 +62,8 @@ def export_checkpoint(
         producer=f"rdlite {__version__}",
         name=_name(source),
         model=config,
-        weights=dict.fromkeys(("embedding", *PARTS, "head"), "float32"),
+        weights=dict.fromkeys(GROUPS, "float32"),
+        parameters=_count_parameters(weights),
         files={},
         special_tokens=text.special_tokens,
     )
@@ -108,7 +108,18 @@ def check_tensors(checkpoint: Checkpoint, weights: Weights, family: Family) -> N
 
 
 
+def _count_parameters(weights: Weights) -> dict[str, int]:
+    """Trained numbers in each group; tables that follow from the config do not count."""
+    counts = dict.fromkeys(GROUPS, 0)
+    for name, weight in weights.items():
+        if weight.sources:
+            # Norms outside the parts go with the head, whose output they shape.
+            group = name.split(".")[0]
+            counts[group if group in counts else "head"] += math.prod(weight.shape)
+    return counts
+
+
 def _name(checkpoint: Checkpoint) -> str:
-    given: Any = checkpoint.config.get("_name_or_path") or checkpoint.config.get("name")
-    text = given if isinstance(given, str) else checkpoint.folder.absolute().name
-    return json.dumps(text)[1:-1][:120]
+    given = checkpoint.config.get("_name_or_path") or checkpoint.config.get("name")
+    path = given if isinstance(given, str) else str(checkpoint.folder.absolute())
+    return re.sub(r"[^\w.+-]", "_", re.split(r"[/\\]", path.rstrip("/\\"))[-1])[:100] or "model"

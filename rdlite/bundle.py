@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError
 from rdlite.graph_check import CheckedGraph, check_graph
@@ -22,6 +19,7 @@ from rdlite.schema import bounded, decode, read_json
 CONTRACT_VERSION = 1
 MANIFEST = "rdlite.json"
 PARTS = ("prelude", "core", "coda")
+GROUPS = ("embedding", *PARTS, "head")
 
 MAX_MANIFEST_BYTES = 2**20
 MAX_TEXT_FILE_BYTES = 128 * 2**20
@@ -43,13 +41,14 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What rdlite.json says. `weights` names how each group's weights are stored."""
+    """What rdlite.json says, by group of weights: how they are stored and how many they are."""
 
     contract_version: int
     producer: str
     name: str
     model: ModelConfig
     weights: Mapping[str, str]
+    parameters: Mapping[str, int]
     files: Mapping[str, FileEntry]
     special_tokens: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,19 +75,6 @@ class Bundle:
         if name not in self.manifest.files:
             return None
         return _read(self.folder / name, self.manifest.files[name].bytes, MAX_TEXT_FILE_BYTES)
-
-    def map_weights(self, part: str) -> dict[str, npt.NDArray[np.generic]]:
-        """Memory-map the external tensors of one graph, read-only, by name."""
-        files = {
-            tensor.file: np.memmap(self.folder / tensor.file, np.uint8, "r")
-            for tensor in self.graphs[part].external.values()
-        }
-        return {
-            name: np.ndarray(
-                tensor.shape, tensor.dtype, files[tensor.file], offset=tensor.offset
-            )
-            for name, tensor in self.graphs[part].external.items()
-        }
 
 
 def open_bundle(path: str | Path) -> Bundle:

@@ -24,8 +24,7 @@ class Engine:
         """Load the graphs of a bundle; raises RuntimeFailure."""
         self.config = bundle.config
         self.sessions = {
-            part: Session(part, bundle.graphs[part].data, bundle.map_weights(part), threads)
-            for part in PARTS
+            part: Session(part, bundle.graphs[part].data, bundle.folder, threads) for part in PARTS
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -337,6 +337,11 @@ class Generation:
             self._texts.append(token.text)
             self._ids.append(token.id)
             yield token
+
+    def close(self) -> None:
+        """End it now; what was generated so far stays. May be called twice."""
+        if isinstance(self._tokens, Generator):
+            self._tokens.close()
 
     @property
     def text(self) -> str:

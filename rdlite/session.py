@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import RuntimeFailure
@@ -38,15 +38,13 @@ def load_onnxruntime() -> Any:
 class Session:
     """One loaded graph. Calls that are bound once can then be run from any thread."""
 
-    def __init__(
-        self, name: str, graph: bytes, weights: Mapping[str, Array], threads: int | None
-    ) -> None:
-        """Load a checked graph, its external weights given as arrays (memory-mapped ones stay so).
+    def __init__(self, name: str, graph: bytes, folder: Path, threads: int | None) -> None:
+        """Load a checked graph.
 
         Args:
             name: for messages.
             graph: the serialized ONNX model.
-            weights: the graph's external tensors by name.
+            folder: where its external data lies; onnxruntime memory-maps it from there.
             threads: threads for one operator; None lets onnxruntime choose, one a physical core.
 
         Raises:
@@ -57,11 +55,14 @@ class Session:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
-        # The parts run one after the other: threads that spin after one part's call would take
-        # the cores from the next part's.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._weights = [self._ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        options.add_external_initializers(list(weights), self._weights)
+        for key, value in {
+            # The graph comes as the bytes that were checked, so it has no folder of its own.
+            "session.model_external_initializers_file_folder_path": str(folder.absolute()),
+            # The parts run one after the other: threads that spin after one part's call would
+            # take the cores from the next part's.
+            "session.force_spinning_stop": "1",
+        }.items():
+            options.add_session_config_entry(key, value)
         try:
             self._session = self._ort.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
