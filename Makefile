@@ -1,0 +1,42 @@
+# Two commands: `make chat` and `make test`. Each makes .venv, installs what it needs and runs.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+RANDOM_MODEL := build/random
+
+.PHONY: chat test clean
+
+chat: $(RANDOM_MODEL)/bundle/rdlite.json
+	@echo "No trained model ships yet: this one has random weights, so its answers are noise."
+	@$(BIN)/rdlite chat $(RANDOM_MODEL)/bundle
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# mypy reads the package as it is installed, because export/ and quant/ move into it
+	rm -rf build/lib build/site
+	$(PIP) install --no-deps --no-build-isolation --target build/site .
+	cd tests && MYPYPATH=../build/site ../$(BIN)/mypy --config-file ../pyproject.toml -p rdlite
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build
+
+$(RANDOM_MODEL)/bundle/rdlite.json: $(VENV)/.cpu $(wildcard export/*.py export/families/*.py)
+	@$(BIN)/python -m rdlite.export.random_checkpoint $(RANDOM_MODEL)/checkpoint
+	@$(BIN)/rdlite export --force $(RANDOM_MODEL)/checkpoint -o $(RANDOM_MODEL)/bundle
+
+$(VENV)/.cpu: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON to it"; exit 1; }
+	@echo "Installing rdlite into $(VENV); this takes a minute the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.cpu
+	@echo "Installing the tools for tests into $(VENV)."
+	@$(PIP) install -e '.[cpu,dev]'
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python cli.py` in a checkout is `rdlite`."""
+
+from rdlite.commands import main
+
+main()

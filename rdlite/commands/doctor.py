@@ -1,0 +1,76 @@
+"""`rdlite doctor`: what this machine and installation can do."""
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import click
+
+from rdlite.commands.options import json_option, print_json
+
+PACKAGES = ("rdlite", "numpy", "onnx", "onnx-ir", "tokenizers", "safetensors", "jinja2", "click")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+
+@click.command()
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that read memory.")
+@json_option
+def doctor(threads: int | None, as_json: bool) -> None:
+    """Show versions, providers, threads and how fast this machine reads memory.
+
+    The read bandwidth bounds the speed of every large model: a core step reads the core's weights
+    once.
+
+    \b
+    Example:
+        rdlite doctor
+    """
+    report = _report(threads)
+    if as_json:
+        print_json(report)
+        return
+    for key, value in report.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        click.echo(f"{key:<22} {text}")
+
+
+def _report(threads: int | None) -> dict[str, Any]:
+    from rdlite.bandwidth import read_bandwidth
+    from rdlite.session import describe_runtime
+
+    runtime = describe_runtime()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = threads or cores or 1
+    installed = [name for name in RUNTIMES if _version(name)]
+    report: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        **{name: _version(name) or "not installed" for name in PACKAGES},
+        "onnxruntime": runtime["version"],
+        "providers": runtime["providers"],
+        "telemetry": runtime["telemetry"],
+        "cores": cores,
+        "threads": threads,
+        "read bandwidth": f"{read_bandwidth(threads) / 1e9:.1f} GB/s",
+    }
+    if len(installed) > 1:
+        report["problem"] = f"{' and '.join(installed)} are both installed; remove one"
+    return report
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,74 @@
+"""`rdlite inspect`: what a bundle holds, without running it."""
+
+from typing import Any
+
+import click
+
+from rdlite.commands.options import json_option, model_argument, print_json
+
+
+@click.command()
+@model_argument
+@json_option
+def inspect(model: str, as_json: bool) -> None:
+    """Show MODEL's family, sizes, parameters, bytes, cache cost and recurrence.
+
+    \b
+    Example:
+        rdlite inspect BUNDLE
+        rdlite inspect BUNDLE --json | jq .parameters
+    """
+    from rdlite.bundle import open_bundle
+
+    report = _report(open_bundle(model))
+    if as_json:
+        print_json(report)
+        return
+    for key, value in report.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, item in value.items():
+                click.echo(f"  {name:<24} {_human(key, item)}")
+        else:
+            click.echo(f"{key:<26} {_human(key, value)}")
+
+
+def _report(bundle: Any) -> dict[str, Any]:
+    import dataclasses
+
+    from rdlite.cache import Cache
+
+    manifest, config = bundle.manifest, bundle.config
+    sizes = dataclasses.asdict(config)
+    recurrence, layers = sizes.pop("recurrence"), sizes.pop("layers")
+    family, rotary = sizes.pop("family"), sizes.pop("rotary")
+    steps = config.recurrence.mean_steps
+    policies = {"one slot a step": Cache(), **{f"share {n}": Cache(n) for n in (1, 2, 4)}}
+    return {
+        "name": manifest.name,
+        "family": family,
+        "made_by": manifest.producer,
+        "contract_version": manifest.contract_version,
+        "sizes": sizes,
+        "layers": layers,
+        "rotary": rotary,
+        "recurrence": recurrence,
+        "weights": dict(manifest.weights),
+        "parameters": {**manifest.parameters, "all": sum(manifest.parameters.values())},
+        "bytes": {name: entry.bytes for name, entry in manifest.files.items()}
+        | {"all": sum(entry.bytes for entry in manifest.files.values())},
+        f"cache_bytes_per_token_at_{steps}_steps": {
+            name: cache.bytes_per_token(config, steps) for name, cache in policies.items()
+        },
+        "hashes": {
+            "compared": len(manifest.files) - len(bundle.unhashed),
+            "left to 'rdlite verify'": ", ".join(bundle.unhashed) or "none",
+        },
+    }
+
+
+def _human(group: str, value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        unit = " bytes" if "bytes" in group else ""
+        return f"{value:,}{unit}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,100 @@
+"""Options that several commands share, and what they all do with a terminal."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rdlite.generate import Stats
+    from rdlite.model import Model
+    from rdlite.sampling import Sampling
+
+model_argument = click.argument("model", type=click.Path())
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that run a model."""
+    for option in reversed(
+        (
+            click.option("--steps", type=int, help="Core steps for each token: how deep to think."),
+            click.option("--max-tokens", type=int, default=1024, show_default=True),
+            click.option("--temp", type=float, help="Temperature; 0 always takes the likeliest."),
+            click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all."),
+            click.option("--top-p", type=float, help="Keep the likeliest up to this probability."),
+            click.option("--min-p", type=float, help="Drop what is less likely than this x best."),
+            click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option("--threads", type=int, help="Threads; default: one a physical core."),
+            click.option("--context", type=int, help="Longest text in tokens; default: all of it."),
+            click.option("--cache-share", type=int, help="Keep this many steps' caches, not all."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def open_model(model: str, options: dict[str, Any]) -> "Model":
+    """Load MODEL as the run options say."""
+    import rdlite
+
+    cache = rdlite.Cache(share=options["cache_share"])
+    return rdlite.load(
+        model, threads=options["threads"], context=options["context"], cache=cache
+    )
+
+
+def sampling_of(model: "Model", options: dict[str, Any]) -> "Sampling":
+    """Return the model's own sampling, changed as the run options say."""
+    import dataclasses
+
+    names = {
+        "temp": "temperature",
+        "top_k": "top_k",
+        "top_p": "top_p",
+        "min_p": "min_p",
+        "repetition_penalty": "repetition_penalty",
+    }
+    changes = {ours: options[name] for name, ours in names.items() if options[name] is not None}
+    return dataclasses.replace(model.generation_config.sampling, **changes)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Print a piece of a model's text at once; a terminal gets no control codes from it."""
+    if sys.stdout.isatty():
+        text = "".join(c for c in text if c.isprintable() or c in "\n\t")
+    click.echo(text.encode(errors="replace").decode(), nl=False)
+
+
+def describe_stats(stats: "Stats") -> str:
+    """Return one line that says what a generation took."""
+    reused = f" ({stats.reused_tokens} reused)" if stats.reused_tokens else ""
+    speed = f", {stats.tokens_per_second:.1f} tokens/s" if stats.tokens_per_second else ""
+    return (
+        f"{stats.new_tokens} tokens{speed}, {stats.mean_steps:.1f} steps a token; prompt "
+        f"{stats.prompt_tokens} tokens{reused} in {stats.prompt_seconds:.2f} s"
+    )
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a callback for (done, total) bytes that draws a bar; None where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
