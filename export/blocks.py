@@ -109,17 +109,23 @@ class _Operators:
     def __init__(self) -> None:
         self.tape = ir.tape.Tape()
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        domain = MICROSOFT if name in FUSED else ""
-
-        def record(*inputs: ir.Value | None, outputs: int = 1, **attributes: Any) -> Any:
-            if outputs == 1:
-                return self.tape.op(name, inputs, attributes, domain=domain)
-            return self.tape.op_multi_out(
-                name, inputs, attributes, num_outputs=outputs, domain=domain
-            )
+    def __getattr__(self, name: str) -> Callable[..., ir.Value]:
+        def record(*inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+            return self.tape.op(name, inputs, attributes, domain=_domain(name))
 
         return record
+
+    def several(
+        self, outputs: int, name: str, *inputs: ir.Value | None, **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """Record a node with more than one output."""
+        return self.tape.op_multi_out(
+            name, inputs, attributes, num_outputs=outputs, domain=_domain(name)
+        )
+
+
+def _domain(operator: str) -> str:
+    return MICROSOFT if operator in FUSED else ""
 
 
 def _value(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> ir.Value:
@@ -161,14 +167,16 @@ def attention(g: GraphBuilder, x: ir.Value, name: str, layer: int) -> ir.Value:
     which writes the new keys and values into the cache it is given.
     """
     config = g.config
-    shape = ["B", config.num_key_value_heads, "C", config.head_dim]
+    shape: list[int | str] = ["B", config.num_key_value_heads, "C", config.head_dim]
     past = [
         g.input(f"past_key_values.{layer}.{part}", np.float32, shape) for part in ("key", "value")
     ]
     qkv = linear(g, x, f"{name}.qkv")
     if config.qk_bias:
         qkv = g.op.Add(qkv, g.weight(f"{name}.qkv.bias"))
-    y, key, value = g.op.GroupQueryAttention(
+    y, key, value = g.op.several(
+        3,
+        "GroupQueryAttention",
         qkv,
         None,
         None,
@@ -182,7 +190,6 @@ def attention(g: GraphBuilder, x: ir.Value, name: str, layer: int) -> ir.Value:
         scale=config.head_dim**-0.5,
         do_rotary=1,
         rotary_interleaved=int(config.rotary.interleaved),
-        outputs=3,
     )
     g.output(key, f"present.{layer}.key", np.float32, shape)
     g.output(value, f"present.{layer}.value", np.float32, shape)
@@ -191,13 +198,13 @@ def attention(g: GraphBuilder, x: ir.Value, name: str, layer: int) -> ir.Value:
 
 def gated_mlp(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
     """`down(silu(gate) * up)`; gate and up are the two halves of one projection."""
-    gate, up = g.op.Split(linear(g, x, f"{name}.gate_up"), axis=-1, num_outputs=2, outputs=2)
+    gate, up = g.op.several(2, "Split", linear(g, x, f"{name}.gate_up"), axis=-1, num_outputs=2)
     gate = g.op.QuickGelu(gate, alpha=1.0)  # with alpha 1 this is SiLU
     return linear(g, g.op.Mul(gate, up), f"{name}.down")
 
 
 def rotary_weights(config: ModelConfig) -> dict[str, Weight]:
-    """The cosine and sine tables, [context, D/2] each, computed in float32 like the published code."""
+    """Cosine and sine tables, [context, D/2], computed in float32 like the published code."""
 
     def table(wave: Any) -> Make:
         def make() -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Reads checkpoint folders: config.json and safetensors, one file or shards. Never pickle, never code.
+"""Reads checkpoint folders: config.json and safetensors, one or in shards. Never pickle or code.
 
 The safetensors library checks each file; the tensors are then read from it in pieces with plain
 reads rather than through its memory map, so that a checkpoint of any size takes constant memory.

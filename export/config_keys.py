@@ -1,8 +1,10 @@
-"""Reads a hub config.json so that no key is overlooked: each is understood, required, or named harmless.
+"""Reads a hub config.json so that no key is overlooked.
 
-A key that could change the mathematics and that nobody accounted for is an error, not a surprise.
+Each key is understood, required to have one value, or named harmless. One that nobody accounted
+for could change the mathematics, so it is an error.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,8 +77,8 @@ class ConfigReader:
         value = self._values.get(name)
         self._left.pop(name, None)
         same = value == expected and isinstance(value, bool) == isinstance(expected, bool)
-        if isinstance(expected, float) and type(value) in (int, float):
-            same = abs(value - expected) <= 1e-6 * abs(expected)
+        if isinstance(expected, float) and isinstance(value, int | float):
+            same = math.isclose(value, expected, rel_tol=1e-6)
         if value is not None and not same:
             raise FamilyError(
                 f"config: {name} is {value!r:.60}, but the {self._family} family is only known "

@@ -107,7 +107,6 @@ def check_tensors(checkpoint: Checkpoint, weights: Weights, family: Family) -> N
         )
 
 
-
 def _count_parameters(weights: Weights) -> dict[str, int]:
     """Trained numbers in each group; tables that follow from the config do not count."""
     counts = dict.fromkeys(GROUPS, 0)

@@ -167,9 +167,10 @@ def _write_text_files(folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL_TOKENS])
     tokenizer.save(str(folder / "tokenizer.json"))
-    bos, eos, end_turn = (len(alphabet) + SPECIAL_TOKENS.index(t) for t in (
-        "<|begin_text|>", "<|end_text|>", "<|end_turn|>"
-    ))
+    bos, eos, end_turn = (
+        len(alphabet) + SPECIAL_TOKENS.index(t)
+        for t in ("<|begin_text|>", "<|end_text|>", "<|end_turn|>")
+    )
     _write_json(
         folder / "tokenizer_config.json",
         {

@@ -1,4 +1,4 @@
-"""Writes a bundle: weights streamed one tensor at a time, everything in a temporary folder, then renamed."""
+"""Writes a bundle: weights one tensor at a time, all into a temporary folder, then renamed."""
 
 import contextlib
 import dataclasses
@@ -64,7 +64,7 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
 
 
 def check_replaceable(out: Path, force: bool) -> None:
-    """Raise OutputError unless `out` can be written: it is new, or a bundle and `force` is given."""
+    """Raise OutputError unless `out` is new, or a bundle that `force` lets us replace."""
     if not os.path.lexists(out):
         return
     if not force:
@@ -153,8 +153,8 @@ def write_graphs(
     """
     files: dict[str, list[str]] = {}
     for name, parts in _users(graphs).items():
-        file = f"{parts[0] if len(parts) == 1 else 'shared'}.onnx.data"
-        files.setdefault(file, []).append(name)
+        owner = parts[0] if len(parts) == 1 else "shared"
+        files.setdefault(f"{owner}.onnx.data", []).append(name)
     total = sum(4 * math.prod(weights[name].shape) for names in files.values() for name in names)
     done = 0
 
@@ -166,16 +166,16 @@ def write_graphs(
 
     entries: dict[str, FileEntry] = {}
     places: dict[str, tuple[str, int]] = {}
-    for file_name, names in files.items():
-        with _HashingFile(folder / file_name) as file:
+    for data_file, names in files.items():
+        with _HashingFile(folder / data_file) as file:
             for name in names:
                 file.write(b"\0" * (-file.size % ALIGNMENT))
-                places[name] = (file_name, file.size)
+                places[name] = (data_file, file.size)
                 for piece in _float_pieces(weights[name], source):
                     little = np.ascontiguousarray(piece, "<f4")
                     file.write(little.reshape(-1).view(np.uint8).data)
                     advance(piece.nbytes)
-            entries[file_name] = file.close()
+            entries[data_file] = file.close()
     for part, model in graphs.items():
         for name, value in model.graph.initializers.items():
             if name in places:

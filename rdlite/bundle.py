@@ -10,11 +10,12 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError
 from rdlite.graph_check import CheckedGraph, check_graph
-from rdlite.schema import bounded, decode, read_json
+from rdlite.schema import Bounds, decode, read_json
 
 CONTRACT_VERSION = 1
 MANIFEST = "rdlite.json"
@@ -35,8 +36,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class FileEntry:
     """Size in bytes and hexadecimal SHA-256 of one file."""
 
-    bytes: int = bounded(0, 2**53)
-    sha256: str = ""
+    bytes: Annotated[int, Bounds(0, 2**53)]
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,14 +41,14 @@ class Cache:
 
 
 class CacheSlot:
-    """The cache of one graph's layers: float32 [layers, key/value, 1, K, C, D], updated in place."""
+    """The cache of a graph's layers: float32 [layers, key/value, 1, K, C, D], updated in place."""
 
     def __init__(self, config: ModelConfig, layers: int, capacity: int) -> None:
         shape = (layers, 2, 1, config.num_key_value_heads, capacity, config.head_dim)
         self.data: npt.NDArray[np.float32] = np.empty(shape, np.float32)
 
     def grow(self, capacity: int, used: int) -> None:
-        """Move to a larger capacity, keeping the first `used` positions; bindings must be remade."""
+        """Move to a larger capacity with the first `used` positions; bindings must be remade."""
         old = self.data
         self.data = np.empty((*old.shape[:4], capacity, old.shape[5]), np.float32)
         self.data[..., :used, :] = old[..., :used, :]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
+import jinja2.exceptions
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
@@ -26,6 +27,17 @@ _FILTERS = """capitalize d default dictsort first float int items join last leng
     upper""".split()
 _METHODS = """append capitalize count endswith find get index items keys lower lstrip replace
     rstrip split splitlines startswith strip title upper values""".split()
+
+
+#: What Python raises when a template computes something that cannot be.
+_TEMPLATE_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 
 
 class _TooMuch(Exception):
@@ -89,7 +101,7 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str) and getattr(__obj, "__name__", "") == "replace":
             return _replace(owner, *args)
@@ -97,9 +109,9 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}`, which marks assistant turns for training: no effect."""
+    """`{% generation %}…{% endgeneration %}`, which marks turns for training: no effect."""
 
-    tags = frozenset(["generation"])
+    tags = {"generation"}  # noqa: RUF012  (the base class wants a set)
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -178,13 +190,13 @@ class ChatTemplate:
                 size += len(piece)
                 if size > MAX_RENDERED_CHARACTERS:
                     raise _TooMuch(f"more than {MAX_RENDERED_CHARACTERS} characters")
-        except jinja2.sandbox.SecurityError as problem:
+        except jinja2.exceptions.SecurityError as problem:
             raise InputError(f"the chat template tried to leave its sandbox: {problem}") from None
         except _TooMuch as problem:
             raise InputError(f"the chat template does more than it may: {problem}") from None
         except (jinja2.TemplateError, RecursionError) as problem:
             raise InputError(f"the chat template refuses this conversation: {problem}") from None
-        except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as p:
-            reason = re.sub(r"\s+", " ", str(p))[:200]
+        except _TEMPLATE_FAULTS as problem:
+            reason = re.sub(r"\s+", " ", str(problem))[:200]
             raise InputError(f"the chat template fails on this conversation: {reason}") from None
         return "".join(pieces)

@@ -1,25 +1,26 @@
-"""What a model is: sizes, what its recurrence starts from and how deep it goes. Frozen, checked once."""
+"""What a model is: its sizes, where its recurrence starts, how deep it goes. Frozen, checked."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from rdlite.errors import BundleError, InputError
-from rdlite.schema import bounded, check_fields, one_of
+from rdlite.schema import Bounds, Choices, check_fields
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCounts:
     """Layers in each of the three graphs."""
 
-    prelude: int = bounded(0, 1024)
-    core: int = bounded(1, 1024)
-    coda: int = bounded(0, 1024)
+    prelude: Annotated[int, Bounds(0, 1024)]
+    core: Annotated[int, Bounds(1, 1024)]
+    coda: Annotated[int, Bounds(0, 1024)]
 
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
     """Rotary position embedding: its base, and whether pairs are (2i, 2i+1) or (i, i + D/2)."""
 
-    base: float = bounded(1, 1e12)
+    base: Annotated[float, Bounds(1, 1e12)]
     interleaved: bool = False
 
 
@@ -31,10 +32,10 @@ class Recurrence:
     the prelude's output. `mean_steps` is the depth the model was trained around, and the default.
     """
 
-    initial_state: str = one_of("random", "zeros", "embeds")
-    initial_std: float = bounded(0, 1e6)
-    mean_steps: int = bounded(1, 1024)
-    max_steps: int | None = bounded(1, 1024, default=None)
+    initial_state: Annotated[str, Choices(("random", "zeros", "embeds"))]
+    initial_std: Annotated[float, Bounds(0, 1e6)]
+    mean_steps: Annotated[int, Bounds(1, 1024)]
+    max_steps: Annotated[int | None, Bounds(1, 1024)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,15 @@ class ModelConfig:
     """Sizes and constants of a model, enough to build its graphs; raises BundleError."""
 
     family: str
-    vocab_size: int = bounded(1, 2**22)
-    hidden_size: int = bounded(1, 2**17)
-    intermediate_size: int = bounded(1, 2**19)
-    num_attention_heads: int = bounded(1, 4096)
-    num_key_value_heads: int = bounded(1, 4096)
-    head_dim: int = bounded(2, 1024)
-    context_length: int = bounded(1, 2**22)
-    norm_eps: float = bounded(0, 1)
-    embedding_scale: float = bounded(0, 1e6)
+    vocab_size: Annotated[int, Bounds(1, 2**22)]
+    hidden_size: Annotated[int, Bounds(1, 2**17)]
+    intermediate_size: Annotated[int, Bounds(1, 2**19)]
+    num_attention_heads: Annotated[int, Bounds(1, 4096)]
+    num_key_value_heads: Annotated[int, Bounds(1, 4096)]
+    head_dim: Annotated[int, Bounds(2, 1024)]
+    context_length: Annotated[int, Bounds(1, 2**22)]
+    norm_eps: Annotated[float, Bounds(0, 1)]
+    embedding_scale: Annotated[float, Bounds(0, 1e6)]
     qk_bias: bool
     tied_embedding: bool
     layers: LayerCounts

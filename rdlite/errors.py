@@ -1,4 +1,4 @@
-"""Every error a user can cause, in one tree; each message names the value, the rule and the way out.
+"""Every error a user can cause, in one tree; messages name the value, the rule and the way out.
 
 RdliteError
 ├── InputError        a number, a name or a text given to rdlite is out of bounds

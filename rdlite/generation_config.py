@@ -1,10 +1,11 @@
 """generation_config.json of a bundle: where answers stop, and how the model likes to be sampled."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from rdlite.errors import BundleError, InputError
 from rdlite.sampling import Sampling
-from rdlite.schema import bounded, decode, read_json
+from rdlite.schema import Bounds, decode, read_json
 
 MAX_STOPS = 64
 
@@ -15,11 +16,11 @@ class GenerationConfig:
 
     stop_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
-    temperature: float = bounded(0, 100, default=0.0)
-    top_k: int = bounded(0, 2**22, default=0)
-    top_p: float = bounded(0, 1, default=1.0)
-    min_p: float = bounded(0, 1, default=0.0)
-    repetition_penalty: float = bounded(0.01, 100, default=1.0)
+    temperature: Annotated[float, Bounds(0, 100)] = 0.0
+    top_k: Annotated[int, Bounds(0, 2**22)] = 0
+    top_p: Annotated[float, Bounds(0, 1)] = 1.0
+    min_p: Annotated[float, Bounds(0, 1)] = 0.0
+    repetition_penalty: Annotated[float, Bounds(0.01, 100)] = 1.0
 
     @property
     def sampling(self) -> Sampling:

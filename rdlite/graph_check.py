@@ -51,7 +51,10 @@ def contract(part: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, 
     width, layers = config.hidden_size, getattr(config.layers, part)
     cache = ("FLOAT", ("B", config.num_key_value_heads, "C", config.head_dim))
     hidden = ("FLOAT", ("B", "S", width))
-    inputs: dict[str, Any] = {"seqlens_k": ("INT32", ("B",)), "total_sequence_length": ("INT32", ())}
+    inputs: dict[str, Any] = {
+        "seqlens_k": ("INT32", ("B",)),
+        "total_sequence_length": ("INT32", ()),
+    }
     outputs: dict[str, Any] = {}
     if part == "prelude":
         inputs["input_ids"] = ("INT64", ("B", "S"))
@@ -141,7 +144,9 @@ def _tensor_type(tensor: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any
         onnx.TensorProto.INT64: np.int64,
     }
     if tensor.data_type not in dtypes:
-        raise GraphError(f"{where}: tensor {tensor.name!r:.80} has the data type {tensor.data_type}")
+        raise GraphError(
+            f"{where}: tensor {tensor.name!r:.80} has the data type {tensor.data_type}"
+        )
     shape = tuple(tensor.dims)
     if any(size < 1 for size in shape) or math.prod(shape) > MAX_TENSOR_ELEMENTS or len(shape) > 4:
         raise GraphError(f"{where}: tensor {tensor.name!r:.80} has the impossible shape {shape}")
@@ -193,14 +198,14 @@ def _constant(
     return np.frombuffer(tensor.raw_data, dtype).reshape(shape)
 
 
-def _check_values(
-    values: Any, expected: Mapping[str, Any], what: str, dtype_name: Any
-) -> None:
+def _check_values(values: Any, expected: Mapping[str, Any], what: str, dtype_name: Any) -> None:
     names = [value.name for value in values]
     if sorted(names) != sorted(expected):
         missing = sorted(set(expected) - set(names))
         extra = sorted(set(names) - set(expected))
-        raise GraphError(f"{what}s differ from the contract: missing {missing}, extra {extra}"[:300])
+        raise GraphError(
+            f"{what}s differ from the contract: missing {missing}, extra {extra}"[:300]
+        )
     for value in values:
         dtype, shape = expected[value.name]
         tensor = value.type.tensor_type
@@ -233,6 +238,10 @@ def _check_node(node: Any, where: str) -> None:
     )
     for attribute in node.attribute:
         if attribute.type not in plain or attribute.ref_attr_name:
-            raise GraphError(f"{what} has the attribute {attribute.name!r:.60} of a kind not allowed")
+            raise GraphError(
+                f"{what} has the attribute {attribute.name!r:.60} of a kind not allowed"
+            )
         if attribute.name not in OPERATORS[key].attributes:
-            raise GraphError(f"{what} has the attribute {attribute.name!r:.60}, which is not allowed")
+            raise GraphError(
+                f"{what} has the attribute {attribute.name!r:.60}, which is not allowed"
+            )

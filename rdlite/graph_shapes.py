@@ -205,12 +205,21 @@ def _attention(call: Call) -> list[Shape]:
     call.require("shape of total_sequence_length", call.input(6), ())
     if call.attributes.get("do_rotary", 0):
         for i in (7, 8):
-            call.require("shape of a rotary table", call.input(i), (config.context_length, size // 2))
+            call.require(
+                "shape of a rotary table", call.input(i), (config.context_length, size // 2)
+            )
     return [("B", "S", heads * size), cache, cache]
 
 
+def _integer(call: Call, name: str) -> int:
+    value = call.attributes.get(name)
+    if not isinstance(value, int):
+        raise _Mismatch(f"the attribute {name} is missing")
+    return value
+
+
 def _block_layout(call: Call) -> tuple[int, int]:
-    bits, block = call.attributes.get("bits", 4), call.attributes.get("block_size")
+    bits, block = call.attributes.get("bits", 4), _integer(call, "block_size")
     if bits not in (4, 8) or block not in (16, 32, 64, 128, 256):
         raise _Mismatch(f"bits {bits} with block_size {block} is not supported")
     return bits, block
@@ -218,7 +227,7 @@ def _block_layout(call: Call) -> tuple[int, int]:
 
 def _matmul_nbits(call: Call) -> list[Shape]:
     bits, block = _block_layout(call)
-    k, n = call.attributes.get("K"), call.attributes.get("N")
+    k, n = _integer(call, "K"), _integer(call, "N")
     a = call.input(0)
     blocks = -(-_last(a) // block)
     call.require("K", k, _last(a))

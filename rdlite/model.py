@@ -169,7 +169,7 @@ class Model:
             max_tokens: most new tokens, 1 to 2^22; the context may end it before.
             depth: how deep to think; None: the model's default.
             sampling: how tokens are chosen; None: greedy.
-            seed: selects initial states and draws, 0 to 2^64 - 1. The same seed gives the same text.
+            seed: selects initial states and draws, 0 to 2^64 - 1; the same gives the same text.
             stop: texts that end the generation, not part of it; at most 64.
             initial_state: "random", "zeros" or "embeds"; "random" is the model's own way to
                 start, whatever that is.
@@ -181,9 +181,11 @@ class Model:
         Raises:
             InputError: an argument is out of bounds (ContextError: the prompt does not fit).
         """
-        text = isinstance(prompt_or_ids, str)
-        ids = self.tokenizer.encode(prompt_or_ids) if text else prompt_or_ids  # type: ignore[arg-type]
-        ids = self.check_ids(ids)
+        ids = self.check_ids(
+            self.tokenizer.encode(prompt_or_ids)
+            if isinstance(prompt_or_ids, str)
+            else prompt_or_ids
+        )
         plan = self.plan(
             max_tokens, depth, sampling, seed, stop, initial_state=initial_state, chunk=chunk
         )

@@ -1,6 +1,7 @@
-"""Decoding of JSON into frozen dataclasses: exact keys, exact types, and two bounds on every number.
+"""Decodes JSON into frozen dataclasses: exact keys, exact types, two bounds on every number.
 
-A field's bounds stand beside it (`bounded(1, 4096)`), and every error names the field's full path.
+A field's rule stands in its type, `Annotated[int, Bounds(1, 4096)]`; every error names the field's
+full path.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rdlite.errors import RdliteError
@@ -16,29 +18,39 @@ from rdlite.errors import RdliteError
 T = TypeVar("T")
 
 
-def bounded(low: float, high: float, **kwargs: Any) -> Any:
-    """A dataclass field whose number must lie in [low, high]."""
-    return dataclasses.field(metadata={"low": low, "high": high}, **kwargs)
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Stands in `Annotated[int, Bounds(low, high)]`: the number lies in [low, high], or is None."""
+
+    low: float
+    high: float
+
+    def check(self, name: str, value: Any, error: type[RdliteError]) -> None:
+        """Raise `error` unless the value holds."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (
+            number and math.isfinite(value) and self.low <= value <= self.high
+        ):
+            raise error(f"{name} must lie between {self.low:g} and {self.high:g}, got {value!r}")
 
 
-def one_of(*choices: str, **kwargs: Any) -> Any:
-    """A dataclass field whose string must be one of `choices`."""
-    return dataclasses.field(metadata={"choices": choices}, **kwargs)
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Stands in `Annotated[str, Choices(...)]`: the string is one of these."""
+
+    values: tuple[str, ...]
+
+    def check(self, name: str, value: Any, error: type[RdliteError]) -> None:
+        """Raise `error` unless the value holds."""
+        if value not in self.values:
+            raise error(f"{name} must be one of {', '.join(self.values)}; got {value!r:.60}")
 
 
 def check_fields(instance: Any, where: str, error: type[RdliteError]) -> None:
-    """Hold every number and choice of a dataclass instance against its field's bounds."""
-    for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        name = f"{where}{field.name}"
-        if "low" in field.metadata and value is not None:
-            low, high = field.metadata["low"], field.metadata["high"]
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or not low <= value <= high:
-                raise error(f"{name} must lie between {low:g} and {high:g}, got {value!r}")
-        if "choices" in field.metadata and value not in field.metadata["choices"]:
-            choices = ", ".join(field.metadata["choices"])
-            raise error(f"{name} must be one of {choices}; got {value!r}")
+    """Hold every field of a dataclass instance against what its annotation says."""
+    for name, hint in typing.get_type_hints(type(instance), include_extras=True).items():
+        for rule in getattr(hint, "__metadata__", ()):
+            rule.check(where + name, getattr(instance, name), error)
 
 
 def decode(cls: type[T], data: object, where: str, error: type[RdliteError]) -> T:
@@ -62,9 +74,7 @@ def decode(cls: type[T], data: object, where: str, error: type[RdliteError]) -> 
     for name, field in fields.items():
         if name in data:
             values[name] = _convert(hints[name], data[name], f"{where}.{name}", error)
-        elif (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ):
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise error(f"{where} lacks the key {name!r}")
     instance = cls(**values)
     check_fields(instance, f"{where}.", error)

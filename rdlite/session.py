@@ -24,7 +24,9 @@ def load_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as problem:
-        raise RuntimeFailure(f"onnxruntime cannot be imported ({problem}); {INSTALL_HINT}") from None
+        raise RuntimeFailure(
+            f"onnxruntime cannot be imported ({problem}); {INSTALL_HINT}"
+        ) from None
     numbers = tuple(int(n) for n in onnxruntime.__version__.split("+")[0].split(".")[:3])
     if numbers < MINIMUM_VERSION:
         wanted = ".".join(map(str, MINIMUM_VERSION))
@@ -71,7 +73,7 @@ class Session:
             raise RuntimeFailure(f"onnxruntime refuses {name}.onnx: {_line(problem)}") from None
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Run:
-        """Bind arrays to all inputs and outputs; returns a call that reads and writes them in place.
+        """Bind arrays to all inputs and outputs; returns a call that works on them in place.
 
         The arrays must be C-contiguous and keep their addresses; the returned call keeps them
         alive. An output may be bound to the array of an input where the operator allows it (the
@@ -111,5 +113,3 @@ def describe_runtime() -> dict[str, Any]:
         "providers": ort.get_available_providers(),
         "telemetry": "off" if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" else "on (yours)",
     }
-
-

@@ -12,7 +12,7 @@ class Tokenizer:
     """A tokenizer.json in use. Thread-safe."""
 
     def __init__(self, data: bytes, vocab_size: int) -> None:
-        """Parse tokenizer.json; raises BundleError if it is broken or larger than the vocabulary."""
+        """Parse tokenizer.json; raises BundleError if it is broken or has too many tokens."""
         import tokenizers
 
         try:

@@ -20,9 +20,17 @@ from . import huginn
 class Family(Protocol):
     """What a family module must have."""
 
-    MODEL_TYPES: tuple[str, ...]
-    STOP_TOKENS: tuple[str, ...]
-    REDUNDANT: tuple[str, ...]
+    @property
+    def MODEL_TYPES(self) -> tuple[str, ...]:
+        """The model_type values of config.json that belong to the family."""
+
+    @property
+    def STOP_TOKENS(self) -> tuple[str, ...]:
+        """Special tokens that end an answer, whatever generation_config.json says."""
+
+    @property
+    def REDUNDANT(self) -> tuple[str, ...]:
+        """Tensors that a checkpoint may hold and that follow from others."""
 
     def read_config(self, raw: Mapping[str, Any]) -> ModelConfig:
         """Turn a hub config.json into a ModelConfig."""

@@ -136,7 +136,7 @@ class _Conversation:
             click.echo(f"{self._last}; context {used} of {context} tokens")
         elif name == "steps" and len(arguments) <= 1:
             try:
-                depth = Depth(_number(arguments[0]) if arguments else None)
+                depth = Depth(_whole_number(arguments[0]) if arguments else None)
                 steps = self._talk.model.config.steps_or_default(depth.max_steps)
             except RdliteError as problem:
                 self._complain(str(problem))
@@ -151,8 +151,10 @@ class _Conversation:
         click.echo(f"error: {text}", err=True)
 
 
-def _number(text: str) -> int | str:
+def _whole_number(text: str) -> int:
+    from rdlite import InputError
+
     try:
         return int(text)
     except ValueError:
-        return text
+        raise InputError(f"steps must be a whole number, got {text!r}") from None

@@ -43,9 +43,7 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
     import rdlite
 
     cache = rdlite.Cache(share=options["cache_share"])
-    return rdlite.load(
-        model, threads=options["threads"], context=options["context"], cache=cache
-    )
+    return rdlite.load(model, threads=options["threads"], context=options["context"], cache=cache)
 
 
 def sampling_of(model: "Model", options: dict[str, Any]) -> "Sampling":
