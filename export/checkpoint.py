@@ -22,7 +22,7 @@ from rdlite.schema import read_json
 Floats = npt.NDArray[np.float32]
 
 PIECE_BYTES = 32 * 2**20
-MAX_JSON_BYTES = 64 * 2**20
+MAX_TEXT_BYTES = 128 * 2**20
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 DTYPES: dict[str, npt.DTypeLike] = {
     "F32": np.float32,
@@ -84,9 +84,18 @@ class Checkpoint:
         pieces = list(self.pieces(name))
         return np.concatenate(pieces).reshape(shape) if pieces else np.zeros(shape, np.float32)
 
-    def read_json(self, name: str) -> Any:
-        """Return a JSON file of the folder, parsed, or None where there is no such file."""
-        return _read_json(self.folder / name)
+    def read_file(self, name: str) -> bytes | None:
+        """Return a text file of the folder, or None where there is no such file."""
+        return _read_file(self.folder / name)
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """Return a JSON file that holds an object, parsed; empty where there is no such file."""
+        value = _read_json(self.folder / name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{self.folder / name} must hold an object")
+        return value
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -119,17 +128,22 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(folder, config, tensors)
 
 
-def _read_json(path: Path) -> Any:
+def _read_file(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_JSON_BYTES + 1)
+            data = file.read(MAX_TEXT_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as problem:
         raise CheckpointError(f"{path} cannot be read: {problem.strerror}") from None
-    if len(text) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB")
-    return read_json(text, str(path), CheckpointError)
+    if len(data) > MAX_TEXT_BYTES:
+        raise CheckpointError(f"{path} is larger than {MAX_TEXT_BYTES >> 20} MiB")
+    return data
+
+
+def _read_json(path: Path) -> Any:
+    data = _read_file(path)
+    return None if data is None else read_json(data, str(path), CheckpointError)
 
 
 def _weight_map(folder: Path) -> dict[str, str] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rdlite import __version__
 from rdlite.bundle import CONTRACT_VERSION, GROUPS, FileEntry, Manifest
-from rdlite.errors import CheckpointError
+from rdlite.errors import BundleError, CheckpointError, FamilyError
 
 from .blocks import Weights
 from .checkpoint import Checkpoint, open_checkpoint
@@ -53,7 +53,10 @@ def export_checkpoint(
     check_replaceable(out, force)
     source = open_checkpoint(checkpoint)
     family = find_family(source.config)
-    config = family.read_config(source.config)
+    try:
+        config = family.read_config(source.config)
+    except BundleError as problem:  # a size that no bundle may have
+        raise FamilyError(str(problem)) from None
     weights = family.weights(config)
     check_tensors(source, weights, family)
     text = collect_text_files(source, family.STOP_TOKENS, config)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig
 from rdlite.errors import CheckpointError, RdliteError
 from rdlite.generation_config import GenerationConfig, read_generation_config
@@ -32,14 +33,13 @@ def collect_text_files(
     Raises:
         CheckpointError: a file is there and cannot be used.
     """
-    tokenizer_config = checkpoint.read_json("tokenizer_config.json") or {}
-    if not isinstance(tokenizer_config, dict):
-        raise CheckpointError("tokenizer_config.json must hold an object")
+    tokenizer_config = checkpoint.read_object("tokenizer_config.json")
     files: dict[str, bytes] = {}
     tokenizer = None
-    if (checkpoint.folder / "tokenizer.json").exists():
-        files["tokenizer.json"] = (checkpoint.folder / "tokenizer.json").read_bytes()
-        tokenizer = _checked(Tokenizer, files["tokenizer.json"], config.vocab_size)
+    data = checkpoint.read_file("tokenizer.json")
+    if data is not None:
+        tokenizer = _checked(Tokenizer, data, config.vocab_size)
+        files["tokenizer.json"] = data
     template = _chat_template(checkpoint, tokenizer_config)
     if template is not None:
         files["chat_template.jinja"] = template
@@ -56,19 +56,21 @@ def _checked(make: Any, *arguments: Any) -> Any:
 
 
 def _chat_template(checkpoint: Checkpoint, tokenizer_config: Mapping[str, Any]) -> bytes | None:
-    file = checkpoint.folder / "chat_template.jinja"
     template = tokenizer_config.get("chat_template")
     if isinstance(template, list):  # several by name; "default" is the one for chatting
-        named = {entry.get("name"): entry.get("template") for entry in template}
+        named = {
+            entry.get("name"): entry.get("template")
+            for entry in template
+            if isinstance(entry, dict)
+        }
         template = named.get("default")
-    if file.exists():
-        template = file.read_text("utf-8", errors="strict")
-    if not isinstance(template, str):
-        return None
-    from rdlite.chat_template import ChatTemplate
-
-    _checked(ChatTemplate, template)
-    return template.encode()
+    data = checkpoint.read_file("chat_template.jinja")
+    if data is None:
+        if not isinstance(template, str):
+            return None
+        data = template.encode(errors="replace")
+    _checked(ChatTemplate, data.decode(errors="replace"))
+    return data
 
 
 def _generation_config(
@@ -77,33 +79,34 @@ def _generation_config(
     stop_tokens: tuple[str, ...],
     config: ModelConfig,
 ) -> GenerationConfig:
-    raw = checkpoint.read_json("generation_config.json") or {}
-    if not isinstance(raw, dict):
-        raise CheckpointError("generation_config.json must hold an object")
-    eos = raw.get("eos_token_id", checkpoint.config.get("eos_token_id"))
-    stop_ids = {token for token in (eos if isinstance(eos, list) else [eos]) if token is not None}
-    stop_strings = raw.get("stop_strings") or []
-    stop_strings = [stop_strings] if isinstance(stop_strings, str) else stop_strings
-    texts = []
-    for text in (*stop_tokens, *stop_strings):
+    raw = checkpoint.read_object("generation_config.json")
+    stop_ids = _list_of(int, "eos_token_id", raw, checkpoint.config)
+    stop_strings = []
+    for text in (*stop_tokens, *_list_of(str, "stop_strings", raw)):
         token = tokenizer.special_token_id(text) if tokenizer else None
         if token is not None:
-            stop_ids.add(token)
-        elif text in stop_strings:
-            texts.append(text)
-    sampled = raw.get("do_sample", False) is True
-    wanted = {"stop_ids": sorted(stop_ids), "stop_strings": texts}
-    if sampled:
-        wanted["temperature"] = raw.get("temperature", 1.0)
-        for key in ("top_k", "top_p", "min_p"):
-            if raw.get(key) is not None:
-                wanted[key] = raw[key]
-    if raw.get("repetition_penalty") is not None:
-        wanted["repetition_penalty"] = raw["repetition_penalty"]
-    result: GenerationConfig = _checked(
-        read_generation_config, json.dumps(wanted).encode(), config.vocab_size
-    )
+            stop_ids.append(token)
+        elif text not in stop_tokens:
+            stop_strings.append(text)
+    wanted: dict[str, Any] = {"stop_ids": sorted(set(stop_ids)), "stop_strings": stop_strings}
+    # transformers ignores the other numbers unless do_sample is set.
+    names = ["repetition_penalty"]
+    if raw.get("do_sample") is True:
+        wanted["temperature"] = 1.0
+        names += ["temperature", "top_k", "top_p", "min_p"]
+    wanted |= {name: raw[name] for name in names if raw.get(name) is not None}
+    data = json.dumps(wanted).encode()
+    result: GenerationConfig = _checked(read_generation_config, data, config.vocab_size)
     return result
+
+
+def _list_of(kind: type, name: str, *places: Mapping[str, Any]) -> list[Any]:
+    """Return the first value of `name` in `places` that is there, one or a list, as a list."""
+    value = next((place[name] for place in places if place.get(name) is not None), [])
+    values = value if isinstance(value, list) else [value]
+    if not all(type(item) is kind for item in values):
+        raise CheckpointError(f"{name} must be of type {kind.__name__}, got {value!r:.60}")
+    return list(values)
 
 
 def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:

@@ -40,7 +40,7 @@ class Tokenizer:
             raise InputError(f"the text has {len(text)} characters, at most {MAX_TEXT_CHARACTERS}")
         try:
             encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        except UnicodeEncodeError:
+        except (TypeError, UnicodeEncodeError):
             raise InputError("the text has lone surrogates, which are not Unicode text") from None
         ids: list[int] = encoding.ids
         return ids

@@ -1,0 +1,81 @@
+"""Models that the tests share: the two oracle checkpoints, and a random one that has text files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdlite.export import export_checkpoint
+from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
+
+import rdlite
+from rdlite.bundle import hash_file
+
+DATA = Path(__file__).parent / "data"
+ORACLES = ("huginn-tiny", "huginn-tiny-bf16")
+
+
+class Oracle:
+    """A checkpoint, what the published implementation answers on it, and our model of it."""
+
+    def __init__(self, name, folder):
+        self.checkpoint = DATA / name
+        with np.load(self.checkpoint / "expected.npz") as arrays:
+            self.expected = {key: arrays[key] for key in arrays.files}
+        self.ids = self.expected["input_ids"][0].tolist()
+        self.states = self.expected["input_states"][0]
+        self.bundle = export_checkpoint(self.checkpoint, folder / name)
+        self.model = rdlite.load(self.bundle)
+
+
+@pytest.fixture(scope="session", params=ORACLES)
+def oracle(request, tmp_path_factory):
+    return Oracle(request.param, tmp_path_factory.mktemp("oracle"))
+
+
+@pytest.fixture(scope="session")
+def text_checkpoint(tmp_path_factory):
+    """A random checkpoint as on the hub, text files included."""
+    config = hub_config(
+        width=64, heads=4, inner=96, vocabulary=288, context=640, mean_steps=4, layers=(1, 2, 1)
+    )
+    return write_random_checkpoint(tmp_path_factory.mktemp("text") / "checkpoint", config)
+
+
+@pytest.fixture(scope="session")
+def text_bundle(text_checkpoint):
+    return export_checkpoint(text_checkpoint, text_checkpoint.parent / "bundle")
+
+
+@pytest.fixture(scope="session")
+def model(text_bundle):
+    """A model that speaks bytes; its weights are random."""
+    return rdlite.load(text_bundle)
+
+
+@pytest.fixture
+def checkpoint_copy(text_checkpoint, tmp_path):
+    """A checkpoint that a test may spoil."""
+    return Path(shutil.copytree(text_checkpoint, tmp_path / "spoilt"))
+
+
+@pytest.fixture
+def bundle_copy(text_bundle, tmp_path):
+    """A bundle that a test may spoil."""
+    return Path(shutil.copytree(text_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def sign():
+    """Make a spoilt bundle's manifest agree with its files again, as an attacker would."""
+
+    def sign_bundle(folder):
+        path = folder / "rdlite.json"
+        manifest = json.loads(path.read_text())
+        for name in manifest["files"]:
+            file = folder / name
+            manifest["files"][name] = {"bytes": file.stat().st_size, "sha256": hash_file(file)}
+        path.write_text(json.dumps(manifest))
+
+    return sign_bundle

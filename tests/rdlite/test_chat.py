@@ -1,0 +1,75 @@
+"""Conversations: the cache survives between turns, and nothing is lost when one goes wrong."""
+
+import pytest
+
+import rdlite
+from rdlite import ContextError, Depth, Sampling
+
+
+@pytest.fixture
+def talk(model):
+    return model.chat(sampling=Sampling(), depth=Depth(2))
+
+
+def test_a_turn_reads_only_what_is_new(talk):
+    first = talk.send("hello", max_tokens=5)
+    assert first.stats.reused_tokens == 0
+    second = talk.send("again", max_tokens=5)
+    # the whole first prompt is reused; the answer as far as its text encodes to the same tokens
+    assert second.stats.reused_tokens >= first.stats.prompt_tokens
+    assert second.stats.prompt_tokens > second.stats.reused_tokens
+
+
+def test_the_cache_changes_no_answer(model):
+    long, answers = model.chat(sampling=Sampling(), depth=Depth(3), seed=5), []
+    for message in ("one", "two", "three"):
+        answers.append(long.send(message, max_tokens=12).ids)
+    fresh = model.chat(sampling=Sampling(), depth=Depth(3), seed=5)
+    fresh.messages = long.messages[:4]
+    generation = fresh.send("three", max_tokens=12)
+    assert generation.ids == answers[2]
+    assert generation.stats.reused_tokens == 0
+
+
+def test_messages_carry_both_sides(model):
+    talk = model.chat("Be brief.", depth=Depth(1))
+    answer = talk.send("hello", max_tokens=4).text
+    assert talk.messages == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": answer},
+    ]
+    talk.reset()
+    assert talk.messages == []
+
+
+def test_a_stopped_answer_stays_as_far_as_it_went(talk):
+    generation = talk.send("hello", max_tokens=50)
+    shown = "".join(token.text for token, _ in zip(generation, range(6), strict=False))
+    generation.close()
+    assert talk.messages[-1]["role"] == "assistant"
+    assert talk.messages[-1]["content"].startswith(shown)
+    assert talk.send("go on", max_tokens=3).stats.new_tokens == 3
+
+
+def test_another_depth_reads_everything_again(talk):
+    talk.send("hello", max_tokens=3).close()
+    list(talk.send("hello", max_tokens=3))
+    talk.depth = Depth(4)
+    generation = talk.send("deeper", max_tokens=3)
+    assert generation.stats.reused_tokens == 0
+    assert generation.stats.mean_steps == 4
+
+
+def test_a_message_that_does_not_fit_changes_nothing(text_bundle):
+    with rdlite.load(text_bundle, context=64) as small:
+        talk = small.chat(depth=Depth(1))
+        with pytest.raises(ContextError, match="the context is 64"):
+            talk.send("x" * 100)
+        assert talk.messages == []
+        assert talk.send("hi", max_tokens=2).stats.new_tokens >= 1
+
+
+def test_the_default_sampling_is_the_models_own(model):
+    assert model.chat().sampling == Sampling(temperature=0.7)
+    assert model.generation_config.stop_ids == (256, 257, 260)

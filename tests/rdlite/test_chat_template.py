@@ -1,0 +1,140 @@
+"""Chat templates: the published format comes out, and a hostile template gets nowhere."""
+
+import pytest
+
+from rdlite import BundleError, InputError
+from rdlite.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": " Hi \n"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Bye"},
+]
+
+
+def test_the_huginn_format(model):
+    text = model.chat_template.render(MESSAGES)
+    assert text == (
+        "<|begin_text|>"
+        "<|begin_header|>system<|end_header|>\n\nBe brief.<|end_turn|>"
+        "<|begin_header|>user<|end_header|>\n\nHi<|end_turn|>"
+        "<|begin_header|>Huginn<|end_header|>\n\nHello.<|end_turn|>"
+        "<|begin_header|>user<|end_header|>\n\nBye<|end_turn|>"
+        "<|begin_header|>Huginn<|end_header|>\n\n"
+    )
+    assert not model.chat_template.render(MESSAGES, add_generation_prompt=False).endswith("\n\n")
+
+
+def render(source, **special):
+    return ChatTemplate(source, special).render(MESSAGES)
+
+
+def test_what_real_templates_use_works():
+    assert render("{{ bos_token }}{{ messages|length }}", bos_token="<s>") == "<s>4"
+    assert render("{% for m in messages %}{{ loop.index0 ~ m.role[0] }}{% endfor %}") == "0s1u2a3u"
+    assert render("{% for m in messages %}{{ loop.last }} {% endfor %}").endswith("False True ")
+    assert (
+        render(
+            "{% set ns = namespace(n=0) %}{% for m in messages %}"
+            "{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"
+        )
+        == "4"
+    )
+    assert render("{{ messages[1].content.strip().upper() }}") == "HI"
+    assert render("{{ messages[2].content.split('l')[-1] }}") == "o."
+    assert render("{{ messages[0]|tojson }}") == '{"role": "system", "content": "Be brief."}'
+    assert render("{{ messages[1:]|map(attribute='role')|join(', ') }}") == "user, assistant, user"
+    assert (
+        render("{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}")
+        == "02"
+    )
+    assert render("{{ 'yes' if strftime_now is defined else 'no' }}") == "no"
+    assert render("{{ 7 % 2 }}{{ 3 * 4 }}{{ 'a' + 'b' }}") == "112ab"
+    assert render("{% generation %}x{% endgeneration %}") == "x"
+
+
+def test_a_template_can_refuse_a_conversation():
+    with pytest.raises(InputError, match="refuses this conversation: no system prompts"):
+        render("{{ raise_exception('no system prompts') }}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.__class__ }}",
+        "{{ raise_exception.__globals__ }}",
+        "{{ raise_exception.__globals__['__builtins__']['open']('x', 'w') }}",
+        "{{ self.__init__.__globals__ }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ namespace.__init__.__globals__ }}",
+        "{{ messages|attr('__class__') }}",
+        "{{ ''|attr('__class__') }}",
+        "{% set x = messages.append({'role': 'user', 'content': ''}) %}",
+        "{% set x = messages.clear() %}",
+        "{{ '{0.__class__}'.format(1) }}",
+        "{{ '%s'|format(1) }}",
+        "{% include 'secrets' %}",
+        "{% import 'os' as os %}{{ os }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for a in range(50000) %}{% endfor %}{% for a in range(60000) %}{% endfor %}",
+        "{% set l = range(1000)|list %}{% for a in l %}{% for b in l %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10**10 }}",
+        "{{ 'a' * 1000000000 }}",
+        "{{ [0] * 1000000000 }}",
+        "{{ '%09999999999d' % 1 }}",
+        "{{ 'a'.center(10000000000) }}",
+        "{{ 'a'|center(10000000000) }}",
+        "{{ 'a'.ljust(10000000000) }}",
+        "{{ lipsum(n=100000) }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{% set ns = namespace(s='x') %}{% for i in range(60) %}"
+        "{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='x') %}{% for i in range(60) %}"
+        "{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='x'*1) %}",
+        "{% set ns = namespace(s='xx') %}{% for i in range(60) %}"
+        "{% set ns.s = ns.s.replace('x', ns.s) %}{% endfor %}",
+        "{% set ns = namespace(s='xx') %}{% for i in range(60) %}"
+        "{% set ns.s = ns.s|replace('x', ns.s) %}{% endfor %}",
+        "{% set ns = namespace(s='xx') %}{% for i in range(60) %}"
+        "{% set ns.s = [ns.s, ns.s]|join(ns.s) %}{% endfor %}",
+        "{% set ns = namespace(s=[1, 2]) %}{% for i in range(60) %}"
+        "{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for i in range(90000) %}" + "x" * 60000 + "{% endfor %}",
+        "{{ range(0, 10**18)|list }}",
+        "{{ messages[9].content }}",
+        "{{ 1 / 0 }}",
+        "{{ nothing.at.all }}",
+    ],
+)
+def test_a_hostile_or_broken_template_is_one_clear_error(source):
+    with pytest.raises((InputError, BundleError), match="the chat template") as caught:
+        assert render(source) != "this is never what it renders to"
+        pytest.fail("it rendered")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_template_is_bounded_in_size_and_must_compile():
+    with pytest.raises(BundleError, match="65537 characters, at most 65536"):
+        ChatTemplate("x" * (MAX_TEMPLATE_CHARACTERS + 1))
+    for broken in (
+        "{% if %}",
+        "{{ 1 +",
+        "{% generation %}",
+        "{{ x|nofilter }}",
+        "(" * 9 + "{{" * 9,
+    ):
+        with pytest.raises(BundleError, match="the chat template cannot be used"):
+            ChatTemplate(broken)
+
+
+def test_the_budget_is_for_each_rendering():
+    template = ChatTemplate("{% for i in range(60000) %}{% endfor %}ok")
+    # a range and its loop each count once
+    with pytest.raises(InputError, match="loop iterations"):
+        template.render(MESSAGES)
+    template = ChatTemplate("{% for i in range(40000) %}{% endfor %}ok")
+    assert template.render(MESSAGES) == template.render(MESSAGES) == "ok"

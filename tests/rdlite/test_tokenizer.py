@@ -1,0 +1,105 @@
+"""Streams of text: whole characters only, nothing lost, stop strings found across tokens."""
+
+import numpy as np
+import pytest
+
+from rdlite import BundleError, InputError
+from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
+
+
+def pieces_of(tokenizer, ids):
+    stream = TextStream(tokenizer)
+    return [stream.push(token) for token in ids]
+
+
+def test_a_character_of_many_bytes_comes_when_its_last_byte_does(model):
+    ids = model.tokenizer.encode("a\N{EURO SIGN}b\N{GRINNING FACE}c")
+    assert len(ids) == 10  # one a byte
+    pieces = pieces_of(model.tokenizer, ids)
+    assert pieces == ["a", "", "", "\N{EURO SIGN}", "b", "", "", "", "\N{GRINNING FACE}", "c"]
+
+
+def test_the_stream_joins_to_the_whole_text(model):
+    text = "Grüße, 世界! \N{FAMILY}\N{ZERO WIDTH JOINER}\N{WOMAN} naïve café " * 9
+    assert "".join(pieces_of(model.tokenizer, model.tokenizer.encode(text))) == text
+
+
+def test_bytes_that_are_no_text_come_out_as_a_whole_decode_shows_them(model):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ids = rng.integers(0, 256, 40).tolist()
+        streamed = "".join(pieces_of(model.tokenizer, ids))
+        whole = model.tokenizer.decode(ids)
+        # only an unfinished last character may be missing
+        assert whole in (streamed, streamed + "\N{REPLACEMENT CHARACTER}")
+
+
+def test_special_tokens_have_no_text(model):
+    (end,) = model.tokenizer.encode("<|end_turn|>")
+    assert pieces_of(model.tokenizer, [end]) == [""]
+    assert model.tokenizer.special_token_id("<|end_turn|>") == end
+    assert model.tokenizer.special_token_id("a") is None
+    assert model.tokenizer.special_token_id("nothing") is None
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 5, 100])
+def test_stop_strings_are_found_however_the_text_is_cut(cut):
+    text = "one two STOP three"
+    scanner, shown = StopScanner(["STOP", "STAY"]), ""
+    for start in range(0, len(text), cut):
+        shown += scanner.push(text[start : start + cut])
+        if scanner.stopped:
+            break
+    assert shown == "one two "
+    assert scanner.stopped
+
+
+def test_what_could_have_been_a_stop_is_not_lost():
+    scanner = StopScanner(["STOP"])
+    assert scanner.push("a ST") == "a "
+    assert scanner.push("A") == "STA"
+    assert scanner.push("STO") == ""
+    assert scanner.flush() == "STO"
+    assert scanner.flush() == ""
+
+
+def test_the_first_stop_in_the_text_counts():
+    scanner = StopScanner(["late", "early"])
+    assert scanner.push("x early late") == "x "
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"{", "tokenizer.json cannot be used"),
+        (b"\xff\xfe", "tokenizer.json cannot be used"),
+        (b'{"model": 3}', "tokenizer.json cannot be used"),
+    ],
+)
+def test_a_broken_tokenizer_is_refused(data, message):
+    with pytest.raises(BundleError, match=message):
+        Tokenizer(data, 288)
+
+
+def test_a_tokenizer_of_another_model_is_refused(text_bundle):
+    with pytest.raises(BundleError, match="has 262 tokens, the model only 200"):
+        Tokenizer((text_bundle / "tokenizer.json").read_bytes(), 200)
+
+
+def test_a_prompt_is_never_cut_to_fit(text_bundle):
+    import json
+
+    data = json.loads((text_bundle / "tokenizer.json").read_text())
+    data["truncation"] = {
+        "direction": "Right",
+        "max_length": 4,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    assert len(Tokenizer(json.dumps(data).encode(), 288).encode("123456789")) == 9
+
+
+@pytest.mark.parametrize("text", [b"bytes", None, "lone \ud800 surrogate"])
+def test_what_is_not_text_is_refused(model, text):
+    with pytest.raises(InputError):
+        model.tokenizer.encode(text)
