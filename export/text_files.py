@@ -58,12 +58,8 @@ def _checked(make: Any, *arguments: Any) -> Any:
 def _chat_template(checkpoint: Checkpoint, tokenizer_config: Mapping[str, Any]) -> bytes | None:
     template = tokenizer_config.get("chat_template")
     if isinstance(template, list):  # several by name; "default" is the one for chatting
-        named = {
-            entry.get("name"): entry.get("template")
-            for entry in template
-            if isinstance(entry, dict)
-        }
-        template = named.get("default")
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
     data = checkpoint.read_file("chat_template.jinja")
     if data is None:
         if not isinstance(template, str):
@@ -102,7 +98,7 @@ def _generation_config(
 
 def _list_of(kind: type, name: str, *places: Mapping[str, Any]) -> list[Any]:
     """Return the first value of `name` in `places` that is there, one or a list, as a list."""
-    value = next((place[name] for place in places if place.get(name) is not None), [])
+    value: Any = next((place[name] for place in places if place.get(name) is not None), [])
     values = value if isinstance(value, list) else [value]
     if not all(type(item) is kind for item in values):
         raise CheckpointError(f"{name} must be of type {kind.__name__}, got {value!r:.60}")

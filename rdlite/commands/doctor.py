@@ -40,13 +40,13 @@ def _report(threads: int | None) -> dict[str, Any]:
     from rdlite.session import describe_runtime
 
     runtime = describe_runtime()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = threads or cores or 1
+    cores = usable_cores()
+    threads = threads or cores
     installed = [name for name in RUNTIMES if _version(name)]
     report: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         **{name: _version(name) or "not installed" for name in PACKAGES},
         "onnxruntime": runtime["version"],
         "providers": runtime["providers"],
@@ -60,6 +60,13 @@ def _report(threads: int | None) -> dict[str, Any]:
     return report
 
 
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -67,7 +74,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return what the processor calls itself."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [

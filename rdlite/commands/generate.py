@@ -47,7 +47,7 @@ def generate(
     if prompt is None:
         if sys.stdin.isatty():
             raise click.UsageError("give a PROMPT, or pipe one in")
-        prompt = sys.stdin.buffer.read().decode(errors="replace")
+        prompt = sys.stdin.buffer.read().decode(errors="replace").removesuffix("\n")
     with open_model(model, options) as opened:
         generation = opened.generate(
             prompt,

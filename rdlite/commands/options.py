@@ -66,11 +66,15 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
+#: Control codes, and the marks that turn the direction of text around.
+_UNSHOWN = dict.fromkeys(
+    {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
+)
+
+
 def say(text: str) -> None:
-    """Print a piece of a model's text at once; a terminal gets no control codes from it."""
-    if sys.stdout.isatty():
-        text = "".join(c for c in text if c.isprintable() or c in "\n\t")
-    click.echo(text.encode(errors="replace").decode(), nl=False)
+    """Print a piece of a model's text at once, without what could play tricks on a terminal."""
+    click.echo(text.translate(_UNSHOWN), nl=False)
 
 
 def describe_stats(stats: "Stats") -> str:

@@ -145,7 +145,7 @@ def test_manifest_fields_are_checked_by_name(bundle_copy, change, message):
 def test_what_is_not_a_bundle_says_what_to_do(tmp_path, text_checkpoint):
     with pytest.raises(BundleError, match="is not a folder; MODEL is a bundle made by"):
         rdlite.load(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match="it has no rdlite.json"):
+    with pytest.raises(BundleError, match=r"it has no rdlite\.json"):
         rdlite.load(tmp_path)
     with pytest.raises(BundleError, match="looks like a checkpoint: run 'rdlite export"):
         rdlite.load(text_checkpoint)

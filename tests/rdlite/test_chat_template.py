@@ -112,8 +112,7 @@ def test_a_template_can_refuse_a_conversation():
 )
 def test_a_hostile_or_broken_template_is_one_clear_error(source):
     with pytest.raises((InputError, BundleError), match="the chat template") as caught:
-        assert render(source) != "this is never what it renders to"
-        pytest.fail("it rendered")
+        render(source)
     assert "\n" not in str(caught.value)
 
 

@@ -1,0 +1,40 @@
+"""What every benchmark prints and keeps: the machine, the versions, the date, a table, JSON."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdlite.commands.doctor import processor_name, usable_cores
+
+
+def environment() -> dict[str, Any]:
+    """Describe the machine and the versions that count, without naming the host."""
+    packages = ("rdlite", "onnxruntime", "onnx-ir", "numpy")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def finish(name: str, rows: Sequence[Mapping[str, Any]], out: Path | None) -> None:
+    """Print the rows as a Markdown table under the machine's line; write JSON to `out`."""
+    where = environment()
+    print(", ".join(f"{key} {value}" for key, value in where.items()))
+    print()
+    columns = list(rows[0])
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(str(row[column]) for column in columns) + " |")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        result = {"benchmark": name, "environment": where, "rows": list(rows)}
+        out.write_text(json.dumps(result, indent=1) + "\n")

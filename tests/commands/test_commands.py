@@ -1,0 +1,192 @@
+"""Commands: what they print, for people and for programs; errors are one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import rdlite
+from rdlite.commands import main
+from rdlite.commands.options import say
+
+
+def run(*arguments, stdin=None):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+
+
+def test_every_command_has_help_with_an_example():
+    for name, command in main.commands.items():
+        result = run(name, "--help")
+        assert result.exit_code == 0
+        assert "Example:\n" in result.output, name
+        assert command.get_short_help_str()
+    assert run("--version").output.startswith("rdlite, version 0.")
+
+
+def test_export_inspect_verify_generate(text_checkpoint, tmp_path):
+    out = tmp_path / "bundle"
+    result = run("export", text_checkpoint, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert f"Next: rdlite chat {out}" in result.output
+    result = run("inspect", out)
+    assert "hidden_size              64" in result.output
+    assert "share 1" in result.output
+    result = run("verify", out)
+    assert "core.onnx.data" in result.output
+    assert "is whole: 10 files" in result.output
+    result = run("generate", out, "hello", "--max-tokens", 5, "--temp", 0, "--stats")
+    assert result.exit_code == 0
+    assert "5 tokens" in result.stderr
+    assert "4.0 steps a token" in result.stderr
+
+
+def test_inspect_json_says_what_inspect_promises(text_bundle):
+    report = json.loads(run("inspect", text_bundle, "--json").output)
+    assert report["family"] == "huginn"
+    assert report["sizes"]["vocab_size"] == 288
+    assert report["parameters"]["all"] == sum(
+        count for part, count in report["parameters"].items() if part != "all"
+    )
+    assert report["recurrence"]["mean_steps"] == 4
+    assert report["bytes"]["all"] == sum(
+        path.stat().st_size for path in text_bundle.iterdir() if path.name != "rdlite.json"
+    )
+    cache = report["cache_bytes_per_token_at_4_steps"]
+    assert cache["one slot a step"] == rdlite.Cache().bytes_per_token(
+        rdlite.load(text_bundle).config, 4
+    )
+    assert cache["share 1"] < cache["share 2"] < cache["one slot a step"]
+
+
+def test_verify_json(text_bundle):
+    report = json.loads(run("verify", text_bundle, "--json").output)
+    assert report["whole"] is True
+    assert len(report["checked"]) == 10
+
+
+def test_generate_json_has_a_line_for_each_token(text_bundle):
+    result = run("generate", text_bundle, "hello", "--max-tokens", 4, "--json", "--steps", 2)
+    *tokens, last = [json.loads(line) for line in result.output.splitlines()]
+    assert len(tokens) == last["stats"]["new_tokens"] == 4
+    assert all(token["steps"] == 2 for token in tokens)
+    assert "".join(token["text"] for token in tokens) == last["text"]
+
+
+def test_generate_reads_a_pipe_and_drops_one_line_end(text_bundle):
+    piped = run("generate", text_bundle, "--max-tokens", 4, "--seed", 1, stdin="hello\n")
+    given = run("generate", text_bundle, "hello", "--max-tokens", 4, "--seed", 1)
+    assert piped.output == given.output
+
+
+def test_generate_follows_the_sampling_options(text_bundle, model):
+    result = run("generate", text_bundle, "hello", "--max-tokens", 8, "--temp", 0, "--json")
+    ids = [json.loads(line)["id"] for line in result.output.splitlines()[:-1]]
+    assert ids == model.generate("hello", 8).ids
+    hot = run("generate", text_bundle, "hello", "--max-tokens", 8, "--temp", 5, "--json")
+    assert ids != [json.loads(line)["id"] for line in hot.output.splitlines()[:-1]]
+
+
+def test_doctor_reports_versions_threads_and_bandwidth():
+    report = json.loads(run("doctor", "--json").output)
+    assert report["rdlite"] == rdlite.__version__
+    assert report["onnxruntime"].startswith("1.")
+    assert "CPUExecutionProvider" in report["providers"]
+    assert report["threads"] >= 1
+    assert report["telemetry"] == "off"
+    assert float(report["read bandwidth"].removesuffix(" GB/s")) > 0.1
+
+
+def test_chat_through_a_pipe(text_bundle):
+    lines = "hello\n\n/stats\n/steps 3\n/steps\n/reset\n/help\nbye\n/quit\nnever\n"
+    result = run("chat", text_bundle, "--max-tokens", 5, stdin=lines)
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output  # a model of random bytes says it often enough
+    assert "context" in result.output
+    assert "3 steps a token from now on." in result.output
+    assert "4 steps a token from now on." in result.output
+    assert "The conversation is forgotten." in result.output
+    assert "/reset     forget the conversation" in result.output
+    assert "> " not in result.output.splitlines()[0]
+
+
+def test_a_models_text_cannot_play_tricks_on_a_terminal(capsys):
+    family = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}"
+    say("a\x1b[2Jb\x07\x9bc\td\ne\u202ef\r" + family)
+    assert capsys.readouterr().out == "a[2Jbc\td\nef" + family
+
+
+def test_chat_complains_and_goes_on(text_bundle):
+    lines = "/nope\n/steps many\n/steps 0\n" + "x" * 700 + "\nhello\n"
+    result = run("chat", text_bundle, "--max-tokens", 3, stdin=lines)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "error: /nope is not a command; /help lists them",
+        "error: steps must be a whole number, got 'many'",
+        "error: max_steps must be a whole number from 1 to 1024, got 0",
+        "error: the prompt has 720 tokens, the context is 640; shorten it; /reset starts over",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chat", "NOWHERE"], "NOWHERE is not a folder"),
+        (["generate", "BUNDLE", "x", "--steps", "0"], "max_steps must be a whole number"),
+        (["generate", "BUNDLE", "x", "--temp", "-1"], "temperature must be a number from 0 to"),
+        (["generate", "BUNDLE", "x", "--top-p", "0"], "top_p must be above 0"),
+        (["generate", "BUNDLE", "x", "--max-tokens", "0"], "max_tokens must be"),
+        (["generate", "BUNDLE", "x", "--seed", "-1"], "seed must be"),
+        (["generate", "BUNDLE", "x", "--threads", "0"], "threads must be"),
+        (["generate", "BUNDLE", "x", "--context", "9999"], "context must be"),
+        (["generate", "BUNDLE", "x", "--cache-share", "0"], "share must be"),
+        (["generate", "BUNDLE", ""], "the prompt is empty"),
+        (["generate", "BUNDLE", "x" * 641], "641 tokens, the context is 640"),
+        (["export", "BUNDLE", "-o", "OUT"], "has no config.json"),
+        (["export", "CHECKPOINT", "-o", "BUNDLE"], "exists; give another name, or --force"),
+        (["verify", "CHECKPOINT"], "looks like a checkpoint"),
+        (["inspect", "NOWHERE"], "is not a folder"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(
+    arguments, message, text_bundle, text_checkpoint, tmp_path
+):
+    places = {
+        "BUNDLE": str(text_bundle),
+        "CHECKPOINT": str(text_checkpoint),
+        "OUT": str(tmp_path / "out"),
+    }
+    result = run(*(places.get(argument, argument) for argument in arguments))
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_an_error_never_carries_control_codes(tmp_path):
+    result = run("inspect", tmp_path / "\x1b[31mred\nline")
+    (line,) = result.stderr.splitlines()
+    assert "\x1b" not in line
+    assert "\\x1b[31mred line" in line
+
+
+def test_a_reader_that_leaves_is_no_traceback(text_bundle):
+    command = [sys.executable, "-m", "rdlite", "generate", str(text_bundle), "hi"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+    )
+    process.stdout.close()
+    error = process.stderr.read().decode()
+    process.stderr.close()
+    process.wait()
+    assert "Traceback" not in error
+
+
+def test_cli_py_in_the_checkout_is_rdlite():
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    result = subprocess.run(
+        [sys.executable, "cli.py", "--version"], cwd=root, capture_output=True, text=True
+    )
+    assert result.stdout.startswith("rdlite, version")

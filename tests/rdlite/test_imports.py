@@ -1,0 +1,63 @@
+"""What importing costs: no torch, no transformers, and next to nothing before a name is used."""
+
+import subprocess
+import sys
+
+import rdlite
+
+
+def loaded_by(code):
+    code += "\nimport sys; print('\\n'.join(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_import_loads_nothing_heavy():
+    loaded = loaded_by("import rdlite")
+    heavy = {"torch", "transformers", "optimum", "onnx", "onnxruntime", "numpy", "rich", "jinja2"}
+    assert not loaded & heavy
+
+
+def test_the_whole_runtime_loads_no_training_library_and_no_exporter():
+    names = ", ".join(rdlite.__all__)
+    loaded = loaded_by(f"from rdlite import {names}\nimport rdlite.engine, rdlite.session")
+    assert not loaded & {"torch", "transformers", "optimum", "rdlite.export", "rdlite.quant"}
+
+
+def test_the_exporter_needs_no_torch():
+    assert not loaded_by("import rdlite.export") & {"torch", "transformers", "onnxruntime"}
+
+
+def test_help_starts_without_the_runtime():
+    code = "from rdlite.commands import main\nmain(['--help'], standalone_mode=False)"
+    assert not loaded_by(code) & {"onnx", "onnxruntime", "numpy", "tokenizers"}
+
+
+def test_only_session_imports_onnxruntime():
+    import pathlib
+
+    package = pathlib.Path(rdlite.__file__).parent
+    users = [
+        path.name
+        for path in package.rglob("*.py")
+        if any(
+            line.strip().startswith(("import onnxruntime", "from onnxruntime"))
+            for line in path.read_text().splitlines()
+        )
+    ]
+    assert users == ["session.py"]
+
+
+def test_telemetry_is_off_unless_the_user_says_otherwise():
+    code = "import os, rdlite.session; print('ORT=' + os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert "ORT=1" in loaded_by(code)
+    assert "ORT=0" in loaded_by("import os; os.environ['ORT_DISABLE_TELEMETRY'] = '0'\n" + code)
+
+
+def test_public_names_are_exactly_these():
+    assert sorted(rdlite.__all__) == sorted(rdlite._HOME_OF.keys())
+    for name in rdlite.__all__:
+        assert getattr(rdlite, name).__doc__
+    assert set(rdlite.__all__) <= set(dir(rdlite))
