@@ -21,7 +21,7 @@ from rdlite.schema import read_json
 
 Floats = npt.NDArray[np.float32]
 
-PIECE_BYTES = 32 * 2**20
+PIECE_BYTES = 8 * 2**20
 MAX_TEXT_BYTES = 128 * 2**20
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 DTYPES: dict[str, npt.DTypeLike] = {
@@ -51,7 +51,7 @@ class Checkpoint:
     tensors: dict[str, StoredTensor]
 
     def pieces(self, name: str) -> Iterator[Floats]:
-        """Yield a tensor as float32 pieces, flat and in order, each at most 32 MiB as stored.
+        """Yield a tensor as float32 pieces, flat and in order, each at most 8 MiB as stored.
 
         Raises CheckpointError for a dtype that is not read, a short file, and for values that
         are NaN or infinite.
