@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         RdliteError,
         RuntimeFailure,
     )
-    from rdlite.generate import Stats, Token
-    from rdlite.model import Generation, Model, load
+    from rdlite.generate import Generation, Stats, Token
+    from rdlite.model import Model, load
     from rdlite.sampling import Sampling
 
 __version__ = "0.1.0"
@@ -49,8 +49,8 @@ _HOMES = {
         "RdliteError",
         "RuntimeFailure",
     ],
-    "generate": ["Stats", "Token"],
-    "model": ["Generation", "Model", "load"],
+    "generate": ["Generation", "Stats", "Token"],
+    "model": ["Model", "load"],
     "sampling": ["Sampling"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,11 +1,16 @@
 """A conversation: messages through the chat template, the cache kept between turns."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rdlite.depth import Depth
-from rdlite.generate import Token, generate_tokens
-from rdlite.model import Generation, Model
+from rdlite.generate import Generation, Token, generate_tokens
 from rdlite.sampling import Sampling
+
+if TYPE_CHECKING:
+    from rdlite.model import Model
 
 
 class Chat:

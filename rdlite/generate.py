@@ -1,7 +1,7 @@
 """The loop: read a prompt in chunks, then one token after another; yields Tokens."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,6 +76,51 @@ class Plan:
     stops: StopScanner
     stats: Stats = field(default_factory=Stats)
     chunk: int = engine.CHUNK
+
+
+class Generation:
+    """New tokens as they come. Iterate once; `text`, `ids` and `stats` run it to its end."""
+
+    def __init__(self, tokens: Iterator[Token], stats: Stats) -> None:
+        """Use `Model.generate` or `Chat.send`."""
+        self._tokens = tokens
+        self._stats = stats
+        self._texts: list[str] = []
+        self._ids: list[int] = []
+
+    def __iter__(self) -> Iterator[Token]:
+        """Yield the tokens that were not yielded yet."""
+        for token in self._tokens:
+            self._texts.append(token.text)
+            self._ids.append(token.id)
+            yield token
+
+    def close(self) -> None:
+        """End it now; what was generated so far stays. May be called twice."""
+        if isinstance(self._tokens, Generator):
+            self._tokens.close()
+
+    @property
+    def text(self) -> str:
+        """The whole new text."""
+        self._drain()
+        return "".join(self._texts)
+
+    @property
+    def ids(self) -> list[int]:
+        """The new token ids, a stop token included."""
+        self._drain()
+        return list(self._ids)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts, times and the reason it ended."""
+        self._drain()
+        return self._stats
+
+    def _drain(self) -> None:
+        for _ in self:
+            pass
 
 
 def initial_states(config: ModelConfig, kind: str, seed: int = 0) -> Start:

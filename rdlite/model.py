@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.bundle import Bundle, open_bundle
 from rdlite.cache import Cache
+from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig, check_integer
 from rdlite.depth import Depth
@@ -20,9 +20,9 @@ from rdlite.engine import CHUNK, Engine, Lane
 from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
 from rdlite.generate import (
+    Generation,
     Plan,
     Start,
-    Stats,
     Token,
     generate_tokens,
     initial_states,
@@ -31,9 +31,6 @@ from rdlite.generate import (
 from rdlite.generation_config import GenerationConfig, read_generation_config
 from rdlite.sampling import Sampler, Sampling
 from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
-
-if TYPE_CHECKING:
-    from rdlite.chat import Chat
 
 Floats = npt.NDArray[np.float32]
 MAX_STOP_STRINGS = 64
@@ -218,8 +215,6 @@ class Model:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        from rdlite.chat import Chat
-
         return Chat(self, system, depth, sampling, seed)
 
     def plan(
@@ -321,48 +316,3 @@ class Model:
                 + ("" if self.context == self.config.context_length else " or raise the context")
             )
         return checked
-
-
-class Generation:
-    """New tokens as they come. Iterate once; `text`, `ids` and `stats` run it to its end."""
-
-    def __init__(self, tokens: Iterator[Token], stats: Stats) -> None:
-        """Use `Model.generate` or `Chat.send`."""
-        self._tokens = tokens
-        self._stats = stats
-        self._texts: list[str] = []
-        self._ids: list[int] = []
-
-    def __iter__(self) -> Iterator[Token]:
-        """Yield the tokens that were not yielded yet."""
-        for token in self._tokens:
-            self._texts.append(token.text)
-            self._ids.append(token.id)
-            yield token
-
-    def close(self) -> None:
-        """End it now; what was generated so far stays. May be called twice."""
-        if isinstance(self._tokens, Generator):
-            self._tokens.close()
-
-    @property
-    def text(self) -> str:
-        """The whole new text."""
-        self._drain()
-        return "".join(self._texts)
-
-    @property
-    def ids(self) -> list[int]:
-        """The new token ids, a stop token included."""
-        self._drain()
-        return list(self._ids)
-
-    @property
-    def stats(self) -> Stats:
-        """Counts, times and the reason it ended."""
-        self._drain()
-        return self._stats
-
-    def _drain(self) -> None:
-        for _ in self:
-            pass
