@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import math
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from rdlite.bundle import MANIFEST, FileEntry, Manifest
+from rdlite.bundle import MANIFEST, FileEntry, Manifest, hash_manifest
 from rdlite.errors import OutputError
 from rdlite.schema import encode
 
@@ -50,6 +51,7 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
     """
     check_replaceable(out, force)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    _remove_leftovers(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
@@ -74,6 +76,26 @@ def check_replaceable(out: Path, force: bool) -> None:
     )
     if not replaceable:
         raise OutputError(f"{out} exists and is not a bundle, so --force does not replace it")
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what exports to `out` left behind when they were killed."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.partial-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # there, asking would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _swap(partial: Path, out: Path) -> None:
@@ -136,8 +158,9 @@ def write_bytes(folder: Path, name: str, data: bytes) -> FileEntry:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write rdlite.json; it must be the last file of a bundle."""
-    text = json.dumps(encode(manifest), indent=1, ensure_ascii=False) + "\n"
-    write_bytes(folder, MANIFEST, text.encode())
+    data = encode(manifest)
+    data["sha256"] = hash_manifest(data)
+    write_bytes(folder, MANIFEST, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def write_graphs(

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def read_bandwidth(threads: int, mebibytes: int = 256, repeats: int = 7) -> float:
-    """Return the read bandwidth in bytes per second: the best of `repeats` sums over a buffer.
+    """Return the read bandwidth in bytes per second: the best of `repeats` passes over a buffer.
 
     Args:
         threads: how many threads read, each a part of its own.

@@ -5,16 +5,17 @@ engine before everything here has held: bare file names, no links, sizes, hashes
 """
 
 import hashlib
+import json
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError
-from rdlite.graph_check import CheckedGraph, check_graph
+from rdlite.graph_check import check_graph
 from rdlite.schema import Bounds, decode, read_json
 
 CONTRACT_VERSION = 1
@@ -42,7 +43,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What rdlite.json says, by group of weights: how they are stored and how many they are."""
+    """What rdlite.json says.
+
+    `weights` and `parameters` say of each group of weights how they are stored and how many they
+    are. `sha256` is the hash of everything else in the manifest, see `hash_manifest`.
+    """
 
     contract_version: int
     producer: str
@@ -52,6 +57,7 @@ class Manifest:
     parameters: Mapping[str, int]
     files: Mapping[str, FileEntry]
     special_tokens: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    graphs: Mapping[str, CheckedGraph]
+    graphs: Mapping[str, bytes]
     unhashed: tuple[str, ...]
 
     @property
@@ -97,8 +103,8 @@ def open_bundle(path: str | Path) -> Bundle:
         name = f"{part}.onnx"
         if name not in manifest.files:
             raise BundleError(f"{folder / MANIFEST} does not list {name}; a bundle needs it")
-        data = _read(folder / name, sizes[name], MAX_GRAPH_BYTES)
-        graphs[part] = check_graph(data, part, manifest.model, sizes)
+        graphs[part] = _read(folder / name, sizes[name], MAX_GRAPH_BYTES)
+        check_graph(graphs[part], part, manifest.model, sizes)
     unhashed = tuple(name for name in manifest.files if name not in small)
     return Bundle(folder, manifest, graphs, unhashed)
 
@@ -142,6 +148,13 @@ def hash_file(path: Path, advance: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+def hash_manifest(data: Mapping[str, Any]) -> str:
+    """Return the hexadecimal SHA-256 of a parsed manifest: its JSON, sorted, without `sha256`."""
+    rest = {key: value for key, value in data.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a folder; MODEL is a bundle made by 'rdlite export'")
@@ -160,7 +173,13 @@ def _read_manifest(folder: Path) -> Manifest:
             f"{path}: contract_version is {version!r:.40}, this rdlite reads {CONTRACT_VERSION}; "
             "export the checkpoint again, or use another version of rdlite"
         )
-    return decode(Manifest, data, str(path), BundleError)
+    manifest = decode(Manifest, data, str(path), BundleError)
+    if manifest.sha256 != hash_manifest(data):
+        raise BundleError(
+            f"{path} is damaged or was changed: its own SHA-256 does not match; "
+            "copy or export the bundle again"
+        )
+    return manifest
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

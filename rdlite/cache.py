@@ -1,11 +1,13 @@
 """Keys and values of past positions: one block of arrays per (graph, slot), grown geometrically."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.config import ModelConfig, check_integer
+from rdlite.errors import RuntimeFailure
 
 FIRST_CAPACITY = 256
 
@@ -16,8 +18,9 @@ class Cache:
 
     Attributes:
         share: None keeps one slot per step, so that step t of a new position sees what step t of
-            the past ones left: exact. A number n keeps n slots, step t writing slot t mod n, so
-            that memory does not grow with depth; 1 to 1024.
+            the past ones left: exact, and the same however a text is cut into chunks. A number n
+            keeps n slots, step t writing slot t mod n, so that memory does not grow with depth;
+            what a position sees then depends on which were read together. 1 to 1024.
 
     Raises InputError for numbers out of bounds.
     """
@@ -45,13 +48,15 @@ class CacheSlot:
 
     def __init__(self, config: ModelConfig, layers: int, capacity: int) -> None:
         shape = (layers, 2, 1, config.num_key_value_heads, capacity, config.head_dim)
-        self.data: npt.NDArray[np.float32] = np.empty(shape, np.float32)
+        self.data = _allocate(shape)
 
     def grow(self, capacity: int, used: int) -> None:
         """Move to a larger capacity with the first `used` positions; bindings must be remade."""
         old = self.data
-        self.data = np.empty((*old.shape[:4], capacity, old.shape[5]), np.float32)
-        self.data[..., :used, :] = old[..., :used, :]
+        if old.shape[4] < capacity:
+            new = _allocate((*old.shape[:4], capacity, old.shape[5]))
+            new[..., :used, :] = old[..., :used, :]
+            self.data = new
 
     def inputs(self) -> dict[str, npt.NDArray[np.float32]]:
         """The arrays by the graph's input names."""
@@ -67,6 +72,16 @@ class CacheSlot:
             for layer in range(self.data.shape[0])
             for index, kind in enumerate(("key", "value"))
         }
+
+
+def _allocate(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    try:
+        return np.empty(shape, np.float32)
+    except MemoryError:
+        raise RuntimeFailure(
+            f"there is no memory for another {4 * math.prod(shape):,} bytes of cache at "
+            f"{shape[4]} tokens; use a smaller context, fewer steps, or Cache(share=1)"
+        ) from None
 
 
 def next_capacity(current: int, needed: int, limit: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rdlite.depth import Depth
-from rdlite.generate import Generation, Token, generate_tokens
+from rdlite.generate import Generation, Plan, Token, generate_tokens
 from rdlite.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Chat:
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
+        model.plan(1, depth, sampling, seed, ())
         self.model = model
         self.depth = depth or Depth()
         self.sampling = sampling or model.generation_config.sampling
@@ -37,13 +38,15 @@ class Chat:
         self.messages: list[dict[str, str]] = []
         self._sequence = model.new_sequence()
         self._read: list[int] = []  # the tokens that the cache holds
-        self._read_how: tuple[int, int] | None = None  # with this depth and seed
-        model.plan(1, depth, sampling, seed, ())  # bounds
+        self._read_how: tuple[int, int] | None = None  # at which depth and seed
+        self._answer: Generation | None = None
         self.reset(system)
 
     def reset(self, system: str | None = None) -> None:
         """Forget the conversation and start over with this system prompt."""
+        self._end_answer()
         self.messages = [{"role": "system", "content": system}] if system else []
+        self._read = []
 
     @property
     def context_used(self) -> int:
@@ -53,7 +56,9 @@ class Chat:
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
         """Say something and get the answer, token by token.
 
-        The answer joins the conversation when it ends, or as far as it went when it is stopped.
+        The answer joins the conversation when it ends, or as far as it went when it is closed; an
+        answer still running is closed first. A turn that is closed before its first token leaves
+        no trace.
 
         Args:
             text: the user's message.
@@ -61,33 +66,41 @@ class Chat:
 
         Raises:
             ContextError: the conversation no longer fits; nothing was changed.
-            InputError: the template refuses the conversation, or a number is out of bounds.
+            InputError: the template refuses the conversation, a number is out of bounds, or the
+                model is closed.
         """
+        self._end_answer()
         model = self.model
+        model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
         rendered = model.chat_template.render(messages)
         prompt = model.check_ids(model.tokenizer.encode(rendered, add_special_tokens=False))
         plan = model.plan(max_tokens, self.depth, self.sampling, self.seed, ())
+        self._answer = Generation(self._run(messages, prompt, plan), plan.stats)
+        return self._answer
+
+    def _run(
+        self, messages: list[dict[str, str]], prompt: list[int], plan: Plan
+    ) -> Iterator[Token]:
         how = (plan.steps, self.seed)
         kept = _common_prefix(self._read, prompt[:-1]) if how == self._read_how else 0
         self._sequence.truncate(kept)
         self._read_how = how
+        tokens, answer = list(prompt), ""
+        try:
+            for token in generate_tokens(self._sequence, prompt, plan):
+                tokens.append(token.id)
+                answer += token.text
+                yield token
+        finally:
+            self._read = tokens[: self._sequence.length]
+            if len(tokens) > len(prompt):
+                self.messages = [*messages, {"role": "assistant", "content": answer}]
 
-        def run() -> Iterator[Token]:
-            answer: list[str] = []
-            tokens = list(prompt)
-            try:
-                for token in generate_tokens(self._sequence, prompt, plan):
-                    answer.append(token.text)
-                    tokens.append(token.id)
-                    yield token
-            finally:
-                self._read = tokens[: self._sequence.length]
-                if answer:
-                    reply = {"role": "assistant", "content": "".join(answer)}
-                    self.messages = [*messages, reply]
-
-        return Generation(run(), plan.stats)
+    def _end_answer(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:

@@ -1,12 +1,14 @@
 """Chat templates from strangers: Jinja2 in its immutable sandbox, with bounds on work and size.
 
-On top of the sandbox, every loop iteration is counted, strings cannot be multiplied, padded or
-replaced into something huge, and only the filters and string methods that chat templates use exist.
+On top of the sandbox, every loop iteration and every character made is counted, strings cannot be
+multiplied or padded, and only the filters and string methods that chat templates use exist.
 """
 
+import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -54,15 +56,21 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             autoescape=False,
             extensions=[_Generation, jinja2.ext.loopcontrols],
         )
-        self.filters = {name: self.filters[name] for name in _FILTERS}
-        self.filters["replace"] = _replace
-        self.filters["join"] = _join
-        self.filters["tojson"] = _to_json
+        own = {"replace": _replace, "join": _join, "tojson": _to_json}
+        self.filters = {name: self._metered(own.get(name, self.filters[name])) for name in _FILTERS}
         self.filters["_counted"] = self._counted
-        self.filters["_bounded"] = _bounded
-        self.globals = {"raise_exception": _raise_exception, "range": self._range}
-        self.globals["namespace"] = jinja2.utils.Namespace
-        self.iterations = 0
+        self.filters["_bounded"] = self._bounded
+        self.globals = {
+            "raise_exception": _raise_exception,
+            "range": self._range,
+            "namespace": jinja2.utils.Namespace,
+        }
+        self.start()
+
+    def start(self) -> None:
+        """Give a rendering its budget."""
+        self._iterations = 0
+        self._characters = 0
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -74,23 +82,38 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             ]
         return tree
 
+    def _iterate(self, count: int) -> None:
+        self._iterations += count
+        if self._iterations > MAX_ITERATIONS:
+            raise _TooMuch(f"more than {MAX_ITERATIONS} loop iterations")
+
     def _counted(self, values: Iterable[Any]) -> Iterator[Any]:
         for value in values:
-            self.iterations += 1
-            if self.iterations > MAX_ITERATIONS:
-                raise _TooMuch(f"more than {MAX_ITERATIONS} loop iterations")
+            self._iterate(1)
             yield value
 
     def _range(self, *arguments: int) -> range:
         values = range(*arguments)
-        self.iterations += len(values)
-        if self.iterations > MAX_ITERATIONS:
-            raise _TooMuch(f"more than {MAX_ITERATIONS} loop iterations")
+        self._iterate(len(values))
         return values
+
+    def _bounded(self, value: Any) -> Any:
+        if isinstance(value, str | list | tuple):
+            self._characters += len(value)
+            if self._characters > MAX_RENDERED_CHARACTERS:
+                raise _TooMuch(f"more than {MAX_RENDERED_CHARACTERS} characters")
+        return value
+
+    def _metered(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def metered(*args: Any, **kwargs: Any) -> Any:
+            return self._bounded(function(*args, **kwargs))
+
+        return metered
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
-            return _bounded(_bounded(left) + _bounded(right))
+            return self._bounded(left + right)
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator == "**" or not numbers:
             raise _TooMuch(f"the operator {operator} on {type(left).__name__}")
@@ -107,8 +130,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str) and getattr(__obj, "__name__", "") == "replace":
-            return _replace(owner, *args)
-        return _bounded(super().call(__context, __obj, *args, **kwargs))
+            return __self._bounded(_replace(owner, *args))
+        return __self._bounded(super().call(__context, __obj, *args, **kwargs))
 
 
 class _Generation(jinja2.ext.Extension):
@@ -119,12 +142,6 @@ class _Generation(jinja2.ext.Extension):
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _bounded(value: Any) -> Any:
-    if isinstance(value, str | list | tuple) and len(value) > MAX_RENDERED_CHARACTERS:
-        raise _TooMuch(f"a value of {len(value)} characters")
-    return value
 
 
 def _replace(text: str, old: str, new: str, count: int = -1) -> str:
@@ -164,6 +181,7 @@ class ChatTemplate:
             )
         self._special_tokens = dict(special_tokens or {})
         self._sandbox = _Sandbox()
+        self._lock = threading.Lock()
         try:
             self._template = self._sandbox.from_string(source)
         except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as problem:
@@ -181,18 +199,19 @@ class ChatTemplate:
         Raises:
             InputError: the template refuses these messages, or does what templates may not do.
         """
-        self._sandbox.iterations = 0
         pieces, size = [], 0
         try:
-            for piece in self._template.generate(
-                self._special_tokens,
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-            ):
-                pieces.append(piece)
-                size += len(piece)
-                if size > MAX_RENDERED_CHARACTERS:
-                    raise _TooMuch(f"more than {MAX_RENDERED_CHARACTERS} characters")
+            with self._lock:  # the budget is the sandbox's, so renderings take turns
+                self._sandbox.start()
+                for piece in self._template.generate(
+                    self._special_tokens,
+                    messages=[dict(message) for message in messages],
+                    add_generation_prompt=add_generation_prompt,
+                ):
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > MAX_RENDERED_CHARACTERS:
+                        raise _TooMuch(f"more than {MAX_RENDERED_CHARACTERS} characters")
         except jinja2.exceptions.SecurityError as problem:
             raise InputError(f"the chat template tried to leave its sandbox: {problem}") from None
         except _TooMuch as problem:

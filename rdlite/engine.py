@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rdlite.bundle import PARTS, Bundle
 from rdlite.cache import Cache, CacheSlot, next_capacity
-from rdlite.session import Run, Session
+from rdlite.session import Array, Run, Session
 
 CHUNK = 64  # positions of a prompt that are read at once
 MAX_LANES = 8
@@ -24,7 +24,7 @@ class Engine:
         """Load the graphs of a bundle; raises RuntimeFailure."""
         self.config = bundle.config
         self.sessions = {
-            part: Session(part, bundle.graphs[part].data, bundle.folder, threads) for part in PARTS
+            part: Session(part, bundle.graphs[part], bundle.folder, threads) for part in PARTS
         }
 
 
@@ -55,7 +55,7 @@ class Sequence:
         The caller writes the initial states to `lane.states[0]` and then runs `lane.steps[:n]`.
 
         Args:
-            ids: token ids, S of them, 1 to CHUNK, that fit in the context.
+            ids: token ids, S of them, at least one, that fit in the context.
             steps: the most core steps that will be run on them.
         """
         size = len(ids)
@@ -65,7 +65,7 @@ class Sequence:
             if len(self._lanes) >= MAX_LANES:
                 self._lanes = {1: self._lanes[1]} if 1 in self._lanes else {}
             lane = self._lanes[size] = Lane(self, size)
-        lane.prepare(steps)
+        lane.prepare(self, steps)
         lane.input_ids[0] = ids
         self.seqlens_k[0] = self.length + size - 1
         self.total_sequence_length[...] = self.length + size
@@ -89,17 +89,23 @@ class Sequence:
         """The cache of the prelude or the coda."""
         return self._outer_slots[part]
 
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of all caches."""
+        return sum(slot.data.nbytes for slot in (*self._core_slots, *self._outer_slots.values()))
+
     def _make_room(self, needed: int, steps: int) -> None:
         layers = self.config.layers
         if needed > self.capacity:
-            self.capacity = next_capacity(self.capacity, needed, self.context)
+            capacity = next_capacity(self.capacity, needed, self.context)
+            self._lanes.clear()  # first: they hold the old arrays
             for slot in (*self._core_slots, *self._outer_slots.values()):
-                slot.grow(self.capacity, self.length)
+                slot.grow(capacity, self.length)
             for part in ("prelude", "coda"):
                 if part not in self._outer_slots:
                     count = getattr(layers, part)
-                    self._outer_slots[part] = CacheSlot(self.config, count, self.capacity)
-            self._lanes.clear()
+                    self._outer_slots[part] = CacheSlot(self.config, count, capacity)
+            self.capacity = capacity  # last: should memory run out, the next call starts over
         while len(self._core_slots) < self.cache.slots(steps):
             self._core_slots.append(CacheSlot(self.config, layers.core, self.capacity))
 
@@ -108,47 +114,41 @@ class Lane:
     """Buffers for S new positions, and the calls that run on them, all bound in advance.
 
     The state goes back and forth between `states[0]` and `states[1]`: after n steps it is in
-    `states[n % 2]`.
+    `states[n % 2]`. A lane is good until its sequence reads more positions.
     """
 
     def __init__(self, sequence: Sequence, size: int) -> None:
         config = sequence.config
         self.size = size
-        self._sequence = sequence
-        self.input_ids = np.zeros((1, size), np.int64)
-        self.embeds = np.zeros((1, size, config.hidden_size), np.float32)
-        self.states = (np.zeros_like(self.embeds), np.zeros_like(self.embeds))
-        self.change = np.zeros((1, size), np.float32)
+        # Of the sequence a lane keeps only this, so that both are freed when they are let go.
+        self._sessions = sequence.engine.sessions
+        self._coda_slot = sequence.outer_slot("coda")
         self._lengths = {
             "seqlens_k": sequence.seqlens_k,
             "total_sequence_length": sequence.total_sequence_length,
         }
+        self.input_ids = np.zeros((1, size), np.int64)
+        self.embeds = np.zeros((1, size, config.hidden_size), np.float32)
+        self.states = (np.zeros_like(self.embeds), np.zeros_like(self.embeds))
+        self.change = np.zeros((1, size), np.float32)
         slot = sequence.outer_slot("prelude")
-        self.prelude = sequence.engine.sessions["prelude"].bind(
+        self.prelude = self._sessions["prelude"].bind(
             {"input_ids": self.input_ids, **self._lengths, **slot.inputs()},
             {"embeds": self.embeds, **slot.outputs()},
         )
         self.steps: list[Run] = []
-        self._codas: dict[tuple[int, int], Coda] = {}
+        self._codas: dict[tuple[int, int], tuple[Run, Floats]] = {}
+        self._vocab_size = config.vocab_size
 
-    def prepare(self, steps: int) -> None:
+    def prepare(self, sequence: Sequence, steps: int) -> None:
         """Bind core steps up to number `steps`."""
-        core = self._sequence.engine.sessions["core"]
         for step in range(len(self.steps), steps):
-            slot = self._sequence.core_slot(step)
+            slot = sequence.core_slot(step)
+            inputs: dict[str, Array] = {"state": self.states[step % 2], "embeds": self.embeds}
+            outputs = {"next_state": self.states[(step + 1) % 2], "change": self.change}
             self.steps.append(
-                core.bind(
-                    {
-                        "state": self.states[step % 2],
-                        "embeds": self.embeds,
-                        **self._lengths,
-                        **slot.inputs(),
-                    },
-                    {
-                        "next_state": self.states[(step + 1) % 2],
-                        "change": self.change,
-                        **slot.outputs(),
-                    },
+                self._sessions["core"].bind(
+                    {**inputs, **self._lengths, **slot.inputs()}, {**outputs, **slot.outputs()}
                 )
             )
 
@@ -158,34 +158,18 @@ class Lane:
         The array is overwritten by the next call.
         """
         key = (steps % 2, positions)
-        coda = self._codas.get(key)
-        if coda is None:
-            coda = self._codas[key] = Coda(self._sequence, self, *key, self._lengths)
-        coda.run()
-        return coda.logits
+        if key not in self._codas:
+            self._codas[key] = self._bind_coda(*key)
+        run, logits = self._codas[key]
+        run()
+        return logits
 
-
-class Coda:
-    """One bound coda call: from one of a lane's two state buffers, to the logits of P positions."""
-
-    def __init__(
-        self,
-        sequence: Sequence,
-        lane: Lane,
-        parity: int,
-        positions: int,
-        lengths: dict[str, npt.NDArray[np.int32]],
-    ) -> None:
-        output = np.zeros((1, positions, sequence.config.vocab_size), np.float32)
-        slot = sequence.outer_slot("coda")
-        wanted = np.arange(lane.size - positions, lane.size, dtype=np.int64)
-        self.logits: Floats = output[0]
-        self.run = sequence.engine.sessions["coda"].bind(
-            {
-                "state": lane.states[parity],
-                "logit_positions": wanted,
-                **lengths,
-                **slot.inputs(),
-            },
-            {"logits": output, **slot.outputs()},
+    def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Floats]:
+        logits = np.zeros((1, positions, self._vocab_size), np.float32)
+        wanted = np.arange(self.size - positions, self.size, dtype=np.int64)
+        inputs: dict[str, Array] = {"state": self.states[parity], "logit_positions": wanted}
+        run = self._sessions["coda"].bind(
+            {**inputs, **self._lengths, **self._coda_slot.inputs()},
+            {"logits": logits, **self._coda_slot.outputs()},
         )
+        return run, logits[0]

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 Start = Callable[[engine.Lane, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """One new token.
 
@@ -169,8 +169,7 @@ def generate_tokens(
         position += 1
         stats.new_tokens += 1
         stats.core_steps += plan.steps
-        text = plan.stream.push(token) if plan.stream and token not in plan.stop_ids else ""
-        text = plan.stops.push(text)
+        text = _text(plan, token)
         stats.finish = _finish(plan, token, position, sequence.context)
         if stats.finish != "cancelled":
             text += plan.stops.flush()
@@ -178,10 +177,18 @@ def generate_tokens(
             stats.prompt_seconds = time.perf_counter() - clock
         else:
             stats.decode_seconds += time.perf_counter() - clock
-        yield Token(token, text, plan.steps, logprob)
+        yield Token(id=token, text=text, steps=plan.steps, logprob=logprob)
         if stats.finish != "cancelled":
             return
         fresh = (token,)
+
+
+def _text(plan: Plan, token: int) -> str:
+    """What can be shown after `token`. Half a character is shown only if the model ends on it."""
+    if plan.stream is None:
+        return ""
+    stop = token in plan.stop_ids
+    return plan.stops.push(plan.stream.flush() if stop else plan.stream.push(token))
 
 
 def _finish(plan: Plan, token: int, position: int, context: int) -> str:

@@ -7,7 +7,6 @@ bytes inside its file, shapes that follow from each other, inputs and outputs as
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -21,29 +20,6 @@ from rdlite.graph_shapes import OPERATORS, Shape, infer_shapes
 MAX_NODES = 20_000
 MAX_TENSOR_ELEMENTS = 2**40
 _COUNT = re.compile(r"[0-9]{1,18}")
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalTensor:
-    """A weight that lies in a data file: its place there, and what it is."""
-
-    file: str
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def bytes(self) -> int:
-        """Length in the file."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedGraph:
-    """A graph that keeps the contract: its bytes, and where its external tensors lie."""
-
-    data: bytes
-    external: Mapping[str, ExternalTensor]
 
 
 def contract(part: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -72,9 +48,7 @@ def contract(part: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, 
     return inputs, outputs
 
 
-def check_graph(
-    data: bytes, part: str, config: ModelConfig, file_sizes: Mapping[str, int]
-) -> CheckedGraph:
+def check_graph(data: bytes, part: str, config: ModelConfig, file_sizes: Mapping[str, int]) -> None:
     """Check the graph `part` ("prelude", "core" or "coda"); raises GraphError.
 
     Args:
@@ -102,7 +76,6 @@ def check_graph(
 
     dtype_name = onnx.TensorProto.DataType.Name
     shapes: dict[str, Shape] = {}
-    external: dict[str, ExternalTensor] = {}
     constants: dict[str, npt.NDArray[Any]] = {}
     for tensor in graph.initializer:
         if not tensor.name or tensor.name in shapes:
@@ -110,7 +83,7 @@ def check_graph(
         shape, dtype = _tensor_type(tensor, where)
         shapes[tensor.name] = shape
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            external[tensor.name] = _external(tensor, shape, dtype, file_sizes, where)
+            _check_external(tensor, shape, dtype, file_sizes, where)
         else:
             constants[tensor.name] = _constant(tensor, shape, dtype, where)
     inputs, outputs = contract(part, config)
@@ -128,7 +101,6 @@ def check_graph(
             raise GraphError(
                 f"{where}: {name} comes out as {shapes.get(name)}, the contract says {shape}"
             )
-    return CheckedGraph(data, external)
 
 
 def _tensor_type(tensor: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -153,13 +125,13 @@ def _tensor_type(tensor: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any
     return shape, np.dtype(dtypes[tensor.data_type])
 
 
-def _external(
+def _check_external(
     tensor: Any,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     file_sizes: Mapping[str, int],
     where: str,
-) -> ExternalTensor:
+) -> None:
     what = f"{where}: external tensor {tensor.name!r:.80}"
     entries = {entry.key: entry.value for entry in tensor.external_data}
     unknown = set(entries) - {"location", "offset", "length"}
@@ -174,17 +146,14 @@ def _external(
     for key in ("offset", "length"):
         if not _COUNT.fullmatch(entries.get(key, "")):
             raise GraphError(f"{what} has the {key} {entries.get(key)!r:.40}; it must be a count")
-    result = ExternalTensor(location, int(entries["offset"]), shape, dtype)
-    if int(entries["length"]) != result.bytes:
+    size = math.prod(shape) * dtype.itemsize
+    if int(entries["length"]) != size:
+        raise GraphError(f"{what} has {entries['length']} bytes, but {shape} of {dtype} are {size}")
+    end = int(entries["offset"]) + size
+    if end > file_sizes[location]:
         raise GraphError(
-            f"{what} has {entries['length']} bytes, but {shape} of {dtype} are {result.bytes}"
+            f"{what} ends at byte {end} of {location}, which has {file_sizes[location]}"
         )
-    if result.offset + result.bytes > file_sizes[location]:
-        raise GraphError(
-            f"{what} ends at byte {result.offset + result.bytes} of {location}, "
-            f"which has {file_sizes[location]}"
-        )
-    return result
 
 
 def _constant(

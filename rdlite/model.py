@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +37,7 @@ from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
 
 Floats = npt.NDArray[np.float32]
 MAX_STOP_STRINGS = 64
+KEPT_CACHE_BYTES = 64 * 2**20
 
 
 def load(
@@ -57,6 +61,8 @@ def load(
         InputError: a number or the device is out of bounds.
         RuntimeFailure: onnxruntime is missing or refuses a graph.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path must be the path of a bundle, got {path!r:.60}")
     if device != "cpu":
         raise InputError(f"device must be 'cpu', got {device!r}; other devices cannot be used yet")
     if threads is not None:
@@ -65,6 +71,13 @@ def load(
     limit = bundle.config.context_length
     context = limit if context is None else check_integer("context", context, 1, limit)
     return Model(bundle, threads, context, cache or Cache())
+
+
+def _as_list(name: str, values: Any) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError:
+        raise InputError(f"{name} must be text or a sequence, got {values!r:.60}") from None
 
 
 class Model:
@@ -126,7 +139,8 @@ class Model:
             steps: core steps; None: the model's default.
             initial_state: "zeros", "random" (of `seed`), "embeds", or float32 [S, E].
             seed: selects random initial states, 0 to 2^64 - 1.
-            chunk: positions read at once, 1 to 4096; changes memory and speed, not the result.
+            chunk: positions read at once, 1 to 4096. It changes memory and speed, and the result
+                only where the cache is shared (`Cache(share=n)`).
 
         Returns:
             float32 [S, V], natural logits before any sampling.
@@ -139,13 +153,10 @@ class Model:
         check_integer("chunk", chunk, 1, 4096)
         start = self._start(initial_state, seed, len(ids))
         result = np.empty((len(ids), self.config.vocab_size), np.float32)
-        sequence = self._take_sequence()
-        try:
+        with self._borrowed_sequence() as sequence:
             for lane in read(sequence, ids, steps, start, chunk):
                 end = sequence.length + lane.size
                 result[sequence.length : end] = lane.logits(steps, lane.size)
-        finally:
-            self._give_back(sequence)
         return result
 
     def generate(
@@ -186,13 +197,11 @@ class Model:
         plan = self.plan(
             max_tokens, depth, sampling, seed, stop, initial_state=initial_state, chunk=chunk
         )
-        sequence = self._take_sequence()
+        self.check_open()
 
         def run() -> Iterator[Token]:
-            try:
+            with self._borrowed_sequence() as sequence:
                 yield from generate_tokens(sequence, ids, plan)
-            finally:
-                self._give_back(sequence)
 
         return Generation(run(), plan.stats)
 
@@ -228,7 +237,7 @@ class Model:
         chunk: int = CHUNK,
     ) -> Plan:
         """Check the options of a generation and make what its loop needs."""
-        stops = [stop] if isinstance(stop, str) else list(stop)
+        stops: list[str] = [stop] if isinstance(stop, str) else _as_list("stop", stop)
         if len(stops) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in stops):
             raise InputError(f"stop must be at most {MAX_STOP_STRINGS} texts, none empty")
         stops += self.generation_config.stop_strings
@@ -246,7 +255,10 @@ class Model:
         )
 
     def close(self) -> None:
-        """Free sessions and buffers; the model cannot be used any more. May be called twice."""
+        """Refuse further use; what still runs may end. May be called twice.
+
+        Memory is freed when the generations and chats that use it are gone.
+        """
         with self._lock:
             self._engine = None
             self._idle.clear()
@@ -264,21 +276,33 @@ class Model:
 
     def new_sequence(self) -> EngineSequence:
         """Make the caches and buffers of one text; raises InputError when the model is closed."""
-        if self._engine is None:
+        return EngineSequence(self.check_open(), self.cache, self.context)
+
+    def check_open(self) -> Engine:
+        """Return the engine; raises InputError when the model is closed."""
+        engine = self._engine
+        if engine is None:
             raise InputError("this model is closed; load it again")
-        return EngineSequence(self._engine, self.cache, self.context)
+        return engine
 
-    def _take_sequence(self) -> EngineSequence:
+    @contextlib.contextmanager
+    def _borrowed_sequence(self) -> Iterator[EngineSequence]:
+        """Give an empty sequence; a small one is kept afterwards, its buffers to serve again."""
         with self._lock:
-            if self._engine is not None and self._idle:
-                return self._idle.pop()
-        return self.new_sequence()
+            sequence = self._idle.pop() if self._idle else None
+        sequence = sequence or self.new_sequence()
+        try:
+            yield sequence
+        except GeneratorExit:  # ended early, but in good order
+            self._keep(sequence)
+            raise
+        self._keep(sequence)
 
-    def _give_back(self, sequence: EngineSequence) -> None:
+    def _keep(self, sequence: EngineSequence) -> None:
         sequence.truncate(0)
         with self._lock:
-            if self._engine is not None and not self._idle:
-                self._idle.append(sequence)  # one is kept, so that its buffers serve again
+            if self._engine and not self._idle and sequence.cache_bytes <= KEPT_CACHE_BYTES:
+                self._idle.append(sequence)
 
     def _start(self, initial_state: str | Floats, seed: int, size: int | None) -> Start:
         if isinstance(initial_state, str):
@@ -291,7 +315,10 @@ class Model:
             return initial_states(
                 self.config, own if initial_state == "random" else initial_state, seed
             )
-        array = np.asarray(initial_state, np.float32)
+        try:
+            array = np.asarray(initial_state, np.float32)
+        except (TypeError, ValueError):
+            raise InputError("an initial state must be an array of numbers") from None
         expected = (size, self.config.hidden_size)
         if size is None or array.shape != expected or not np.isfinite(array).all():
             raise InputError(
@@ -307,6 +334,7 @@ class Model:
     def check_ids(self, ids: Sequence[int]) -> list[int]:
         """Return the ids as a list; raises InputError for bad ones, ContextError for too many."""
         top = self.config.vocab_size - 1
+        ids = _as_list("a prompt", ids)
         checked = [check_integer("a token id", token, 0, top) for token in ids]
         if not checked:
             raise InputError("the prompt is empty; give at least one token")

@@ -1,17 +1,18 @@
 """Choosing the next token from logits: a sampler is made once and called in the loop.
 
-Every random draw is a pure function of (seed, position), so chunking, replay and speculation never
-change a text.
+Every random draw is a pure function of (seed, position), so that replay and speculation draw the
+same.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.config import check_integer, check_number
-from rdlite.errors import InputError
+from rdlite.errors import InputError, RuntimeFailure
 from rdlite.randomness import TOKENS, check_seed, generator_at
 
 Floats = npt.NDArray[np.float32]
@@ -49,6 +50,10 @@ class Sampling:
             raise InputError("top_p must be above 0 and at most 1, got 0")
         check_number("min_p", self.min_p, 0, 1)
         check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        if not isinstance(self.logit_bias, Mapping | None):
+            raise InputError(
+                f"logit_bias must map token ids to numbers, got {self.logit_bias!r:.60}"
+            )
         for token, bias in (self.logit_bias or {}).items():
             check_integer("a token id in logit_bias", token, 0, 2**22)
             check_number(f"the logit_bias of token {token}", bias, -1000, 1000)
@@ -86,7 +91,14 @@ class Sampler:
         Returns:
             The token id, and its log-probability (natural) under the model's own distribution,
             before bias, penalty, temperature and filters.
+
+        Raises:
+            RuntimeFailure: no logit is a finite number.
         """
+        if not np.isfinite(logits.max()):
+            raise RuntimeFailure(
+                "the model's logits are not numbers; its weights are broken, or its depth unstable"
+            )
         work = self._work
         np.copyto(work, logits)
         if self._bias_ids.size:
@@ -101,24 +113,39 @@ class Sampler:
 
     def _draw(self, work: Floats, position: int) -> int:
         sampling = self._sampling
-        work /= np.float32(sampling.temperature)
-        count = min(sampling.top_k or work.size, work.size)
-        if count < work.size:
-            ids = np.argpartition(work, -count)[-count:]
-            ids = ids[np.lexsort((ids, -work[ids]))]
-        else:
-            ids = np.argsort(-work, kind="stable")
-        chances = np.exp(work[ids].astype(np.float64) - work[ids[0]])
-        chances /= chances.sum()
+        ids: npt.NDArray[np.int64] | None = None  # None: all of them, in order
+        if 0 < sampling.top_k < work.size:
+            ids = _likeliest(work, sampling.top_k)
+            work = work[ids]
+        chances = np.exp((work.astype(np.float64) - work.max()) / sampling.temperature)
         if sampling.top_p < 1:
-            keep = int(np.searchsorted(chances.cumsum(), sampling.top_p)) + 1
-            chances = chances[:keep]
+            keep = _nucleus(chances, sampling.top_p)
+            ids, chances = keep if ids is None else ids[keep], chances[keep]
         if sampling.min_p:
-            chances = chances[chances >= sampling.min_p * chances[0]]
+            chances[chances < sampling.min_p * chances.max()] = 0
         cumulative = chances.cumsum()
         draw = generator_at(self._seed, position, TOKENS).random() * cumulative[-1]
-        index = int(np.searchsorted(cumulative, draw, side="right"))
-        return int(ids[min(index, chances.size - 1)])
+        index = min(int(np.searchsorted(cumulative, draw, side="right")), cumulative.size - 1)
+        return index if ids is None else int(ids[index])
+
+
+def _likeliest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Indices of the `count` largest values, the largest first; of equal ones the first."""
+    least = np.partition(values, -count)[-count]
+    indices = np.flatnonzero(values >= least)
+    order = np.argsort(-values[indices], kind="stable")
+    return indices[order[:count]]
+
+
+def _nucleus(chances: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.int64]:
+    """Indices of the fewest chances that sum to `top_p` of all, the likeliest first."""
+    wanted, count = top_p * chances.sum(), min(256, chances.size)
+    while True:  # sorting a whole vocabulary for the few tokens that matter takes milliseconds
+        indices = _likeliest(chances, count)
+        sums = chances[indices].cumsum()
+        if sums[-1] >= wanted or count == chances.size:
+            return indices[: int(np.searchsorted(sums, wanted)) + 1]
+        count = min(16 * count, chances.size)
 
 
 def _log_probability(logits: Floats, token: int) -> float:

@@ -55,7 +55,7 @@ class Session:
         self._ort = load_onnxruntime()
         self._name = name
         options = self._ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised, in one line
         options.intra_op_num_threads = threads or 0
         for key, value in {
             # The graph comes as the bytes that were checked, so it has no folder of its own.
@@ -106,10 +106,13 @@ def _line(problem: Exception) -> str:
 
 
 def describe_runtime() -> dict[str, Any]:
-    """Return onnxruntime's version, build and providers, for `rdlite doctor`."""
-    ort = load_onnxruntime()
+    """Return onnxruntime's version, providers and telemetry, or what is wrong with it."""
+    try:
+        ort = load_onnxruntime()
+    except RuntimeFailure as problem:
+        return {"onnxruntime": str(problem)}
     return {
-        "version": ort.__version__,
+        "onnxruntime": ort.__version__,
         "providers": ort.get_available_providers(),
         "telemetry": "off" if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" else "on (yours)",
     }

@@ -60,7 +60,7 @@ class Tokenizer:
 class TextStream:
     """Turns ids into text one by one, holding back what is not yet a whole character."""
 
-    WINDOW = 16
+    WINDOW = 16  # ids that are decoded together before the stream forgets the first ones
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -71,16 +71,26 @@ class TextStream:
         """Return the text that `token` completes; often a word, sometimes nothing."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        whole = not text.endswith(REPLACEMENT)
-        # Only the last replacement character can be the start of one that is still to come.
-        end = len(text) if whole else len(text) - 1
+        # What is still to come may turn replacement characters at the end into others: byte-level
+        # decoders show one for the start of a character, byte-fallback ones one for each byte.
+        end = len(text.rstrip(REPLACEMENT))
         piece = text[self._emitted : end]
         self._emitted = max(end, self._emitted)
-        if whole and len(self._ids) >= self.WINDOW:
-            # Start a new window, with one token as its context.
-            self._ids = self._ids[-1:]
-            self._emitted = len(self._tokenizer.decode(self._ids))
+        if end == len(text) and len(self._ids) >= self.WINDOW:
+            self._forget(token)
         return piece
+
+    def flush(self) -> str:
+        """Return what was held back, when no more ids come."""
+        piece = self._tokenizer.decode(self._ids)[self._emitted :]
+        self._ids, self._emitted = [], 0
+        return piece
+
+    def _forget(self, token: int) -> None:
+        """Start anew from the last token, unless it is only a part of a character."""
+        alone = self._tokenizer.decode([token])
+        if REPLACEMENT not in alone:
+            self._ids, self._emitted = [token], len(alone)
 
 
 class StopScanner:

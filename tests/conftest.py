@@ -10,7 +10,7 @@ from rdlite.export import export_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 
 import rdlite
-from rdlite.bundle import hash_file
+from rdlite.bundle import hash_file, hash_manifest
 
 DATA = Path(__file__).parent / "data"
 ORACLES = ("huginn-tiny", "huginn-tiny-bf16")
@@ -76,6 +76,7 @@ def sign():
         for name in manifest["files"]:
             file = folder / name
             manifest["files"][name] = {"bytes": file.stat().st_size, "sha256": hash_file(file)}
+        manifest["sha256"] = hash_manifest(manifest)
         path.write_text(json.dumps(manifest))
 
     return sign_bundle

@@ -1,5 +1,6 @@
 """`rdlite chat`: a conversation on a terminal, or line by line through a pipe."""
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,6 @@ def _greet(talk: "Chat") -> None:
         f"parameters, core in {manifest.weights.get('core')}), {steps} steps a token, "
         f"context {model.context}. /help for help."
     )
-    if model.bundle.unhashed:
-        count = len(model.bundle.unhashed)
-        click.echo(f"Hashes of {count} large files were not compared; 'rdlite verify' does that.")
 
 
 class _Conversation:
@@ -92,7 +90,8 @@ class _Conversation:
         if not self._terminal:
             line = sys.stdin.buffer.readline()
             return line.decode(errors="replace") if line else None
-        import readline  # noqa: F401  (gives input() its line editing)
+        with contextlib.suppress(ImportError):  # Windows edits lines without it
+            import readline  # noqa: F401
 
         try:
             return input("> ")

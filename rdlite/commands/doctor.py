@@ -9,7 +9,10 @@ import click
 
 from rdlite.commands.options import json_option, print_json
 
-PACKAGES = ("rdlite", "numpy", "onnx", "onnx-ir", "tokenizers", "safetensors", "jinja2", "click")
+PACKAGES = (
+    *("rdlite", "numpy", "onnx", "onnx-ir", "tokenizers", "safetensors", "ml_dtypes"),
+    *("jinja2", "click", "rich"),
+)
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -39,22 +42,19 @@ def _report(threads: int | None) -> dict[str, Any]:
     from rdlite.bandwidth import read_bandwidth
     from rdlite.session import describe_runtime
 
-    runtime = describe_runtime()
     cores = usable_cores()
     threads = threads or cores
-    installed = [name for name in RUNTIMES if _version(name)]
     report: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor_name(),
         **{name: _version(name) or "not installed" for name in PACKAGES},
-        "onnxruntime": runtime["version"],
-        "providers": runtime["providers"],
-        "telemetry": runtime["telemetry"],
+        **describe_runtime(),
         "cores": cores,
         "threads": threads,
         "read bandwidth": f"{read_bandwidth(threads) / 1e9:.1f} GB/s",
     }
+    installed = [name for name in RUNTIMES if _version(name)]
     if len(installed) > 1:
         report["problem"] = f"{' and '.join(installed)} are both installed; remove one"
     return report

@@ -31,7 +31,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--seed", type=int, default=0, show_default=True),
             click.option("--threads", type=int, help="Threads; default: one a physical core."),
             click.option("--context", type=int, help="Longest text in tokens; default: all of it."),
-            click.option("--cache-share", type=int, help="Keep this many steps' caches, not all."),
+            click.option(
+                "--cache-share",
+                type=int,
+                help="Keep this many steps' caches, not all: less memory.",
+            ),
         )
     ):
         command = option(command)
@@ -43,7 +47,13 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
     import rdlite
 
     cache = rdlite.Cache(share=options["cache_share"])
-    return rdlite.load(model, threads=options["threads"], context=options["context"], cache=cache)
+    opened = rdlite.load(model, threads=options["threads"], context=options["context"], cache=cache)
+    if opened.bundle.unhashed:
+        count = len(opened.bundle.unhashed)
+        click.echo(
+            f"note: {count} large files were not hashed; 'rdlite verify' does that", err=True
+        )
+    return opened
 
 
 def sampling_of(model: "Model", options: dict[str, Any]) -> "Sampling":

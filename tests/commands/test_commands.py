@@ -99,6 +99,30 @@ def test_doctor_reports_versions_threads_and_bandwidth():
     assert float(report["read bandwidth"].removesuffix(" GB/s")) > 0.1
 
 
+def test_doctor_says_what_is_wrong_with_the_runtime(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "onnxruntime cannot be imported" in result.output
+    assert "pip install 'rdlite[cpu]'" in result.output
+    assert "read bandwidth" in result.output
+
+
+def test_a_runtime_that_is_too_old_is_refused(monkeypatch, text_bundle):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "__version__", "1.22.0")
+    result = run("generate", text_bundle, "x")
+    assert result.exit_code == 2
+    assert "onnxruntime 1.22.0 is older than 1.30.1" in result.stderr
+
+
+def test_files_that_were_not_hashed_are_mentioned(monkeypatch, text_bundle):
+    monkeypatch.setattr("rdlite.bundle.HASHED_ON_LOAD_BYTES", 60_000)
+    result = run("generate", text_bundle, "x", "--max-tokens", 1)
+    assert result.stderr == "note: 4 large files were not hashed; 'rdlite verify' does that\n"
+
+
 def test_chat_through_a_pipe(text_bundle):
     lines = "hello\n\n/stats\n/steps 3\n/steps\n/reset\n/help\nbye\n/quit\nnever\n"
     result = run("chat", text_bundle, "--max-tokens", 5, stdin=lines)

@@ -369,3 +369,4 @@ def test_a_killed_export_leaves_nothing_that_looks_whole(checkpoint_copy, tmp_pa
             open_bundle(left)
     export_checkpoint(checkpoint_copy, out, force=True)
     assert rdlite.load(out).generate("a", 1).ids
+    assert list(tmp_path.glob(".out.partial-*")) == []  # swept up by the export that followed

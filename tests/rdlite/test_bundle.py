@@ -8,7 +8,7 @@ import pytest
 
 import rdlite
 from rdlite import BundleError
-from rdlite.bundle import open_bundle, verify_bundle
+from rdlite.bundle import hash_manifest, open_bundle, verify_bundle
 
 
 def edit(folder, change):
@@ -16,6 +16,11 @@ def edit(folder, change):
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
+
+
+def resign(folder):
+    """Only the manifest's own hash; the `sign` fixture renews the files' entries too."""
+    edit(folder, lambda m: m.update(sha256=hash_manifest(m)))
 
 
 def test_a_whole_bundle_holds(text_bundle):
@@ -44,8 +49,21 @@ def test_a_changed_byte_in_any_file_is_found(text_bundle, tmp_path, monkeypatch)
             rdlite.load(copy)
         with monkeypatch.context() as patch:
             patch.setattr("rdlite.bundle.HASHED_ON_LOAD_BYTES", 0)
-            with pytest.raises(BundleError, match=rf"{name} is damaged|{name}|not an ONNX|SHA"):
+            with pytest.raises(
+                BundleError, match=rf"{name} is damaged|{name} is not an ONNX|{name}: "
+            ):
                 list(verify_bundle(copy))
+
+
+def test_a_changed_byte_in_the_manifest_is_found(bundle_copy):
+    edit(bundle_copy, lambda m: m["model"].update(norm_eps=1e-5))
+    with pytest.raises(BundleError, match=r"rdlite\.json is damaged or was changed"):
+        open_bundle(bundle_copy)
+    edit(bundle_copy, lambda m: m["model"].update(norm_eps=1e-6))
+    open_bundle(bundle_copy)
+    edit(bundle_copy, lambda m: m.pop("sha256"))
+    with pytest.raises(BundleError, match="its own SHA-256 does not match"):
+        open_bundle(bundle_copy)
 
 
 def test_a_truncated_or_missing_file_is_found(bundle_copy):
@@ -69,6 +87,7 @@ def test_only_bare_names_are_files(bundle_copy, name):
         manifest["files"][name] = {"bytes": 1, "sha256": "0" * 64}
 
     edit(bundle_copy, add)
+    resign(bundle_copy)
     with pytest.raises(BundleError, match="files of a bundle have bare names"):
         open_bundle(bundle_copy)
 
@@ -138,6 +157,7 @@ def test_a_broken_manifest_is_refused(bundle_copy, text, message):
 )
 def test_manifest_fields_are_checked_by_name(bundle_copy, change, message):
     edit(bundle_copy, change)
+    resign(bundle_copy)
     with pytest.raises(BundleError, match=message):
         open_bundle(bundle_copy)
 

@@ -45,7 +45,7 @@ def test_messages_carry_both_sides(model):
 
 def test_a_stopped_answer_stays_as_far_as_it_went(talk):
     generation = talk.send("hello", max_tokens=50)
-    shown = "".join(token.text for token, _ in zip(generation, range(6), strict=False))
+    shown = "".join(token.text for _, token in zip(range(6), generation, strict=False))
     generation.close()
     assert talk.messages[-1]["role"] == "assistant"
     assert talk.messages[-1]["content"].startswith(shown)
@@ -73,3 +73,46 @@ def test_a_message_that_does_not_fit_changes_nothing(text_bundle):
 def test_the_default_sampling_is_the_models_own(model):
     assert model.chat().sampling == Sampling(temperature=0.7)
     assert model.generation_config.stop_ids == (256, 257, 260)
+
+
+def test_a_new_message_closes_the_answer_that_still_runs(model):
+    talk = model.chat(sampling=Sampling(), depth=Depth(2))
+    first = talk.send("hello there", max_tokens=30)
+    begun = [token.id for _, token in zip(range(5), first, strict=False)]
+    second = talk.send("something else", max_tokens=6)
+    assert [message["content"] for message in talk.messages[:1]] == ["hello there"]
+    assert talk.messages[1]["role"] == "assistant"
+    ids = second.ids
+    assert first.ids == begun
+    fresh = model.chat(sampling=Sampling(), depth=Depth(2))
+    fresh.messages = talk.messages[:2]
+    assert fresh.send("something else", max_tokens=6).ids == ids
+
+
+def test_an_answer_that_was_never_begun_leaves_no_trace(talk):
+    first = talk.send("hello", max_tokens=3)
+    second = talk.send("goodbye", max_tokens=3)
+    list(second)
+    assert first.ids == []
+    assert [message["content"] for message in talk.messages[:1]] == ["goodbye"]
+
+
+def test_reset_empties_the_context(talk):
+    list(talk.send("hello", max_tokens=3))
+    assert talk.context_used > 0
+    talk.reset()
+    assert talk.context_used == 0
+    assert talk.send("hello", max_tokens=3).stats.reused_tokens == 0
+
+
+def test_another_seed_reads_everything_again(talk):
+    list(talk.send("hello", max_tokens=3))
+    talk.seed = 9
+    assert talk.send("hello", max_tokens=3).stats.reused_tokens == 0
+
+
+def test_a_chat_ends_with_its_model(text_bundle):
+    with rdlite.load(text_bundle) as model:
+        talk = model.chat()
+    with pytest.raises(rdlite.InputError, match="closed"):
+        talk.send("hello")

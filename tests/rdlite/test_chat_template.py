@@ -102,6 +102,10 @@ def test_a_template_can_refuse_a_conversation():
         "{% set ns.s = [ns.s, ns.s]|join(ns.s) %}{% endfor %}",
         "{% set ns = namespace(s=[1, 2]) %}{% for i in range(60) %}"
         "{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='x') %}{% for i in range(90000) %}"
+        "{% set ns.s = (ns.s ~ 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy')|upper %}{% endfor %}",
+        "{% set ns = namespace(s='x' ~ range(9000)|join) %}{% for i in range(80000) %}"
+        "{% set t = ns.s.upper() %}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% for i in range(90000) %}" + "x" * 60000 + "{% endfor %}",
         "{{ range(0, 10**18)|list }}",

@@ -94,6 +94,25 @@ def test_stop_strings_end_it_and_are_not_in_the_text(model):
     assert cut.text == whole
 
 
+def test_the_bundles_own_stop_strings_count(bundle_copy, sign):
+    (bundle_copy / "generation_config.json").write_text('{"stop_strings": ["ba"]}')
+    sign(bundle_copy)
+    with rdlite.load(bundle_copy) as model:
+        a, b = (model.tokenizer.encode(letter)[0] for letter in "ab")
+        only_ab = Sampling(temperature=1, logit_bias={a: 1000, b: 1000})
+        generation = model.generate("x", 60, sampling=only_ab, seed=1)
+        assert "ba" not in generation.text
+        assert generation.stats.finish == "stop-string"
+
+
+def test_half_a_character_is_dropped_where_the_length_cuts_it(model):
+    (lead,) = [0xE2]
+    token = model.tokenizer.encode("\N{EURO SIGN}")[0]
+    assert model.tokenizer.decode([token]) == "\N{REPLACEMENT CHARACTER}", lead
+    only = Sampling(logit_bias={token: 1000})
+    assert model.generate("x", 1, sampling=only).text == ""
+
+
 def test_the_context_ends_it(text_bundle):
     with rdlite.load(text_bundle, context=12) as small:
         generation = small.generate("123456789", 100)
@@ -139,6 +158,8 @@ def test_two_generations_interleave(model):
         ({"seed": 2**64}, "seed must be"),
         ({"chunk": 0}, "chunk must be"),
         ({"stop": [""]}, "stop must be"),
+        ({"stop": None}, "stop must be text or a sequence, got None"),
+        ({"initial_state": object()}, "must be an array of numbers"),
         ({"stop": ["x"] * 65}, "at most 64"),
         ({"initial_state": "ones"}, "initial_state must be random, zeros, embeds"),
         ({"initial_state": np.zeros((3, 64))}, "only logits takes one"),
@@ -149,7 +170,7 @@ def test_bad_arguments_are_refused_by_name(model, arguments, message):
         model.generate("hello", **arguments)
 
 
-@pytest.mark.parametrize("ids", [[], [288], [-1], ["a"], [1.5], [True]])
+@pytest.mark.parametrize("ids", [[], [288], [-1], ["a"], [1.5], [True], None, 5])
 def test_bad_token_ids_are_refused(model, ids):
     with pytest.raises(InputError):
         model.generate(ids)
@@ -167,6 +188,8 @@ def test_bad_depth_threads_context_and_device_are_refused(text_bundle, model):
         rdlite.load(text_bundle, context=641)
     with pytest.raises(InputError, match="device must be 'cpu', got 'cuda'"):
         rdlite.load(text_bundle, device="cuda")
+    with pytest.raises(InputError, match="path must be the path of a bundle, got None"):
+        rdlite.load(None)
     with pytest.raises(InputError, match="share must be"):
         rdlite.Cache(share=0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rdlite import InputError, Sampling
+from rdlite import InputError, RuntimeFailure, Sampling
 from rdlite.sampling import Sampler
 
 LOGITS = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], np.float32))
@@ -76,6 +76,40 @@ def test_draws_depend_on_seed_and_position_alone():
     assert [sampler(LOGITS, position)[0] for position in reversed(range(50))] == draws(1)[::-1]
 
 
+def test_the_log_probability_is_the_models_own_whatever_was_sampled():
+    sampling = Sampling(temperature=3, logit_bias={2: 1000}, repetition_penalty=2)
+    token, logprob = Sampler(sampling, 5, 0)(LOGITS, 0)
+    assert token == 2
+    assert np.isclose(logprob, np.log(0.15), atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-6])
+def test_a_tiny_temperature_is_greedy(temperature):
+    logits = np.array([-5, 3, 2, 1, 0], np.float32)
+    assert drawn(Sampling(temperature=temperature), logits, 50)[1] == 1
+
+
+def test_the_first_of_equals_wins():
+    logits = np.array([1, 7, 7, 7], np.float32)
+    assert Sampler(Sampling(), 4, 0)(logits, 0)[0] == 1
+    assert drawn(Sampling(temperature=1, top_k=1), logits, 50)[1] == 1
+    assert set(np.flatnonzero(drawn(Sampling(temperature=1, top_k=2), logits, 200))) == {1, 2}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_logits_that_are_no_numbers_are_an_error(value, temperature):
+    logits = np.full(4, value, np.float32)
+    with pytest.raises(RuntimeFailure, match="logits are not numbers"):
+        Sampler(Sampling(temperature=temperature), 4, 0)(logits, 0)
+
+
+def test_a_large_nucleus_needs_more_than_the_first_candidates():
+    flat = np.zeros(5000, np.float32)
+    assert (drawn(Sampling(temperature=1, top_p=0.5), flat, 3000) > 0).sum() > 1000
+    assert np.flatnonzero(drawn(Sampling(temperature=1, top_p=0.5), flat, 3000)).max() < 2500
+
+
 def test_the_logits_are_left_as_they_are():
     logits = LOGITS.copy()
     sampling = Sampling(temperature=0.5, repetition_penalty=3, logit_bias={1: 2})
@@ -97,6 +131,7 @@ def test_the_logits_are_left_as_they_are():
         ({"top_p": 1.01}, "top_p"),
         ({"min_p": 2}, "min_p"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logit_bias": [(1, 2)]}, "logit_bias must map token ids to numbers"),
         ({"logit_bias": {-1: 1}}, "a token id in logit_bias"),
         ({"logit_bias": {1: 1e9}}, "the logit_bias of token 1"),
     ],
