@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-RANDOM_MODEL := build/random
+RANDOM := build/random-model
 
 .PHONY: chat test clean
 
-chat: $(RANDOM_MODEL)/bundle/rdlite.json
+chat: $(RANDOM).bundle/rdlite.json
 	@echo "No trained model ships yet: this one has random weights, so its answers are noise."
-	@$(BIN)/rdlite chat $(RANDOM_MODEL)/bundle
+	@$(BIN)/rdlite chat $(RANDOM).bundle
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -25,14 +25,15 @@ test: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build
 
-$(RANDOM_MODEL)/bundle/rdlite.json: $(VENV)/.cpu $(wildcard export/*.py export/families/*.py)
-	@$(BIN)/python -m rdlite.export.random_checkpoint $(RANDOM_MODEL)/checkpoint
-	@$(BIN)/rdlite export --force $(RANDOM_MODEL)/checkpoint -o $(RANDOM_MODEL)/bundle
+$(RANDOM).bundle/rdlite.json: $(VENV)/.cpu $(wildcard rdlite/*.py export/*.py export/families/*.py)
+	@$(BIN)/python -m rdlite.export.random_checkpoint $(RANDOM) >/dev/null
+	@$(BIN)/rdlite export --force $(RANDOM) -o $(RANDOM).bundle >/dev/null
 
 $(VENV)/.cpu: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON to it"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or newer is needed, got '$(PYTHON)': run make PYTHON=/path/to/it"; exit 1; }
 	@echo "Installing rdlite into $(VENV); this takes a minute the first time."
-	@$(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
 	@$(PIP) install -e '.[cpu]'
 	@touch $@
 

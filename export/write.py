@@ -66,16 +66,16 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
 
 
 def check_replaceable(out: Path, force: bool) -> None:
-    """Raise OutputError unless `out` is new, or a bundle that `force` lets us replace."""
+    """Raise OutputError unless `out` is new or empty, or a bundle that `force` lets us replace."""
     if not os.path.lexists(out):
         return
+    folder = stat.S_ISDIR(out.lstat().st_mode)
+    if folder and not any(out.iterdir()):
+        return
+    if not (folder and (out / MANIFEST).is_file()):
+        raise OutputError(f"{out} exists and is not a bundle; give another name")
     if not force:
         raise OutputError(f"{out} exists; give another name, or --force to replace it")
-    replaceable = stat.S_ISDIR(out.lstat().st_mode) and (
-        (out / MANIFEST).is_file() or not any(out.iterdir())
-    )
-    if not replaceable:
-        raise OutputError(f"{out} exists and is not a bundle, so --force does not replace it")
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError
 from rdlite.graph_check import check_graph
-from rdlite.schema import Bounds, decode, read_json
+from rdlite.schema import Bounds, Line, decode, read_json
 
 CONTRACT_VERSION = 1
 MANIFEST = "rdlite.json"
@@ -50,8 +50,8 @@ class Manifest:
     """
 
     contract_version: int
-    producer: str
-    name: str
+    producer: Annotated[str, Line()]
+    name: Annotated[str, Line()]
     model: ModelConfig
     weights: Mapping[str, str]
     parameters: Mapping[str, int]

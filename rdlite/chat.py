@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rdlite.depth import Depth
+from rdlite.errors import InputError
 from rdlite.generate import Generation, Plan, Token, generate_tokens
 from rdlite.sampling import Sampling
 
@@ -69,6 +70,8 @@ class Chat:
             InputError: the template refuses the conversation, a number is out of bounds, or the
                 model is closed.
         """
+        if not isinstance(text, str):
+            raise InputError(f"a message must be text, got {text!r:.60}")
         self._end_answer()
         model = self.model
         model.check_open()

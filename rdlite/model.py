@@ -237,6 +237,9 @@ class Model:
         chunk: int = CHUNK,
     ) -> Plan:
         """Check the options of a generation and make what its loop needs."""
+        for name, value, kind in (("depth", depth, Depth), ("sampling", sampling, Sampling)):
+            if not isinstance(value, kind | None):
+                raise InputError(f"{name} must be rdlite.{kind.__name__}(...), got {value!r:.60}")
         stops: list[str] = [stop] if isinstance(stop, str) else _as_list("stop", stop)
         if len(stops) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in stops):
             raise InputError(f"stop must be at most {MAX_STOP_STRINGS} texts, none empty")

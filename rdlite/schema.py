@@ -46,6 +46,16 @@ class Choices:
             raise error(f"{name} must be one of {', '.join(self.values)}; got {value!r:.60}")
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Stands in `Annotated[str, Line()]`: one printable line of at most 200 characters."""
+
+    def check(self, name: str, value: Any, error: type[RdliteError]) -> None:
+        """Raise `error` unless the value holds."""
+        if not value.isprintable() or len(value) > 200:
+            raise error(f"{name} must be a printable line of up to 200 characters")
+
+
 def check_fields(instance: Any, where: str, error: type[RdliteError]) -> None:
     """Hold every field of a dataclass instance against what its annotation says."""
     for name, hint in typing.get_type_hints(type(instance), include_extras=True).items():

@@ -1,6 +1,8 @@
 """The `rdlite` command: one file per sub-command, each only parses, calls and prints."""
 
-from typing import Any
+import os
+import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -10,30 +12,45 @@ from rdlite.commands.doctor import doctor
 from rdlite.commands.export import export
 from rdlite.commands.generate import generate
 from rdlite.commands.inspect import inspect
+from rdlite.commands.options import complain
 from rdlite.commands.verify import verify
 from rdlite.errors import RdliteError
 
-
-class _Failure(click.ClickException):
-    """An RdliteError on its way out: one line, exit code 2."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        line = " ".join(self.message.split())
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-        click.echo(f"error: {line}", err=True)
+FAILED, INTERRUPTED = 2, 130
 
 
 class _Group(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
+    """A group whose errors are one line on standard error, and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.setdefault("standalone_mode", True):
+            return super().main(*args, **kwargs)
         try:
-            return super().invoke(ctx)
+            result = super().main(*args, **kwargs | {"standalone_mode": False})
+            sys.stdout.flush()
+        except click.UsageError as problem:
+            help_of = f" ('{problem.ctx.command_path} --help' tells)" if problem.ctx else ""
+            _fail(problem.format_message().rstrip(".") + help_of)
+        except click.ClickException as problem:
+            _fail(problem.format_message())
         except RdliteError as problem:
-            raise _Failure(str(problem)) from None
+            _fail(str(problem))
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:  # whoever read the output has left
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (or the interpreter flushes again)
+            sys.exit(1)
+        except OSError as problem:
+            _fail(f"cannot read or write: {problem}")
+        sys.exit(result if isinstance(result, int) else 0)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def _fail(message: str) -> NoReturn:
+    complain(message)
+    sys.exit(FAILED)
+
+
+@click.group("rdlite", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(rdlite.__version__, prog_name="rdlite")
 def main() -> None:
     """Run recurrent-depth language models on this machine.

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rdlite.commands.options import (
+    complain,
     describe_stats,
     model_argument,
+    one_line,
     open_model,
     run_options,
     sampling_of,
@@ -33,8 +35,8 @@ HELP = """\
 def chat(model: str, system: str | None, **options: Any) -> None:
     """Talk with MODEL; /help lists what can be typed.
 
-    Through a pipe, every line of standard input is a message and every answer goes to standard
-    output.
+    Through a pipe, every line of standard input is a message or a command, standard output gets
+    the answers alone, and the exit code is 2 if one could not be given.
 
     \b
     Example:
@@ -50,17 +52,22 @@ def chat(model: str, system: str | None, **options: Any) -> None:
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         if terminal:
             _greet(talk)
-        _Conversation(talk, system, options["max_tokens"], terminal).run()
+        conversation = _Conversation(talk, system, options["max_tokens"], terminal)
+        conversation.run()
+    if conversation.failures and not terminal:
+        raise SystemExit(2)
 
 
 def _greet(talk: "Chat") -> None:
     model = talk.model
     manifest = model.bundle.manifest
-    steps = talk.model.config.steps_or_default(talk.depth.max_steps)
+    steps = model.config.steps_or_default(talk.depth.max_steps)
     click.echo(
-        f"{manifest.name} ({manifest.model.family}, {sum(manifest.parameters.values()):,} "
-        f"parameters, core in {manifest.weights.get('core')}), {steps} steps a token, "
-        f"context {model.context}. /help for help."
+        one_line(
+            f"{manifest.name} ({manifest.model.family}, {sum(manifest.parameters.values()):,} "
+            f"parameters, core in {manifest.weights.get('core')}), {steps} steps a token, "
+            f"context {model.context}. /help for help."
+        )
     )
 
 
@@ -73,6 +80,7 @@ class _Conversation:
         self._max_tokens = max_tokens
         self._terminal = terminal
         self._last = "nothing was answered yet"
+        self.failures = 0
 
     def run(self) -> None:
         """Loop until /quit, the end of the input, or Ctrl-C at the prompt."""
@@ -102,52 +110,62 @@ class _Conversation:
     def _answer(self, message: str) -> None:
         from rdlite import RdliteError
 
+        generation = None
         try:
             generation = self._talk.send(message, self._max_tokens)
-        except RdliteError as problem:
-            self._complain(f"{problem}; /reset starts over")
-            return
-        stopped = ""
-        try:
             for token in generation:
                 say(token.text)
         except KeyboardInterrupt:
-            generation.close()
-            stopped = " [stopped]"
-        click.echo(stopped)
-        self._last = describe_stats(generation.stats)
-        if self._terminal:
-            click.secho(f"[{self._last}]", dim=True)
+            if generation is not None:
+                generation.close()
+            say(" [stopped]")
+        except RdliteError as problem:
+            self._complain(f"{problem}; /reset starts over")
+            return
+        click.echo()
+        if generation is not None and generation.stats.new_tokens:
+            self._last = describe_stats(generation.stats)
+            if self._terminal:
+                click.secho(f"[{self._last}]", dim=True)
 
     def _command(self, name: str = "", *arguments: str) -> bool:
         """Carry out a command; false to leave."""
-        from rdlite import Depth, RdliteError
-
         if name in ("quit", "exit"):
             return False
-        if name == "help":
-            click.echo(HELP)
+        if name == "steps" and len(arguments) <= 1:
+            self._set_steps(*arguments)
+        elif arguments or name not in ("help", "reset", "stats"):
+            self._complain(f"/{' '.join((name, *arguments))} is not a command; /help lists them")
+        elif name == "help":
+            self._tell(HELP)
         elif name == "reset":
             self._talk.reset(self._system)
-            click.echo("The conversation is forgotten.")
-        elif name == "stats":
-            used, context = self._talk.context_used, self._talk.model.context
-            click.echo(f"{self._last}; context {used} of {context} tokens")
-        elif name == "steps" and len(arguments) <= 1:
-            try:
-                depth = Depth(_whole_number(arguments[0]) if arguments else None)
-                steps = self._talk.model.config.steps_or_default(depth.max_steps)
-            except RdliteError as problem:
-                self._complain(str(problem))
-            else:
-                self._talk.depth = depth
-                click.echo(f"{steps} steps a token from now on.")
+            self._last = "nothing was answered since /reset"
+            self._tell("The conversation is forgotten.")
         else:
-            self._complain(f"/{name} is not a command; /help lists them")
+            used, context = self._talk.context_used, self._talk.model.context
+            self._tell(f"{self._last}; context {used} of {context} tokens")
         return True
 
+    def _set_steps(self, number: str | None = None) -> None:
+        from rdlite import Depth, InputError
+
+        try:
+            wanted = None if number is None else _whole_number(number)
+            steps = self._talk.model.config.steps_or_default(wanted)
+        except InputError as problem:
+            self._complain(str(problem))
+            return
+        self._talk.depth = Depth(wanted)
+        self._tell(f"{steps} steps a token from now on.")
+
+    def _tell(self, text: str) -> None:
+        # Through a pipe, standard output is for answers alone.
+        click.echo(text, err=not self._terminal)
+
     def _complain(self, text: str) -> None:
-        click.echo(f"error: {text}", err=True)
+        self.failures += 1
+        complain(text)
 
 
 def _whole_number(text: str) -> int:

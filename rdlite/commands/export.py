@@ -1,5 +1,7 @@
 """`rdlite export`: a checkpoint folder in, a bundle out."""
 
+import shlex
+
 import click
 
 from rdlite.commands.options import progress_bar
@@ -24,4 +26,8 @@ def export(checkpoint: str, output: str, force: bool) -> None:
     with progress_bar("weights") as progress:
         out = export_checkpoint(checkpoint, output, force=force, progress=progress)
     size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"{out}: {size / 2**20:.1f} MiB. Next: rdlite chat {output}")
+    click.echo(f"{out}: {size / 2**20:.1f} MiB")
+    if (out / "tokenizer.json").exists():
+        click.echo(f"Next: rdlite chat {shlex.quote(output)}")
+    else:
+        click.echo("It has no tokenizer.json, so it takes token ids, through the Python API alone.")

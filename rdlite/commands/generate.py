@@ -1,7 +1,6 @@
 """`rdlite generate`: continue a text."""
 
 import dataclasses
-import json
 import sys
 from typing import Any
 
@@ -12,6 +11,7 @@ from rdlite.commands.options import (
     json_option,
     model_argument,
     open_model,
+    print_json,
     run_options,
     sampling_of,
     say,
@@ -59,12 +59,12 @@ def generate(
         )
         for token in generation:
             if as_json:
-                click.echo(json.dumps(dataclasses.asdict(token), ensure_ascii=False))
+                print_json(dataclasses.asdict(token), indent=None)
             else:
                 say(token.text)
         if as_json:
             stats = dataclasses.asdict(generation.stats)
-            click.echo(json.dumps({"text": generation.text, "stats": stats}, ensure_ascii=False))
+            print_json({"text": generation.text, "stats": stats}, indent=None)
         elif sys.stdout.isatty():
             click.echo()
         if show_stats:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from rdlite.commands.options import json_option, model_argument, print_json
+from rdlite.commands.options import json_option, model_argument, one_line, print_json
 
 
 @click.command()
@@ -28,7 +28,7 @@ def inspect(model: str, as_json: bool) -> None:
         if isinstance(value, dict):
             click.echo(f"{key}:")
             for name, item in value.items():
-                click.echo(f"  {name:<24} {_human(key, item)}")
+                click.echo(f"  {one_line(name):<24} {_human(key, item)}")
         else:
             click.echo(f"{key:<26} {_human(key, value)}")
 
@@ -71,4 +71,4 @@ def _human(group: str, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         unit = " bytes" if "bytes" in group else ""
         return f"{value:,}{unit}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else one_line(str(value))

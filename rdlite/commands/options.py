@@ -21,20 +21,66 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that run a model."""
     for option in reversed(
         (
-            click.option("--steps", type=int, help="Core steps for each token: how deep to think."),
-            click.option("--max-tokens", type=int, default=1024, show_default=True),
-            click.option("--temp", type=float, help="Temperature; 0 always takes the likeliest."),
-            click.option("--top-k", type=int, help="Keep the k likeliest tokens; 0 keeps all."),
-            click.option("--top-p", type=float, help="Keep the likeliest up to this probability."),
-            click.option("--min-p", type=float, help="Drop what is less likely than this x best."),
-            click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option("--threads", type=int, help="Threads; default: one a physical core."),
-            click.option("--context", type=int, help="Longest text in tokens; default: all of it."),
+            click.option(
+                "--steps",
+                type=click.IntRange(1, 1024),
+                help="Core steps for each token: how deep to think. Default: the model's own.",
+            ),
+            click.option(
+                "--max-tokens",
+                type=click.IntRange(1, 2**22),
+                default=1024,
+                show_default=True,
+                help="Most tokens of an answer.",
+            ),
+            click.option(
+                "--temp",
+                type=click.FloatRange(0, 100),
+                help="Temperature; 0 always takes the likeliest. Default, as for the filters "
+                "below: the model's own.",
+            ),
+            click.option(
+                "--top-k",
+                type=click.IntRange(0, 2**22),
+                help="Keep the k likeliest tokens; 0 keeps all.",
+            ),
+            click.option(
+                "--top-p",
+                type=click.FloatRange(0, 1, min_open=True),
+                help="Keep the likeliest tokens up to this probability in all.",
+            ),
+            click.option(
+                "--min-p",
+                type=click.FloatRange(0, 1),
+                help="Drop tokens less likely than this times the likeliest.",
+            ),
+            click.option(
+                "--repetition-penalty",
+                type=click.FloatRange(0.01, 100),
+                help="Above 1: tokens that the text has already become less likely.",
+            ),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, 2**64 - 1),
+                default=0,
+                show_default=True,
+                help="Selects initial states and draws; the same seed gives the same text.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1, 1024),
+                help="Threads for one operator. Default: one a physical core.",
+            ),
+            click.option(
+                "--context",
+                type=click.IntRange(1, 2**22),
+                help="Longest text in tokens. Default: what the model allows.",
+            ),
             click.option(
                 "--cache-share",
-                type=int,
-                help="Keep this many steps' caches, not all: less memory.",
+                type=click.IntRange(1, 1024),
+                help="Keep the cache of this many steps and reuse it for the others: less memory, "
+                "not exact. Default: keep every step's.",
             ),
         )
     ):
@@ -71,9 +117,20 @@ def sampling_of(model: "Model", options: dict[str, Any]) -> "Sampling":
     return dataclasses.replace(model.generation_config.sampling, **changes)
 
 
-def print_json(value: object) -> None:
-    """Print one JSON value."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+def print_json(value: object, indent: int | None = 1) -> None:
+    """Print one JSON value, in ASCII."""
+    click.echo(json.dumps(value, indent=indent))
+
+
+def one_line(text: str) -> str:
+    """Return text that may come from a stranger's file as one line without control codes."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def complain(text: str) -> None:
+    """Print an error to standard error."""
+    click.echo(f"error: {one_line(text)}", err=True)
 
 
 #: Control codes, and the marks that turn the direction of text around.
@@ -91,9 +148,11 @@ def describe_stats(stats: "Stats") -> str:
     """Return one line that says what a generation took."""
     reused = f" ({stats.reused_tokens} reused)" if stats.reused_tokens else ""
     speed = f", {stats.tokens_per_second:.1f} tokens/s" if stats.tokens_per_second else ""
+    cut = {"length": "; cut off by --max-tokens", "context": "; cut off: the context is full"}
     return (
         f"{stats.new_tokens} tokens{speed}, {stats.mean_steps:.1f} steps a token; prompt "
         f"{stats.prompt_tokens} tokens{reused} in {stats.prompt_seconds:.2f} s"
+        f"{cut.get(stats.finish, '')}"
     )
 
 

@@ -289,11 +289,11 @@ def test_an_existing_output_is_kept_unless_forced(checkpoint_copy, tmp_path):
     out.mkdir()
     (out / "diary.txt").write_text("mine")
     for force in (False, True):
-        with pytest.raises(OutputError, match="exists"):
+        with pytest.raises(OutputError, match="exists and is not a bundle; give another name"):
             export_checkpoint(checkpoint_copy, out, force=force)
     assert (out / "diary.txt").read_text() == "mine"
     (out / "diary.txt").unlink()
-    export_checkpoint(checkpoint_copy, out, force=True)
+    export_checkpoint(checkpoint_copy, out)
     with pytest.raises(OutputError, match="give another name, or --force"):
         export_checkpoint(checkpoint_copy, out)
     (out / "extra").write_text("from before")
@@ -301,7 +301,7 @@ def test_an_existing_output_is_kept_unless_forced(checkpoint_copy, tmp_path):
     assert not (out / "extra").exists()
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(OutputError, match="is not a bundle, so --force does not replace it"):
+    with pytest.raises(OutputError, match="is not a bundle; give another name"):
         export_checkpoint(checkpoint_copy, file, force=True)
 
 

@@ -134,6 +134,8 @@ def test_a_broken_manifest_is_refused(bundle_copy, text, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda m: m.update(name="\x1b[31mred"), "name must be a printable line"),
+        (lambda m: m.update(producer="x" * 201), "producer must be a printable line"),
         (lambda m: m.update(extra=1), "has an unknown key 'extra'"),
         (lambda m: m["model"].update(vocab_size=0), "vocab_size must lie between 1 and"),
         (lambda m: m["model"].update(vocab_size=2**40), "vocab_size must lie between"),

@@ -70,6 +70,11 @@ def test_a_message_that_does_not_fit_changes_nothing(text_bundle):
         assert talk.send("hi", max_tokens=2).stats.new_tokens >= 1
 
 
+def test_a_message_must_be_text(talk):
+    with pytest.raises(rdlite.InputError, match="a message must be text, got 3"):
+        talk.send(3)
+
+
 def test_the_default_sampling_is_the_models_own(model):
     assert model.chat().sampling == Sampling(temperature=0.7)
     assert model.generation_config.stop_ids == (256, 257, 260)

@@ -154,6 +154,8 @@ def test_two_generations_interleave(model):
     ("arguments", "message"),
     [
         ({"max_tokens": 0}, "max_tokens must be a whole number from 1 to 4194304, got 0"),
+        ({"depth": 5}, r"depth must be rdlite.Depth\(...\), got 5"),
+        ({"sampling": {"temperature": 1}}, r"sampling must be rdlite.Sampling\(...\)"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": 2**64}, "seed must be"),
         ({"chunk": 0}, "chunk must be"),

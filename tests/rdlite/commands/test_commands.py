@@ -31,6 +31,7 @@ def test_export_inspect_verify_generate(text_checkpoint, tmp_path):
     result = run("export", text_checkpoint, "-o", out)
     assert result.exit_code == 0, result.output
     assert f"Next: rdlite chat {out}" in result.output
+    assert (tmp_path / "bundle" / "rdlite.json").exists()
     result = run("inspect", out)
     assert "hidden_size              64" in result.output
     assert "share 1" in result.output
@@ -128,12 +129,13 @@ def test_chat_through_a_pipe(text_bundle):
     result = run("chat", text_bundle, "--max-tokens", 5, stdin=lines)
     assert result.exit_code == 0
     assert "\x1b" not in result.output  # a model of random bytes says it often enough
-    assert "context" in result.output
-    assert "3 steps a token from now on." in result.output
-    assert "4 steps a token from now on." in result.output
-    assert "The conversation is forgotten." in result.output
-    assert "/reset     forget the conversation" in result.output
-    assert "> " not in result.output.splitlines()[0]
+    assert "; cut off by --max-tokens; context " in result.stderr
+    assert "3 steps a token from now on." in result.stderr
+    assert "4 steps a token from now on." in result.stderr
+    assert "The conversation is forgotten." in result.stderr
+    assert "/reset     forget the conversation" in result.stderr
+    assert "steps" not in result.stdout
+    assert "> " not in result.stdout
 
 
 def test_a_models_text_cannot_play_tricks_on_a_terminal(capsys):
@@ -145,11 +147,12 @@ def test_a_models_text_cannot_play_tricks_on_a_terminal(capsys):
 def test_chat_complains_and_goes_on(text_bundle):
     lines = "/nope\n/steps many\n/steps 0\n" + "x" * 700 + "\nhello\n"
     result = run("chat", text_bundle, "--max-tokens", 3, stdin=lines)
-    assert result.exit_code == 0
+    assert result.exit_code == 2
+    assert result.stdout.strip()
     assert result.stderr.splitlines() == [
         "error: /nope is not a command; /help lists them",
         "error: steps must be a whole number, got 'many'",
-        "error: max_steps must be a whole number from 1 to 1024, got 0",
+        "error: steps must be a whole number from 1 to 1024, got 0",
         "error: the prompt has 720 tokens, the context is 640; shorten it; /reset starts over",
     ]
 
@@ -158,14 +161,21 @@ def test_chat_complains_and_goes_on(text_bundle):
     ("arguments", "message"),
     [
         (["chat", "NOWHERE"], "NOWHERE is not a folder"),
-        (["generate", "BUNDLE", "x", "--steps", "0"], "max_steps must be a whole number"),
-        (["generate", "BUNDLE", "x", "--temp", "-1"], "temperature must be a number from 0 to"),
-        (["generate", "BUNDLE", "x", "--top-p", "0"], "top_p must be above 0"),
-        (["generate", "BUNDLE", "x", "--max-tokens", "0"], "max_tokens must be"),
-        (["generate", "BUNDLE", "x", "--seed", "-1"], "seed must be"),
-        (["generate", "BUNDLE", "x", "--threads", "0"], "threads must be"),
+        (
+            ["generate", "BUNDLE", "x", "--steps", "0"],
+            "'--steps': 0 is not in the range 1<=x<=1024 ('rdlite generate",
+        ),
+        (["generate", "BUNDLE", "x", "--temp", "-1"], "'--temp': -1.0 is not in the range"),
+        (["generate", "BUNDLE", "x", "--top-p", "0"], "'--top-p': 0.0 is not in the range 0<x<=1"),
+        (["generate", "BUNDLE", "x", "--max-tokens", "0"], "'--max-tokens': 0 is not in"),
+        (["generate", "BUNDLE", "x", "--seed", "-1"], "'--seed': -1 is not in"),
+        (["generate", "BUNDLE", "x", "--threads", "0"], "'--threads': 0 is not in"),
         (["generate", "BUNDLE", "x", "--context", "9999"], "context must be"),
-        (["generate", "BUNDLE", "x", "--cache-share", "0"], "share must be"),
+        (["generate", "BUNDLE", "x", "--cache-share", "0"], "'--cache-share': 0 is not in"),
+        (["generate", "BUNDLE", "x", "--nope"], "No such option"),
+        (["generate", "BUNDLE", "x", "--steps", "many"], "'many' is not a valid integer"),
+        (["generate"], "Missing argument 'MODEL' ('rdlite generate --help' tells)"),
+        (["nope"], "No such command 'nope'"),
         (["generate", "BUNDLE", ""], "the prompt is empty"),
         (["generate", "BUNDLE", "x" * 641], "641 tokens, the context is 640"),
         (["export", "BUNDLE", "-o", "OUT"], "has no config.json"),
@@ -196,6 +206,22 @@ def test_an_error_never_carries_control_codes(tmp_path):
     assert "\\x1b[31mred line" in line
 
 
+def test_a_checkpoint_without_a_tokenizer_says_what_it_is_for(checkpoint_copy, tmp_path):
+    (checkpoint_copy / "tokenizer.json").unlink()
+    result = run("export", checkpoint_copy, "-o", tmp_path / "out")
+    assert "takes token ids, through the Python API alone" in result.output
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_output_is_no_traceback(text_bundle):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "rdlite", "inspect", str(text_bundle)]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: cannot read or write: ")
+
+
 def test_a_reader_that_leaves_is_no_traceback(text_bundle):
     command = [sys.executable, "-m", "rdlite", "generate", str(text_bundle), "hi"]
     process = subprocess.Popen(
@@ -209,7 +235,7 @@ def test_a_reader_that_leaves_is_no_traceback(text_bundle):
 
 
 def test_cli_py_in_the_checkout_is_rdlite():
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    root = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../.."))
     result = subprocess.run(
         [sys.executable, "cli.py", "--version"], cwd=root, capture_output=True, text=True
     )
