@@ -6,6 +6,7 @@ reads rather than through its memory map, so that a checkpoint of any size takes
 
 import json
 import math
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from rdlite.schema import read_json
 Floats = npt.NDArray[np.float32]
 
 PIECE_BYTES = 8 * 2**20
-MAX_TEXT_BYTES = 128 * 2**20
+MAX_JSON_BYTES = 16 * 2**20
+MAX_TOKENIZER_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 16 * 2**20
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 DTYPES: dict[str, npt.DTypeLike] = {
     "F32": np.float32,
@@ -86,7 +89,7 @@ class Checkpoint:
 
     def read_file(self, name: str) -> bytes | None:
         """Return a text file of the folder, or None where there is no such file."""
-        return _read_file(self.folder / name)
+        return _read_file(self.folder / name, MAX_TOKENIZER_BYTES)
 
     def read_object(self, name: str) -> dict[str, Any]:
         """Return a JSON file that holds an object, parsed; empty where there is no such file."""
@@ -128,16 +131,18 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(folder, config, tensors)
 
 
-def _read_file(path: Path) -> bytes | None:
+def _read_file(path: Path, limit: int = MAX_JSON_BYTES) -> bytes | None:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise CheckpointError(f"{path} is not a regular file")
         with path.open("rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
+            data = file.read(limit + 1)
     except FileNotFoundError:
         return None
     except OSError as problem:
         raise CheckpointError(f"{path} cannot be read: {problem.strerror}") from None
-    if len(data) > MAX_TEXT_BYTES:
-        raise CheckpointError(f"{path} is larger than {MAX_TEXT_BYTES >> 20} MiB")
+    if len(data) > limit:
+        raise CheckpointError(f"{path} has more than {limit} bytes, which is all that is read")
     return data
 
 
@@ -193,11 +198,15 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _read_header(file: Path) -> Iterator[StoredTensor]:
     try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(f"{file} has a header of {length} bytes; it is no checkpoint")
         # The library proves the header: sizes, offsets, no overlap, no hole, ends at the last byte.
         with safetensors.safe_open(file, framework="numpy"):
             pass
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            stream.seek(8)
             header = json.loads(stream.read(length))
     except (safetensors.SafetensorError, OSError, ValueError) as problem:
         raise CheckpointError(

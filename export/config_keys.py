@@ -51,18 +51,18 @@ class ConfigReader:
     def _mistyped(self, names: tuple[str, ...], value: Any, wanted: str) -> FamilyError:
         return FamilyError(f"config: {' / '.join(names)} must be {wanted}, got {value!r:.60}")
 
-    def integer(self, *names: str, default: Any = MISSING) -> int:
-        """Take a whole number under the first of `names` that is there."""
+    def integer(self, *names: str, default: Any = MISSING, low: int = 1) -> int:
+        """Take a whole number, `low` to 2^31, under the first of `names` that is there."""
         value = self._take(names, default, "a whole number")
-        if type(value) is not int:
-            raise self._mistyped(names, value, "a whole number")
+        if type(value) is not int or not low <= value <= 2**31:
+            raise self._mistyped(names, value, f"a whole number from {low} to 2^31")
         return value
 
     def number(self, *names: str, default: Any = MISSING) -> float:
         """Take a number under the first of `names` that is there."""
         value = self._take(names, default, "a number")
-        if type(value) not in (int, float):
-            raise self._mistyped(names, value, "a number")
+        if type(value) not in (int, float) or not abs(value) <= 1e30:
+            raise self._mistyped(names, value, "a number up to 1e30")
         return float(value)
 
     def boolean(self, *names: str, default: Any = MISSING) -> bool:
@@ -77,7 +77,7 @@ class ConfigReader:
         value = self._values.get(name)
         self._left.pop(name, None)
         same = value == expected and isinstance(value, bool) == isinstance(expected, bool)
-        if isinstance(expected, float) and isinstance(value, int | float):
+        if isinstance(expected, float) and isinstance(value, int | float) and abs(value) < 1e30:
             same = math.isclose(value, expected, rel_tol=1e-6)
         if value is not None and not same:
             raise FamilyError(

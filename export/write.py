@@ -91,7 +91,7 @@ def _is_running(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
@@ -203,7 +203,9 @@ def write_graphs(
         for name, value in model.graph.initializers.items():
             if name in places:
                 value.const_value = _external(name, weights[name], *places[name])
-        data = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+        proto = ir.serde.serialize_model(model)
+        del proto.graph.value_info[:]  # says again what the initializers say
+        data = proto.SerializeToString(deterministic=True)
         entries[f"{part}.onnx"] = write_bytes(folder, f"{part}.onnx", data)
     return entries
 

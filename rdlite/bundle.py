@@ -24,8 +24,8 @@ PARTS = ("prelude", "core", "coda")
 GROUPS = ("embedding", *PARTS, "head")
 
 MAX_MANIFEST_BYTES = 2**20
-MAX_TEXT_FILE_BYTES = 128 * 2**20
-MAX_GRAPH_BYTES = 64 * 2**20
+MAX_TEXT_FILE_BYTES = 64 * 2**20
+MAX_GRAPH_BYTES = 4 * 2**20
 #: Loading hashes files up to this size; `verify` hashes all of them.
 HASHED_ON_LOAD_BYTES = 64 * 2**20
 
@@ -174,6 +174,9 @@ def _read_manifest(folder: Path) -> Manifest:
             "export the checkpoint again, or use another version of rdlite"
         )
     manifest = decode(Manifest, data, str(path), BundleError)
+    for group, count in manifest.parameters.items():
+        if not 0 <= count < 2**53:
+            raise BundleError(f"{path}: parameters.{group} must be a count, got {count!r:.40}")
     if manifest.sha256 != hash_manifest(data):
         raise BundleError(
             f"{path} is damaged or was changed: its own SHA-256 does not match; "

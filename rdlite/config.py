@@ -6,6 +6,9 @@ from typing import Annotated
 from rdlite.errors import BundleError, InputError
 from rdlite.schema import Bounds, Choices, check_fields
 
+#: Products that bound memory: a token's key in one layer, the rotary tables, core layers run.
+MAX_CACHE_WIDTH, MAX_ROTARY_SIZE, MAX_CORE_RUNS = 2**16, 2**26, 2**14
+
 
 @dataclass(frozen=True, slots=True)
 class LayerCounts:
@@ -67,6 +70,20 @@ class ModelConfig:
                 f"config: num_attention_heads ({self.num_attention_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads})"
             )
+        limits = {
+            "num_key_value_heads x head_dim": (
+                self.num_key_value_heads * self.head_dim,
+                MAX_CACHE_WIDTH,
+            ),
+            "context_length x head_dim": (self.context_length * self.head_dim, MAX_ROTARY_SIZE),
+            "layers.core x mean_steps": (
+                self.layers.core * self.recurrence.mean_steps,
+                MAX_CORE_RUNS,
+            ),
+        }
+        for name, (value, limit) in limits.items():
+            if value > limit:
+                raise BundleError(f"config: {name} must be at most {limit}, got {value}")
         if self.head_dim % 2:
             raise BundleError(f"config: head_dim must be even for rotary, got {self.head_dim}")
 

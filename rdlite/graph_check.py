@@ -1,37 +1,36 @@
 """Holds one ONNX graph, as bytes, against the graph contract before onnxruntime sees it.
 
-Checked: an allowlist of operators and their attributes, no subgraphs or functions, every tensor's
-bytes inside its file, shapes that follow from each other, inputs and outputs as the contract says.
+Checked: a list of operators and their attributes, no subgraphs or functions, every tensor's bytes
+inside its file, shapes that follow from each other, inputs and outputs as the contract says.
 """
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import ml_dtypes
-import numpy as np
-import numpy.typing as npt
 
 from rdlite.config import ModelConfig
 from rdlite.errors import GraphError
-from rdlite.graph_shapes import OPERATORS, Shape, infer_shapes
+from rdlite.graph_operators import OPERATORS, Call, Mismatch, Shape, Value
+from rdlite.graph_tensors import DTYPES, check_tensor
 
-MAX_NODES = 20_000
-MAX_TENSOR_ELEMENTS = 2**40
-_COUNT = re.compile(r"[0-9]{1,18}")
+MAX_NODES = 10_000
+MAX_NAME_CHARACTERS = 300
+#: Elements per position: of one value, and of all values of a graph together.
+MAX_VALUE_ELEMENTS, MAX_GRAPH_ELEMENTS = 2**22, 2**24
+
+Contract = dict[str, tuple[str, Shape]]
 
 
-def contract(part: str, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def contract(part: str, config: ModelConfig) -> tuple[Contract, Contract]:
     """Return what a part takes and gives: name -> (dtype name, shape), contract version 1."""
     width, layers = config.hidden_size, getattr(config.layers, part)
-    cache = ("FLOAT", ("B", config.num_key_value_heads, "C", config.head_dim))
-    hidden = ("FLOAT", ("B", "S", width))
-    inputs: dict[str, Any] = {
+    cache: tuple[str, Shape] = ("FLOAT", ("B", config.num_key_value_heads, "C", config.head_dim))
+    hidden: tuple[str, Shape] = ("FLOAT", ("B", "S", width))
+    inputs: Contract = {
         "seqlens_k": ("INT32", ("B",)),
         "total_sequence_length": ("INT32", ()),
     }
-    outputs: dict[str, Any] = {}
+    outputs: Contract = {}
     if part == "prelude":
         inputs["input_ids"] = ("INT64", ("B", "S"))
         outputs["embeds"] = hidden
@@ -66,108 +65,62 @@ def check_graph(data: bytes, part: str, config: ModelConfig, file_sizes: Mapping
     except DecodeError:
         raise GraphError(f"{where} is not an ONNX model") from None
     graph = model.graph
+    _check_outline(model, where)
+    values: dict[str, Value] = {}
+    for tensor in graph.initializer:
+        if not tensor.name or tensor.name in values:
+            raise GraphError(f"{where} names the initializer {tensor.name!r:.80} twice")
+        values[tensor.name] = check_tensor(tensor, file_sizes, where)
+    inputs, outputs = contract(part, config)
+    _check_declared(graph.input, inputs, f"{where} input")
+    _check_declared(graph.output, outputs, f"{where} output")
+    for name, (dtype, shape) in inputs.items():
+        if name in values:
+            raise GraphError(f"{where}: {name} is both an input and an initializer")
+        values[name] = Value(name, shape, dtype)
+    elements = 0
+    for number, node in enumerate(graph.node):
+        for value in _results(node, number, values, config, where):
+            elements += math.prod(size for size in value.shape if isinstance(size, int))
+            if elements > MAX_GRAPH_ELEMENTS:
+                raise GraphError(f"{where}: its values take more memory than any model's")
+            values[value.name] = value
+    for name, (_, shape) in outputs.items():
+        found = values[name].shape if name in values else None
+        if found != shape or name in inputs:
+            raise GraphError(f"{where}: {name} comes out as {found}, the contract says {shape}")
+
+
+def _check_outline(model: Any, where: str) -> None:
+    graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
         raise GraphError(f"{where} has functions, training or sparse parts; none is allowed")
+    if graph.value_info or graph.quantization_annotation or model.metadata_props:
+        raise GraphError(f"{where} carries notes on values or on itself; none is allowed")
     for opset in model.opset_import:
         if opset.domain not in ("", "ai.onnx", "com.microsoft"):
             raise GraphError(f"{where} imports operators of {opset.domain!r:.60}")
     if len(graph.node) > MAX_NODES:
         raise GraphError(f"{where} has {len(graph.node)} nodes; at most {MAX_NODES} are allowed")
+    for text in _texts(graph):
+        # protobuf hands out bytes where a string is not UTF-8
+        if not isinstance(text, str) or len(text) > MAX_NAME_CHARACTERS:
+            raise GraphError(f"{where} has a name that is no text or too long: {text!r:.60}")
 
-    dtype_name = onnx.TensorProto.DataType.Name
-    shapes: dict[str, Shape] = {}
-    constants: dict[str, npt.NDArray[Any]] = {}
-    for tensor in graph.initializer:
-        if not tensor.name or tensor.name in shapes:
-            raise GraphError(f"{where} names the initializer {tensor.name!r:.80} twice")
-        shape, dtype = _tensor_type(tensor, where)
-        shapes[tensor.name] = shape
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _check_external(tensor, shape, dtype, file_sizes, where)
-        else:
-            constants[tensor.name] = _constant(tensor, shape, dtype, where)
-    inputs, outputs = contract(part, config)
-    _check_values(graph.input, inputs, f"{where} input", dtype_name)
-    _check_values(graph.output, outputs, f"{where} output", dtype_name)
-    for name, (_, shape) in inputs.items():
-        if name in shapes:
-            raise GraphError(f"{where}: {name} is both an input and an initializer")
-        shapes[name] = shape
+
+def _texts(graph: Any) -> Iterator[object]:
     for node in graph.node:
-        _check_node(node, where)
-    infer_shapes(graph.node, shapes, constants, config, where)
-    for name, (_, shape) in outputs.items():
-        if shapes.get(name) != shape:
-            raise GraphError(
-                f"{where}: {name} comes out as {shapes.get(name)}, the contract says {shape}"
-            )
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for tensor in graph.initializer:
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
+    for value in (*graph.input, *graph.output):
+        yield value.name
 
 
-def _tensor_type(tensor: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    import onnx
-
-    dtypes: dict[int, npt.DTypeLike] = {
-        onnx.TensorProto.FLOAT: np.float32,
-        onnx.TensorProto.FLOAT16: np.float16,
-        onnx.TensorProto.BFLOAT16: ml_dtypes.bfloat16,
-        onnx.TensorProto.UINT8: np.uint8,
-        onnx.TensorProto.INT8: np.int8,
-        onnx.TensorProto.INT32: np.int32,
-        onnx.TensorProto.INT64: np.int64,
-    }
-    if tensor.data_type not in dtypes:
-        raise GraphError(
-            f"{where}: tensor {tensor.name!r:.80} has the data type {tensor.data_type}"
-        )
-    shape = tuple(tensor.dims)
-    if any(size < 1 for size in shape) or math.prod(shape) > MAX_TENSOR_ELEMENTS or len(shape) > 4:
-        raise GraphError(f"{where}: tensor {tensor.name!r:.80} has the impossible shape {shape}")
-    return shape, np.dtype(dtypes[tensor.data_type])
-
-
-def _check_external(
-    tensor: Any,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    file_sizes: Mapping[str, int],
-    where: str,
-) -> None:
-    what = f"{where}: external tensor {tensor.name!r:.80}"
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    unknown = set(entries) - {"location", "offset", "length"}
-    if unknown or len(entries) != len(tensor.external_data) or tensor.raw_data:
-        raise GraphError(f"{what} is described in a way that is not read")
-    location = entries.get("location", "")
-    if location not in file_sizes or not location.endswith(".data"):
-        raise GraphError(
-            f"{what} lies in {location!r:.140}, which is no data file of the bundle; "
-            "only bare names that the manifest lists are read"
-        )
-    for key in ("offset", "length"):
-        if not _COUNT.fullmatch(entries.get(key, "")):
-            raise GraphError(f"{what} has the {key} {entries.get(key)!r:.40}; it must be a count")
-    size = math.prod(shape) * dtype.itemsize
-    if int(entries["length"]) != size:
-        raise GraphError(f"{what} has {entries['length']} bytes, but {shape} of {dtype} are {size}")
-    end = int(entries["offset"]) + size
-    if end > file_sizes[location]:
-        raise GraphError(
-            f"{what} ends at byte {end} of {location}, which has {file_sizes[location]}"
-        )
-
-
-def _constant(
-    tensor: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str
-) -> npt.NDArray[Any]:
-    if len(tensor.raw_data) != math.prod(shape) * dtype.itemsize:
-        raise GraphError(
-            f"{where}: tensor {tensor.name!r:.80} must hold {math.prod(shape)} values of {dtype} "
-            f"as raw data, it has {len(tensor.raw_data)} bytes"
-        )
-    return np.frombuffer(tensor.raw_data, dtype).reshape(shape)
-
-
-def _check_values(values: Any, expected: Mapping[str, Any], what: str, dtype_name: Any) -> None:
+def _check_declared(values: Any, expected: Contract, what: str) -> None:
     names = [value.name for value in values]
     if sorted(names) != sorted(expected):
         missing = sorted(set(expected) - set(names))
@@ -178,7 +131,7 @@ def _check_values(values: Any, expected: Mapping[str, Any], what: str, dtype_nam
     for value in values:
         dtype, shape = expected[value.name]
         tensor = value.type.tensor_type
-        if not tensor.elem_type or dtype_name(tensor.elem_type) != dtype:
+        if DTYPES.get(tensor.elem_type, ("", 0))[0] != dtype:
             raise GraphError(f"{what} {value.name} must be {dtype}")
         dims = tensor.shape.dim
         if len(dims) != len(shape):
@@ -191,26 +144,48 @@ def _check_values(values: Any, expected: Mapping[str, Any], what: str, dtype_nam
                 )
 
 
-def _check_node(node: Any, where: str) -> None:
-    import onnx
-
-    what = f"{where}: node {node.name!r:.60} ({node.op_type:.60})"
+def _results(
+    node: Any, number: int, values: Mapping[str, Value], config: ModelConfig, where: str
+) -> Iterator[Value]:
+    """Check a node and yield what it writes."""
     key = (node.domain if node.domain != "ai.onnx" else "", node.op_type)
     if key not in OPERATORS:
         domain = f"{node.domain}." if node.domain else ""
         raise GraphError(f"{where} uses the operator {domain}{node.op_type}, which is not allowed")
-    plain = (
-        onnx.AttributeProto.INT,
-        onnx.AttributeProto.FLOAT,
-        onnx.AttributeProto.STRING,
-        onnx.AttributeProto.INTS,
-    )
+    what = f"{where}: node {number} ({node.op_type})"
+    for name in node.input:
+        if name and name not in values:
+            raise GraphError(f"{what} reads {name!r:.80} before anything writes it")
+    inputs = [values[name] if name else None for name in node.input]
+    call = Call(inputs, list(node.output), _attributes(node, key, what), config)
+    try:
+        shapes = OPERATORS[key].rule(call)
+    except Mismatch as problem:
+        raise GraphError(f"{what}: {problem}") from None
+    written = set()
+    for name, shape in zip(node.output, shapes, strict=False):
+        if not name:
+            continue
+        if name in values or name in written:
+            raise GraphError(f"{what} writes {name!r:.80}, which is already there")
+        if math.prod(size for size in shape if isinstance(size, int)) > MAX_VALUE_ELEMENTS:
+            raise GraphError(f"{what} makes a value as large as {shape}")
+        written.add(name)
+        yield Value(name, shape, "FLOAT")  # all allowed operators give floating-point numbers
+
+
+def _attributes(node: Any, key: tuple[str, str], what: str) -> dict[str, Any]:
+    operator, result = OPERATORS[key], {}
     for attribute in node.attribute:
-        if attribute.type not in plain or attribute.ref_attr_name:
-            raise GraphError(
-                f"{what} has the attribute {attribute.name!r:.60} of a kind not allowed"
-            )
-        if attribute.name not in OPERATORS[key].attributes:
-            raise GraphError(
-                f"{what} has the attribute {attribute.name!r:.60}, which is not allowed"
-            )
+        name = attribute.name
+        if attribute.type == 2 and name in operator.integers:
+            result[name] = attribute.i
+        elif attribute.type == 1 and name in operator.floats and math.isfinite(attribute.f):
+            result[name] = attribute.f
+        else:
+            raise GraphError(f"{what} has the attribute {name!r:.60}, which is not allowed")
+        if attribute.ref_attr_name:
+            raise GraphError(f"{what} refers to an attribute of a function")
+    if len(result) != len(node.attribute):
+        raise GraphError(f"{what} names an attribute twice")
+    return result

@@ -37,6 +37,7 @@ from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
 
 Floats = npt.NDArray[np.float32]
 MAX_STOP_STRINGS = 64
+MAX_THREADS = 256
 KEPT_CACHE_BYTES = 64 * 2**20
 
 
@@ -52,7 +53,7 @@ def load(
     Args:
         path: a bundle folder made by `rdlite export`.
         device: "cpu".
-        threads: threads for one operator, 1 to 1024; None: one for each physical core.
+        threads: threads for one operator, 1 to 256; None: one for each physical core.
         context: the longest text in tokens, at most the model's own; None: the model's own.
         cache: what to keep of past positions; None: one slot per step.
 
@@ -66,7 +67,7 @@ def load(
     if device != "cpu":
         raise InputError(f"device must be 'cpu', got {device!r}; other devices cannot be used yet")
     if threads is not None:
-        check_integer("threads", threads, 1, 1024)
+        check_integer("threads", threads, 1, MAX_THREADS)
     bundle = open_bundle(path)
     limit = bundle.config.context_length
     context = limit if context is None else check_integer("context", context, 1, limit)

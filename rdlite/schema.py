@@ -28,10 +28,10 @@ class Bounds:
     def check(self, name: str, value: Any, error: type[RdliteError]) -> None:
         """Raise `error` unless the value holds."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (
-            number and math.isfinite(value) and self.low <= value <= self.high
-        ):
-            raise error(f"{name} must lie between {self.low:g} and {self.high:g}, got {value!r}")
+        if value is not None and not (number and self.low <= value <= self.high):
+            raise error(
+                f"{name} must lie between {self.low:g} and {self.high:g}, got {value!r:.40}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def decode(cls: type[T], data: object, where: str, error: type[RdliteError]) -> 
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise error(f"{where} has an unknown key {key!r}; known are {', '.join(fields)}")
+            raise error(f"{where} has an unknown key {key!r:.60}; known are {', '.join(fields)}")
     hints = typing.get_type_hints(cls)
     values = {}
     for name, field in fields.items():
@@ -109,9 +109,12 @@ def read_json(text: bytes, where: str, error: type[RdliteError]) -> Any:
         raise error(f"{where} contains {name}, which is not JSON")
 
     try:
-        return json.loads(text.decode(), object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(text.decode(), object_pairs_hook=pairs, parse_constant=constant)
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
     except (ValueError, RecursionError) as problem:
         raise error(f"{where} is not valid JSON: {problem}") from None
+    return value
 
 
 def _kind(value: object) -> str:

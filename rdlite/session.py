@@ -54,18 +54,19 @@ class Session:
         """
         self._ort = load_onnxruntime()
         self._name = name
-        options = self._ort.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised, in one line
-        options.intra_op_num_threads = threads or 0
-        for key, value in {
+        entries = {
             # The graph comes as the bytes that were checked, so it has no folder of its own.
             "session.model_external_initializers_file_folder_path": str(folder.absolute()),
             # The parts run one after the other: threads that spin after one part's call would
             # take the cores from the next part's.
             "session.force_spinning_stop": "1",
-        }.items():
-            options.add_session_config_entry(key, value)
+        }
         try:
+            options = self._ort.SessionOptions()
+            options.log_severity_level = 4  # what goes wrong is raised, in one line
+            options.intra_op_num_threads = threads or 0
+            for key, value in entries.items():
+                options.add_session_config_entry(key, value)
             self._session = self._ort.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
             )

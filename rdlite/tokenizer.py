@@ -1,11 +1,24 @@
 """Text to token ids and back, through the tokenizers library; streams never split a character."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
-from rdlite.errors import BundleError, InputError
+from rdlite.errors import BundleError, InputError, RdliteError
+from rdlite.tokenizer_check import check_tokenizer
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MAX_TEXT_CHARACTERS = 16 * 2**20
+
+
+@contextlib.contextmanager
+def _contained(what: str, error: type[RdliteError]) -> Iterator[None]:
+    """Turn whatever the library raises into `error`; when it panics, that is no Exception."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as problem:
+        raise error(f"{what}: {problem}"[:300]) from None
 
 
 class Tokenizer:
@@ -15,22 +28,12 @@ class Tokenizer:
         """Parse tokenizer.json; raises BundleError if it is broken or has too many tokens."""
         import tokenizers
 
-        try:
+        check_tokenizer(data, vocab_size)
+        with _contained("tokenizer.json cannot be used", BundleError):
             self._tokenizer = tokenizers.Tokenizer.from_str(data.decode())
             # A prompt is never cut or padded without a word.
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as problem:  # the library can also panic
-            raise BundleError(f"tokenizer.json cannot be used: {problem}"[:300]) from None
-        self._vocab_size = vocab_size
-        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        if size > vocab_size:
-            raise BundleError(
-                f"tokenizer.json has {size} tokens, the model only {vocab_size}; "
-                "they do not belong together"
-            )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return token ids. Raises InputError for text that cannot be encoded."""
@@ -38,16 +41,15 @@ class Tokenizer:
             raise InputError(f"a prompt must be text or token ids, got {type(text).__name__}")
         if len(text) > MAX_TEXT_CHARACTERS:
             raise InputError(f"the text has {len(text)} characters, at most {MAX_TEXT_CHARACTERS}")
-        try:
+        with _contained("the text cannot be encoded", InputError):
             encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        except (TypeError, UnicodeEncodeError):
-            raise InputError("the text has lone surrogates, which are not Unicode text") from None
         ids: list[int] = encoding.ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, without special tokens."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        with _contained("the tokens cannot be decoded", InputError):
+            text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
     def special_token_id(self, text: str) -> int | None:

@@ -36,12 +36,12 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
     """Turn a hub config.json into a ModelConfig; raises FamilyError for what it does not know."""
     keys = ConfigReader(raw, "huginn")
     width, heads = keys.integer("n_embd"), keys.integer("num_attention_heads", "n_heads")
-    if heads < 1 or width % heads:
+    if width % heads:
         raise FamilyError(f"config: n_embd ({width}) must be a multiple of the heads ({heads})")
     layers = LayerCounts(
-        prelude=keys.integer("n_layers_in_prelude"),
+        prelude=keys.integer("n_layers_in_prelude", low=0),
         core=keys.integer("n_layers_in_recurrent_block"),
-        coda=keys.integer("n_layers_in_coda"),
+        coda=keys.integer("n_layers_in_coda", low=0),
     )
     # The published code multiplies by sqrt(E) whatever `init_values` says, and starts the state
     # from a normal of std sqrt(2 / 5E), cut off at three of them, times the same sqrt(E).

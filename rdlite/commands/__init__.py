@@ -40,6 +40,8 @@ class _Group(click.Group):
         except BrokenPipeError:  # whoever read the output has left
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (or the interpreter flushes again)
             sys.exit(1)
+        except MemoryError:
+            _fail("there is not enough memory; use a smaller --context or --cache-share 1")
         except OSError as problem:
             _fail(f"cannot read or write: {problem}")
         sys.exit(result if isinstance(result, int) else 0)

@@ -68,7 +68,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--threads",
-                type=click.IntRange(1, 1024),
+                type=click.IntRange(1, 256),
                 help="Threads for one operator. Default: one a physical core.",
             ),
             click.option(

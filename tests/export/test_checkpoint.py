@@ -99,6 +99,32 @@ def test_an_untied_head_is_exported(checkpoint_copy, tmp_path):
     assert np.allclose(a, b[:, ::-1], atol=1e-5)
 
 
+def test_a_pipe_or_device_in_place_of_a_file_is_refused(checkpoint_copy):
+    (checkpoint_copy / "config.json").unlink()
+    os.mkfifo(checkpoint_copy / "config.json")
+    with pytest.raises(CheckpointError, match=r"config\.json is not a regular file"):
+        open_checkpoint(checkpoint_copy)
+
+
+def test_a_header_may_not_be_huge(checkpoint_copy):
+    file = checkpoint_copy / "model.safetensors"
+    file.write_bytes((2**24 + 1).to_bytes(8, "little") + file.read_bytes()[8:])
+    with pytest.raises(CheckpointError, match="has a header of 16777217 bytes"):
+        open_checkpoint(checkpoint_copy)
+
+
+def test_tables_have_a_bound_of_their_own(checkpoint_copy, tmp_path):
+    edit_json(checkpoint_copy / "config.json", block_size=2**22 + 1)
+    with pytest.raises(FamilyError, match="context_length must lie between"):
+        export_checkpoint(checkpoint_copy, tmp_path / "out")
+    edit_json(checkpoint_copy / "config.json", block_size=2**22)
+    # 2^22 x 16 is the most: a head twice as wide would be too much
+    edit_json(checkpoint_copy / "config.json", num_attention_heads=2, num_key_value_heads=2)
+    edit_json(checkpoint_copy / "config.json", head_dim=None)
+    with pytest.raises(FamilyError, match="context_length x head_dim must be at most"):
+        export_checkpoint(checkpoint_copy, tmp_path / "out")
+
+
 def test_what_a_checkpoint_must_have(tmp_path, checkpoint_copy):
     with pytest.raises(CheckpointError, match="is not a folder"):
         open_checkpoint(tmp_path / "nowhere")
@@ -206,10 +232,16 @@ def test_tensors_must_be_the_ones_the_config_calls_for(checkpoint_copy, tmp_path
         ({"rope_scaling": {"type": "yarn"}}, r"rope_scaling.type \('yarn'\) is not understood"),
         ({"init_values": {"embed_scale": 1.0}}, "init_values.embed_scale is 1.0"),
         ({"head_dim": 32}, "head_dim is 32"),
-        ({"n_embd": "64"}, "n_embd must be a whole number, got '64'"),
+        ({"n_embd": "64"}, "n_embd must be a whole number from 1 to 2.31, got '64'"),
         ({"n_embd": 66}, r"n_embd \(66\) must be a multiple of the heads \(4\)"),
         ({"n_embd": None}, "config lacks 'n_embd'"),
-        ({"num_attention_heads": 0}, "must be a multiple of the heads"),
+        ({"num_attention_heads": 0}, "must be a whole number from 1"),
+        ({"n_embd": 0}, "n_embd must be a whole number from 1"),
+        ({"n_embd": 2**70}, "n_embd must be a whole number from 1"),
+        ({"norm_eps": 10**400}, "norm_eps must be a number up to 1e30"),
+        ({"rope_base": 10**400}, "rope_base must be a number up to 1e30"),
+        ({"init_values": {"embed_scale": 10**400}}, "init_values.embed_scale is 1000"),
+        ({"mean_recurrence": 0}, "mean_recurrence must be a whole number from 1"),
         ({"qk_bias": 1}, "qk_bias must be true or false, got 1"),
     ],
 )
@@ -223,7 +255,11 @@ def test_config_semantics_that_are_not_understood_are_named(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"vocab_size": 10**9, "padded_vocab_size": 10**9}, {"mean_recurrence": 0}, {"norm_eps": -1.0}],
+    [
+        {"vocab_size": 10**9, "padded_vocab_size": 10**9},
+        {"mean_recurrence": 4000},
+        {"norm_eps": -1.0},
+    ],
 )
 def test_config_numbers_have_two_bounds(checkpoint_copy, tmp_path, changes):
     edit_json(checkpoint_copy / "config.json", **changes)
@@ -237,6 +273,8 @@ def test_config_numbers_have_two_bounds(checkpoint_copy, tmp_path, changes):
         ("config.json", b"{", "is not valid JSON"),
         ("config.json", b"[]", "must hold an object"),
         ("config.json", b'{"a": 1, "a": 2}', "names a key twice"),
+        ("config.json", b" " * (16 * 2**20 + 1), "which is all that is read"),
+        ("generation_config.json", b'{"stop_strings": ["\\ud800"]}', "is not valid JSON"),
         ("tokenizer.json", b"{}", "tokenizer.json cannot be used"),
         ("tokenizer_config.json", b"[]", "must hold an object"),
         ("tokenizer_config.json", b'{"chat_template": "{% if %}"}', "chat template cannot be used"),

@@ -50,7 +50,7 @@ def test_a_changed_byte_in_any_file_is_found(text_bundle, tmp_path, monkeypatch)
         with monkeypatch.context() as patch:
             patch.setattr("rdlite.bundle.HASHED_ON_LOAD_BYTES", 0)
             with pytest.raises(
-                BundleError, match=rf"{name} is damaged|{name} is not an ONNX|{name}: "
+                BundleError, match=rf"{name} is damaged|{name} is not an ONNX|{name}: |{name} "
             ):
                 list(verify_bundle(copy))
 
@@ -139,6 +139,21 @@ def test_a_broken_manifest_is_refused(bundle_copy, text, message):
         (lambda m: m.update(extra=1), "has an unknown key 'extra'"),
         (lambda m: m["model"].update(vocab_size=0), "vocab_size must lie between 1 and"),
         (lambda m: m["model"].update(vocab_size=2**40), "vocab_size must lie between"),
+        (lambda m: m["model"].update(vocab_size=10**400), "vocab_size must lie between"),
+        (lambda m: m["files"]["core.onnx"].update(bytes=10**400), "bytes must lie between"),
+        (lambda m: m["parameters"].update(core=-1), "parameters.core must be a count"),
+        (lambda m: m["parameters"].update(core=10**400), "parameters.core must be a count"),
+        (
+            lambda m: m["model"].update(num_key_value_heads=4096, head_dim=1024),
+            "num_key_value_heads|num_attention_heads",
+        ),
+        (
+            lambda m: (
+                m["model"]["layers"].update(core=1024),
+                m["model"]["recurrence"].update(mean_steps=1024),
+            ),
+            "layers.core x mean_steps must be at most 16384",
+        ),
         (lambda m: m["model"].update(vocab_size=1.5), "vocab_size must be int, got float"),
         (lambda m: m["model"].update(vocab_size=True), "vocab_size must be int, got bool"),
         (lambda m: m["model"].update(norm_eps="0"), "norm_eps must be float, got str"),

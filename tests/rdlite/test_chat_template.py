@@ -78,8 +78,8 @@ def test_a_template_can_refuse_a_conversation():
         "{% include 'secrets' %}",
         "{% import 'os' as os %}{{ os }}",
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-        "{% for a in range(50000) %}{% endfor %}{% for a in range(60000) %}{% endfor %}",
-        "{% set l = range(1000)|list %}{% for a in l %}{% for b in l %}{% endfor %}{% endfor %}",
+        "{% for a in range(999999) %}{% endfor %}{% for a in range(999999) %}{% endfor %}",
+        "{% set l = range(2000)|list %}{% for a in l %}{% for b in l %}{% endfor %}{% endfor %}",
         "{{ 'a' * 10**10 }}",
         "{{ 'a' * 1000000000 }}",
         "{{ [0] * 1000000000 }}",
@@ -107,7 +107,34 @@ def test_a_template_can_refuse_a_conversation():
         "{% set ns = namespace(s='x' ~ range(9000)|join) %}{% for i in range(80000) %}"
         "{% set t = ns.s.upper() %}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        # each of these once crashed, hung or bloated the process
+        "{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+        "{% for i in [1] recursive %}{% if loop.depth < 60 %}{{ loop([1]) }}{{ loop([1]) }}"
+        "{% endif %}{% endfor %}",
+        "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}"
+        "{% endfor %}",
+        "{% set ns = namespace(s='x') %}{% for i in range(40) %}"
+        "{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}{% endfor %}",
+        "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
+        "{% endfor %}{{ ns.l }}",
+        "{% set ns = namespace(t=()) %}{% for i in range(49000) %}{% set ns.t = (((ns.t,),),) %}"
+        "{% endfor %}{{ {}[ns.t] }}",
+        "{% set ns = namespace(t={}) %}{% for i in range(900) %}{% set ns.t = {'a': ns.t} %}"
+        "{% endfor %}{{ ns.t|tojson }}",
+        "{{ (1).to_bytes(2000000000, 'big')|length }}",
+        "{% for i in range(40000) %}" + "{{ 1 }}" * 9000 + "{% endfor %}",
+        "{% set x = 1e999 %}{{ messages[x] }}",
+        "{% set s = 'x' ~ range(9000)|join %}{% for i in range(90000) %}"
+        "{% if s.find('zz') == 3 or 'zz' in s %}{% endif %}{% endfor %}",
+        "{% filter upper %}x{% endfilter %}",
+        "{% block a %}{{ self.a() }}{% endblock %}",
+        "{% call x() %}{% endcall %}",
         "{% for i in range(90000) %}" + "x" * 60000 + "{% endfor %}",
+        "{{ ('x'|replace('x', '"
+        + "x" * 200
+        + "'))"
+        + ("|replace('x', '" + "x" * 200 + "')") * 9
+        + " }}",
         "{{ range(0, 10**18)|list }}",
         "{{ messages[9].content }}",
         "{{ 1 / 0 }}",
@@ -135,9 +162,13 @@ def test_a_template_is_bounded_in_size_and_must_compile():
 
 
 def test_the_budget_is_for_each_rendering():
-    template = ChatTemplate("{% for i in range(60000) %}{% endfor %}ok")
-    # a range and its loop each count once
-    with pytest.raises(InputError, match="loop iterations"):
+    template = ChatTemplate("{% for i in range(1000000) %}{% endfor %}ok")
+    with pytest.raises(InputError, match="its loops go on for too long"):
         template.render(MESSAGES)
-    template = ChatTemplate("{% for i in range(40000) %}{% endfor %}ok")
+    template = ChatTemplate("{% for i in range(400000) %}{% endfor %}ok")
     assert template.render(MESSAGES) == template.render(MESSAGES) == "ok"
+
+
+def test_a_long_conversation_is_within_the_budget(model):
+    messages = [{"role": role, "content": "word " * 400} for role in ("user", "assistant")] * 500
+    assert len(model.chat_template.render(messages)) > 2_000_000

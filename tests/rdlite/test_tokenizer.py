@@ -1,5 +1,7 @@
 """Streams of text: whole characters only, nothing lost, stop strings found across tokens."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -114,9 +116,12 @@ def test_the_first_stop_in_the_text_counts():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"{", "tokenizer.json cannot be used"),
-        (b"\xff\xfe", "tokenizer.json cannot be used"),
-        (b'{"model": 3}', "tokenizer.json cannot be used"),
+        (b"{", "tokenizer.json is not valid JSON"),
+        (b"\xff\xfe", "tokenizer.json is not valid JSON"),
+        (b'{"model": 3}', "only byte-pair encodings"),
+        (b'{"model": {"type": "WordLevel", "vocab": {}}}', "only byte-pair encodings"),
+        (b'{"model": {"type": "BPE"}}', "it has no vocabulary"),
+        (b'{"model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}}', "cannot be used"),
     ],
 )
 def test_a_broken_tokenizer_is_refused(data, message):
@@ -130,8 +135,6 @@ def test_a_tokenizer_of_another_model_is_refused(text_bundle):
 
 
 def test_a_prompt_is_never_cut_to_fit(text_bundle):
-    import json
-
     data = json.loads((text_bundle / "tokenizer.json").read_text())
     data["truncation"] = {
         "direction": "Right",
@@ -146,3 +149,73 @@ def test_a_prompt_is_never_cut_to_fit(text_bundle):
 def test_what_is_not_text_is_refused(model, text):
     with pytest.raises(InputError):
         model.tokenizer.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # each of these once aborted the process, made the library panic, hang or eat memory
+        ({"model.continuing_subword_prefix": "\u00e9"}, "continuing_subword_prefix must be ASCII"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/w=="}}, "Precompiled"),
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "FixedLength"),
+        ({"normalizer": {"type": "Prepend", "prepend": "a" * 65}}, "inserts a text that is too"),
+        (
+            {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaa"}},
+            "replaces a text by one that is too long",
+        ),
+        (
+            {
+                "normalizer": {
+                    "type": "Sequence",
+                    "normalizers": [
+                        {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaa"}
+                    ]
+                    * 5,
+                }
+            },
+            "it has 8 components",
+        ),
+        (
+            {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "a"}},
+            "a pattern that is empty",
+        ),
+        (
+            {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "a" * 5000}}},
+            "empty or too long",
+        ),
+        ({"decoder": {"type": "Strip", "content": " ", "start": 2**63, "stop": 0}}, "strips too"),
+        (
+            {
+                "post_processor": {
+                    "type": "TemplateProcessing",
+                    "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 99,
+                }
+            },
+            "adds more than 32 special tokens",
+        ),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 40}}, "43 comp"),
+        ({"normalizer": 7}, "component of the kind None"),
+        ({"decoder": {"type": "Sequence", "decoders": [None, 3]}}, "component of the kind None"),
+    ],
+)
+def test_what_the_library_cannot_be_trusted_with_is_refused(text_bundle, changes, message):
+    data = json.loads((text_bundle / "tokenizer.json").read_text())
+    for path, value in changes.items():
+        place, *names = data, *path.split(".")
+        for name in names[:-1]:
+            place = place[name]
+        place[names[-1]] = value
+    with pytest.raises(BundleError, match=message):
+        Tokenizer(json.dumps(data).encode(), 288)
+
+
+def test_a_pattern_that_runs_away_is_an_error_not_a_panic(text_bundle):
+    data = json.loads((text_bundle / "tokenizer.json").read_text())
+    data["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"Regex": "(a+)+$"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    with pytest.raises(InputError, match="the text cannot be encoded"):
+        Tokenizer(json.dumps(data).encode(), 288).encode("a" * 60 + "b")

@@ -1,0 +1,100 @@
+"""Looks through a tokenizer.json before the tokenizers library gets it.
+
+The library trusts its input: some files make it panic, abort the process, or work for minutes. So
+only the kinds of components that language models use are let through, with bounds on their
+parameters.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rdlite.errors import BundleError
+from rdlite.schema import read_json
+
+MAX_COMPONENTS = 32
+MAX_PATTERN_CHARACTERS = 4096
+MAX_INSERTED_CHARACTERS = 64
+MAX_REPLACEMENTS, MAX_REPLACED_CHARACTERS = 4, 4
+#: Kinds of normalizers, pre-tokenizers, post-processors and decoders.
+COMPONENTS = frozenset(
+    """BertNormalizer ByteFallback ByteLevel Digits Fuse Lowercase Metaspace NFC NFD NFKC NFKD Nmt
+    Prepend Punctuation Replace Sequence Split Strip StripAccents TemplateProcessing Whitespace
+    WhitespaceSplit""".split()
+)
+LISTS = ("normalizers", "pretokenizers", "processors", "decoders")
+
+
+def check_tokenizer(data: bytes, vocab_size: int) -> None:
+    """Raise BundleError unless the file holds what is let through, in bounds.
+
+    Args:
+        data: tokenizer.json.
+        vocab_size: the model's vocabulary.
+    """
+    where = "tokenizer.json"
+    tokenizer = read_json(data, where, BundleError)
+    model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        raise BundleError(f"{where} cannot be used: only byte-pair encodings (BPE) are read")
+    vocabulary, added = model.get("vocab"), tokenizer.get("added_tokens") or []
+    if not isinstance(vocabulary, dict) or not isinstance(added, list):
+        raise BundleError(f"{where} cannot be used: it has no vocabulary")
+    contents = {str(token.get("content")) for token in added if isinstance(token, dict)}
+    size = len(vocabulary.keys() | contents)
+    if size > vocab_size:
+        raise BundleError(
+            f"{where} has {size} tokens, the model only {vocab_size}; they do not belong together"
+        )
+    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if not str(model.get(affix) or "").isascii():
+            raise BundleError(f"{where} cannot be used: {affix} must be ASCII")
+    count = replacements = 0
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        for component in _components(tokenizer.get(part)):
+            count += 1
+            replacements += component.get("type") == "Replace"
+            _check_component(component, f"{where} cannot be used: its {part}")
+    if count > MAX_COMPONENTS or replacements > MAX_REPLACEMENTS:
+        raise BundleError(f"{where} cannot be used: it has {count} components")
+
+
+def _components(part: Any) -> Iterator[dict[str, Any]]:
+    """A component and those it is a sequence of."""
+    if part is None:
+        return
+    if not isinstance(part, dict):
+        part = {}
+    yield part
+    for name in LISTS:
+        items = part.get(name)
+        for item in items if isinstance(items, list) else ():
+            yield from _components(item or {})
+
+
+def _check_component(component: dict[str, Any], what: str) -> None:
+    kind = component.get("type")
+    if kind not in COMPONENTS:
+        raise BundleError(f"{what} has a component of the kind {kind!r:.40}, which is not read")
+    for name in ("content", "prepend", "replacement"):
+        value = component.get(name)
+        if value is not None and not _short(value, MAX_INSERTED_CHARACTERS):
+            raise BundleError(f"{what} inserts a text that is too long ({name} of {kind})")
+    pattern = component.get("pattern")
+    texts = pattern.values() if isinstance(pattern, dict) else ()
+    if not all(text and _short(text, MAX_PATTERN_CHARACTERS) for text in texts):
+        raise BundleError(f"{what} has a pattern that is empty or too long")
+    if kind == "Replace" and len(str(component.get("content"))) > MAX_REPLACED_CHARACTERS:
+        # each one multiplies what the one before it made
+        raise BundleError(f"{what} replaces a text by one that is too long")
+    for name in ("start", "stop"):
+        value = component.get(name)
+        if kind == "Strip" and value is not None and value not in range(MAX_INSERTED_CHARACTERS):
+            raise BundleError(f"{what} strips too much")
+    for name in ("single", "pair"):
+        value = component.get(name)
+        if isinstance(value, list) and len(value) > MAX_COMPONENTS:
+            raise BundleError(f"{what} adds more than {MAX_COMPONENTS} special tokens")
+
+
+def _short(value: object, limit: int) -> bool:
+    return isinstance(value, str) and len(value) <= limit
