@@ -21,18 +21,21 @@ def test_a_core_step_allocates_nothing(model):
         for step in lane.steps:
             step()
 
-    run()
+    kept, taken = [], []
     tracemalloc.start()
-    run()
-    before, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    run()
-    after, peak = tracemalloc.get_traced_memory()
+    for _ in range(20):
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        run()
+        after, peak = tracemalloc.get_traced_memory()
+        kept.append(after - before)
+        taken.append(peak - before)
     tracemalloc.stop()
     # Even what is freed at once would show in the peak: one state of 64 positions is 16 KiB, a
-    # dictionary of the bound arrays 500 bytes. Calling a function takes some of its own.
-    assert after - before < 100
-    assert peak - before < 450
+    # dictionary of the bound arrays 500 bytes. Calling a function takes some of its own, and the
+    # interpreter may be busy with something else in one pass, but not in all.
+    assert min(kept) < 100
+    assert min(taken) < 450
 
 
 def test_bindings_are_made_once_for_each_step_and_size(model):
