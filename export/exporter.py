@@ -7,6 +7,7 @@ from pathlib import Path
 from rdlite import __version__
 from rdlite.bundle import CONTRACT_VERSION, GROUPS, FileEntry, Manifest
 from rdlite.errors import BundleError, CheckpointError, FamilyError
+from rdlite.progress import Progress
 
 from .blocks import Weights
 from .checkpoint import Checkpoint, open_checkpoint
@@ -14,7 +15,6 @@ from .families import Family, find_family
 from .graphs import build_graphs
 from .text_files import collect_text_files
 from .write import (
-    Progress,
     check_replaceable,
     new_folder,
     with_files,

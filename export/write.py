@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from rdlite.bundle import MANIFEST, FileEntry, Manifest, hash_manifest
 from rdlite.errors import OutputError
+from rdlite.progress import Progress, meter
 from rdlite.schema import encode
 
 from .blocks import Weight, Weights
@@ -26,7 +27,6 @@ from .graphs import Graphs
 
 ALIGNMENT = 64
 Floats = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
 
 
 class TensorSource(Protocol):
@@ -179,14 +179,7 @@ def write_graphs(
         owner = parts[0] if len(parts) == 1 else "shared"
         files.setdefault(f"{owner}.onnx.data", []).append(name)
     total = sum(4 * math.prod(weights[name].shape) for names in files.values() for name in names)
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress:
-            progress(done, total)
-
+    advance = meter(total, progress)
     entries: dict[str, FileEntry] = {}
     places: dict[str, tuple[str, int]] = {}
     for data_file, names in files.items():

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError
 from rdlite.graph_check import check_graph
+from rdlite.progress import Progress, meter
 from rdlite.schema import Bounds, Line, decode, read_json
 
 CONTRACT_VERSION = 1
@@ -109,9 +110,7 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(folder, manifest, graphs, unhashed)
 
 
-def verify_bundle(
-    path: str | Path, progress: Callable[[int, int], None] | None = None
-) -> Iterator[str]:
+def verify_bundle(path: str | Path, progress: Progress | None = None) -> Iterator[str]:
     """Check everything, hashes of large files included, and yield a line for each file that holds.
 
     Args:
@@ -123,14 +122,7 @@ def verify_bundle(
     """
     bundle = open_bundle(path)
     total = sum(bundle.manifest.files[name].bytes for name in bundle.unhashed)
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress:
-            progress(done, total)
-
+    advance = meter(total, progress)
     for name, entry in bundle.manifest.files.items():
         if name in bundle.unhashed:
             _check_hash(bundle.folder, name, entry, advance)

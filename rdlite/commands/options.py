@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from rdlite.generate import Stats
     from rdlite.model import Model
+    from rdlite.progress import Progress
     from rdlite.sampling import Sampling
 
 model_argument = click.argument("model", type=click.Path())
@@ -157,7 +158,7 @@ def describe_stats(stats: "Stats") -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(label: str) -> "Iterator[Progress | None]":
     """Give a callback for (done, total) bytes that draws a bar; None where there is no terminal."""
     if not sys.stderr.isatty():
         yield None

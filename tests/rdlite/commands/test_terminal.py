@@ -66,3 +66,13 @@ def test_ctrl_d_leaves(terminal):
     terminal.expect(pexpect.EOF)
     terminal.wait()
     assert terminal.exitstatus == 0
+
+
+def test_export_draws_a_bar_on_a_terminal(text_checkpoint, tmp_path):
+    arguments = ["-m", "rdlite", "export", str(text_checkpoint), "-o", str(tmp_path / "out")]
+    child = pexpect.spawn(sys.executable, arguments, encoding="utf-8", timeout=30)
+    child.expect("weights.*━")
+    child.expect("Next: rdlite chat")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
