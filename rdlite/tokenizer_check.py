@@ -5,6 +5,8 @@ only the kinds of components that language models use are let through, with boun
 parameters.
 """
 
+import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,10 @@ from rdlite.schema import read_json
 MAX_COMPONENTS = 32
 MAX_PATTERN_CHARACTERS = 4096
 MAX_INSERTED_CHARACTERS = 64
-MAX_REPLACEMENTS, MAX_REPLACED_CHARACTERS = 4, 4
+MAX_TOKEN_CHARACTERS = 256
+MAX_GROWTH = 4  # of a text, by all replacements together
+MAX_REPETITION, MAX_NESTING = 1000, 50  # in a pattern
+_REPETITION = re.compile(r"\{(\d*),?(\d*)\}")
 #: Kinds of normalizers, pre-tokenizers, post-processors and decoders.
 COMPONENTS = frozenset(
     """BertNormalizer ByteFallback ByteLevel Digits Fuse Lowercase Metaspace NFC NFD NFKC NFKD Nmt
@@ -45,17 +50,22 @@ def check_tokenizer(data: bytes, vocab_size: int) -> None:
         raise BundleError(
             f"{where} has {size} tokens, the model only {vocab_size}; they do not belong together"
         )
-    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if not str(model.get(affix) or "").isascii():
-            raise BundleError(f"{where} cannot be used: {affix} must be ASCII")
-    count = replacements = 0
+    if model.get("continuing_subword_prefix"):
+        # The library cuts as many bytes off merged tokens, wherever that falls.
+        raise BundleError(f"{where} cannot be used: it has a continuing_subword_prefix")
+    if max(map(len, contents), default=0) > MAX_TOKEN_CHARACTERS:
+        raise BundleError(f"{where} cannot be used: an added token is too long")
+    count, growth = 0, 1
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         for component in _components(tokenizer.get(part)):
             count += 1
-            replacements += component.get("type") == "Replace"
+            if component.get("type") == "Replace":
+                growth *= max(1, len(str(component.get("content"))))
             _check_component(component, f"{where} cannot be used: its {part}")
-    if count > MAX_COMPONENTS or replacements > MAX_REPLACEMENTS:
+    if count > MAX_COMPONENTS:
         raise BundleError(f"{where} cannot be used: it has {count} components")
+    if growth > MAX_GROWTH:
+        raise BundleError(f"{where} cannot be used: its replacements make texts too long")
 
 
 def _components(part: Any) -> Iterator[dict[str, Any]]:
@@ -83,17 +93,23 @@ def _check_component(component: dict[str, Any], what: str) -> None:
     texts = pattern.values() if isinstance(pattern, dict) else ()
     if not all(text and _short(text, MAX_PATTERN_CHARACTERS) for text in texts):
         raise BundleError(f"{what} has a pattern that is empty or too long")
-    if kind == "Replace" and len(str(component.get("content"))) > MAX_REPLACED_CHARACTERS:
-        # each one multiplies what the one before it made
-        raise BundleError(f"{what} replaces a text by one that is too long")
+    for text in texts:
+        repetition = math.prod(
+            max(int(number[:9] or 1) for number in found.groups())
+            for found in _REPETITION.finditer(text)
+        )
+        if repetition > MAX_REPETITION or text.count("(") > MAX_NESTING:
+            raise BundleError(f"{what} has a pattern that repeats or nests too much")
     for name in ("start", "stop"):
         value = component.get(name)
         if kind == "Strip" and value is not None and value not in range(MAX_INSERTED_CHARACTERS):
             raise BundleError(f"{what} strips too much")
     for name in ("single", "pair"):
         value = component.get(name)
-        if isinstance(value, list) and len(value) > MAX_COMPONENTS:
-            raise BundleError(f"{what} adds more than {MAX_COMPONENTS} special tokens")
+        items = value if isinstance(value, list) else []
+        sequences = [item for item in items if isinstance(item, dict) and "Sequence" in item]
+        if len(items) > MAX_COMPONENTS or len(sequences) > 2:
+            raise BundleError(f"{what} adds more than {MAX_COMPONENTS} tokens or repeats the text")
 
 
 def _short(value: object, limit: int) -> bool:

@@ -59,9 +59,32 @@ def test_a_template_can_refuse_a_conversation():
         render("{{ raise_exception('no system prompts') }}")
 
 
+NS = "{% set ns = namespace() %}"
+BIG = (  # two million characters
+    NS
+    + "{% set ns.s = 'xxxxxxxx' %}{% for i in range(18) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
+)
+
+
 @pytest.mark.parametrize(
     "source",
     [
+        BIG + "{% for i in range(9999) %}{% set z = ns.s is lower %}{% endfor %}",
+        BIG + "{% for i in range(9999) %}{% set z = 'xy' is in(ns.s) %}{% endfor %}",
+        BIG + "{% for i in range(9999) %}{% set z = ns.s[1:] %}{% endfor %}",
+        BIG + "{% for i in range(9999) %}{% set z = ns.s[::-1] %}{% endfor %}",
+        BIG + "{% set n2 = namespace(l=[]) %}{% for i in range(2000) %}"
+        "{% set n2.l = n2.l + [ns.s] %}{% endfor %}{{ n2.l }}",
+        BIG + "{{ ns.s|map('upper')|join|length }}",
+        BIG + "{{ ns.s|select|select|reject|first }}",
+        BIG + "{{ ns.s|unique|join }}",
+        NS + "{% set ns.m = namespace(a='x') %}{% for i in range(60) %}"
+        "{% set ns.m = namespace(a=ns.m, b=ns.m) %}{% endfor %}{{ ns.m ~ 1 / 0 }}",
+        "{% set r = range(3000000) %}{{ r }}",
+        "{% set r = range(9999) %}{% for i in range(9999) %}{{ 5.5 in r }}{% endfor %}",
+        "{% set r = range(9999) %}{% for i in range(9999) %}{{ 'a' is in(r) }}{% endfor %}",
+        "{% set r = range(9999) %}{% for i in range(9999) %}{{ r|select('none')|first }}"
+        "{% endfor %}",
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ messages.__class__ }}",
         "{{ raise_exception.__globals__ }}",
@@ -162,10 +185,10 @@ def test_a_template_is_bounded_in_size_and_must_compile():
 
 
 def test_the_budget_is_for_each_rendering():
-    template = ChatTemplate("{% for i in range(1000000) %}{% endfor %}ok")
+    template = ChatTemplate("{% for i in range(9999) %}" + "{{ '' }}" * 500 + "{% endfor %}ok")
     with pytest.raises(InputError, match="its loops go on for too long"):
         template.render(MESSAGES)
-    template = ChatTemplate("{% for i in range(400000) %}{% endfor %}ok")
+    template = ChatTemplate("{% for i in range(9999) %}" + "{{ '' }}" * 100 + "{% endfor %}ok")
     assert template.render(MESSAGES) == template.render(MESSAGES) == "ok"
 
 

@@ -155,25 +155,26 @@ def test_what_is_not_text_is_refused(model, text):
     ("changes", "message"),
     [
         # each of these once aborted the process, made the library panic, hang or eat memory
-        ({"model.continuing_subword_prefix": "\u00e9"}, "continuing_subword_prefix must be ASCII"),
+        ({"model.continuing_subword_prefix": "#"}, "it has a continuing_subword_prefix"),
+        ({"added_tokens": [{"id": 256, "content": "x" * 257}]}, "an added token is too long"),
         ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/w=="}}, "Precompiled"),
         ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "FixedLength"),
         ({"normalizer": {"type": "Prepend", "prepend": "a" * 65}}, "inserts a text that is too"),
         (
             {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaa"}},
-            "replaces a text by one that is too long",
+            "its replacements make texts too long",
         ),
         (
             {
                 "normalizer": {
                     "type": "Sequence",
                     "normalizers": [
-                        {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaa"}
+                        {"type": "Replace", "pattern": {"Regex": "(?=.)"}, "content": "aa"}
                     ]
-                    * 5,
+                    * 3,
                 }
             },
-            "it has 8 components",
+            "its replacements make texts too long",
         ),
         (
             {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "a"}},
@@ -183,15 +184,23 @@ def test_what_is_not_text_is_refused(model, text):
             {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "a" * 5000}}},
             "empty or too long",
         ),
+        (
+            {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "((a{1000}){1000}){1000}"}}},
+            "repeats or nests too much",
+        ),
+        (
+            {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(" * 99 + "a" + ")" * 99}}},
+            "repeats or nests too much",
+        ),
         ({"decoder": {"type": "Strip", "content": " ", "start": 2**63, "stop": 0}}, "strips too"),
         (
             {
                 "post_processor": {
                     "type": "TemplateProcessing",
-                    "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 99,
+                    "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 3,
                 }
             },
-            "adds more than 32 special tokens",
+            "adds more than 32 tokens or repeats the text",
         ),
         ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 40}}, "43 comp"),
         ({"normalizer": 7}, "component of the kind None"),
