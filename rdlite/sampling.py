@@ -117,7 +117,8 @@ class Sampler:
         if 0 < sampling.top_k < work.size:
             ids = _likeliest(work, sampling.top_k)
             work = work[ids]
-        chances = np.exp((work.astype(np.float64) - work.max()) / sampling.temperature)
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
+            chances = np.exp((work.astype(np.float64) - work.max()) / sampling.temperature)
         if sampling.top_p < 1:
             keep = _nucleus(chances, sampling.top_p)
             ids, chances = keep if ids is None else ids[keep], chances[keep]

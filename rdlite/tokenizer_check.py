@@ -83,7 +83,7 @@ def _components(part: Any) -> Iterator[dict[str, Any]]:
 
 def _check_component(component: dict[str, Any], what: str) -> None:
     kind = component.get("type")
-    if kind not in COMPONENTS:
+    if not isinstance(kind, str) or kind not in COMPONENTS:
         raise BundleError(f"{what} has a component of the kind {kind!r:.40}, which is not read")
     for name in ("content", "prepend", "replacement"):
         value = component.get(name)

@@ -83,7 +83,7 @@ def test_the_log_probability_is_the_models_own_whatever_was_sampled():
     assert np.isclose(logprob, np.log(0.15), atol=1e-6)
 
 
-@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-6])
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 1e-6])
 def test_a_tiny_temperature_is_greedy(temperature):
     logits = np.array([-5, 3, 2, 1, 0], np.float32)
     assert drawn(Sampling(temperature=temperature), logits, 50)[1] == 1

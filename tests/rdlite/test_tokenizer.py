@@ -204,6 +204,7 @@ def test_what_is_not_text_is_refused(model, text):
         ),
         ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 40}}, "43 comp"),
         ({"normalizer": 7}, "component of the kind None"),
+        ({"normalizer": {"type": []}}, r"component of the kind \[\]"),
         ({"decoder": {"type": "Sequence", "decoders": [None, 3]}}, "component of the kind None"),
     ],
 )
