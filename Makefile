@@ -16,7 +16,7 @@ chat: $(RANDOM).bundle/rdlite.json
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy reads the package as it is installed, because export/ and quant/ move into it
+	@# mypy reads the package as it is installed, because export/ moves into it
 	rm -rf build/lib build/site
 	$(PIP) install --no-deps --no-build-isolation --target build/site .
 	cd tests && MYPYPATH=../build/site ../$(BIN)/mypy --config-file ../pyproject.toml -p rdlite

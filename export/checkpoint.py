@@ -67,19 +67,23 @@ class Checkpoint:
             )
         dtype = np.dtype(DTYPES[tensor.dtype])
         left = math.prod(tensor.shape)
-        with tensor.file.open("rb") as file:
-            file.seek(tensor.offset)
-            while left:
-                piece = np.fromfile(file, dtype, min(left, PIECE_BYTES // dtype.itemsize))
-                if not piece.size:
-                    raise CheckpointError(f"{tensor.file} ends inside tensor {name!r}")
-                left -= piece.size
-                values = piece.astype(np.float32, copy=False)
-                if not np.isfinite(values).all():
-                    raise CheckpointError(
-                        f"tensor {name!r} holds NaN or infinite values; the checkpoint is broken"
-                    )
-                yield values
+        try:
+            with tensor.file.open("rb") as file:
+                file.seek(tensor.offset)
+                while left:
+                    piece = np.fromfile(file, dtype, min(left, PIECE_BYTES // dtype.itemsize))
+                    if not piece.size:
+                        raise CheckpointError(f"{tensor.file} ends inside tensor {name!r}")
+                    left -= piece.size
+                    values = piece.astype(np.float32, copy=False)
+                    if not np.isfinite(values).all():
+                        raise CheckpointError(
+                            f"tensor {name!r} holds NaN or infinite values; "
+                            "the checkpoint is broken"
+                        )
+                    yield values
+        except OSError as problem:  # or it would look as if the bundle could not be written
+            raise CheckpointError(f"{tensor.file} cannot be read: {problem.strerror}") from None
 
     def read(self, name: str) -> Floats:
         """Return a (small) tensor whole, as float32 in its own shape."""

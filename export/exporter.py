@@ -50,7 +50,7 @@ def export_checkpoint(
         OutputError: `out` exists, or cannot be written.
     """
     out = Path(out).absolute()
-    check_replaceable(out, force)
+    check_replaceable(out, force)  # before any work
     source = open_checkpoint(checkpoint)
     family = find_family(source.config)
     try:

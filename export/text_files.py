@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig
 from rdlite.errors import CheckpointError, RdliteError
 from rdlite.generation_config import GenerationConfig, read_generation_config
-from rdlite.schema import encode
 from rdlite.tokenizer import Tokenizer
 
 from .checkpoint import Checkpoint
@@ -44,7 +43,7 @@ def collect_text_files(
     if template is not None:
         files["chat_template.jinja"] = template
     generation = _generation_config(checkpoint, tokenizer, stop_tokens, config)
-    files["generation_config.json"] = (json.dumps(encode(generation), indent=1) + "\n").encode()
+    files["generation_config.json"] = (json.dumps(asdict(generation), indent=1) + "\n").encode()
     return TextFiles(files, _special_tokens(tokenizer_config))
 
 

@@ -20,7 +20,6 @@ import onnx_ir as ir
 from rdlite.bundle import MANIFEST, FileEntry, Manifest, hash_manifest
 from rdlite.errors import OutputError
 from rdlite.progress import Progress, meter
-from rdlite.schema import encode
 
 from .blocks import Weight, Weights
 from .graphs import Graphs
@@ -49,9 +48,9 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
         OutputError: `out` exists and `force` is false, or it is no bundle that may be replaced,
             or the disk is full or not writable.
     """
+    _clear_leftovers(out)
     check_replaceable(out, force)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    _remove_leftovers(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
@@ -78,12 +77,17 @@ def check_replaceable(out: Path, force: bool) -> None:
         raise OutputError(f"{out} exists; give another name, or --force to replace it")
 
 
-def _remove_leftovers(out: Path) -> None:
-    """Remove what exports to `out` left behind when they were killed."""
-    for left in out.parent.glob(f".{glob.escape(out.name)}.partial-*"):
-        pid = left.name.rpartition("-")[2]
-        if pid.isdecimal() and not _is_running(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+def _clear_leftovers(out: Path) -> None:
+    """Clear away what exports to `out` left when they were killed; an old bundle goes back."""
+    for kind in ("old", "partial"):
+        for left in out.parent.glob(f".{glob.escape(out.name)}.{kind}-*"):
+            pid = left.name.rpartition("-")[2]
+            if not pid.isdecimal() or _is_running(int(pid)):
+                continue
+            if kind == "old" and not os.path.lexists(out):
+                left.rename(out)  # killed between the two renames of a replacement
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_running(pid: int) -> bool:
@@ -158,7 +162,7 @@ def write_bytes(folder: Path, name: str, data: bytes) -> FileEntry:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write rdlite.json; it must be the last file of a bundle."""
-    data = encode(manifest)
+    data = dataclasses.asdict(manifest)
     data["sha256"] = hash_manifest(data)
     write_bytes(folder, MANIFEST, (json.dumps(data, indent=1) + "\n").encode())
 

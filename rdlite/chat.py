@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from rdlite.depth import Depth
@@ -84,7 +84,7 @@ class Chat:
 
     def _run(
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan
-    ) -> Iterator[Token]:
+    ) -> Generator[Token, None, None]:
         how = (plan.steps, self.seed)
         kept = _common_prefix(self._read, prompt[:-1]) if how == self._read_how else 0
         self._sequence.truncate(kept)

@@ -81,7 +81,7 @@ class Plan:
 class Generation:
     """New tokens as they come. Iterate once; `text`, `ids` and `stats` run it to its end."""
 
-    def __init__(self, tokens: Iterator[Token], stats: Stats) -> None:
+    def __init__(self, tokens: Generator[Token, None, None], stats: Stats) -> None:
         """Use `Model.generate` or `Chat.send`."""
         self._tokens = tokens
         self._stats = stats
@@ -97,8 +97,7 @@ class Generation:
 
     def close(self) -> None:
         """End it now; what was generated so far stays. May be called twice."""
-        if isinstance(self._tokens, Generator):
-            self._tokens.close()
+        self._tokens.close()
 
     @property
     def text(self) -> str:

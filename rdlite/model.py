@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -200,7 +200,7 @@ class Model:
         )
         self.check_open()
 
-        def run() -> Iterator[Token]:
+        def run() -> Generator[Token, None, None]:
             with self._borrowed_sequence() as sequence:
                 yield from generate_tokens(sequence, ids, plan)
 

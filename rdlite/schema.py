@@ -91,11 +91,6 @@ def decode(cls: type[T], data: object, where: str, error: type[RdliteError]) -> 
     return instance
 
 
-def encode(instance: Any) -> Any:
-    """Turn a dataclass (nested ones too) into what `json.dumps` takes."""
-    return dataclasses.asdict(instance)
-
-
 def read_json(text: bytes, where: str, error: type[RdliteError]) -> Any:
     """Parse JSON, refusing bad encodings, duplicate keys, NaN and infinities."""
 

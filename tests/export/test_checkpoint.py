@@ -356,6 +356,26 @@ def test_a_failed_replacement_keeps_the_old_bundle(checkpoint_copy, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_replacement_killed_between_its_renames_gives_the_old_bundle_back(
+    checkpoint_copy, tmp_path
+):
+    out = export_checkpoint(checkpoint_copy, tmp_path / "out")
+    manifest = open_bundle(out).manifest
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    out.rename(tmp_path / f".out.old-{process.pid}")
+    with pytest.raises(OutputError, match="exists"):
+        export_checkpoint(checkpoint_copy, out)
+    assert open_bundle(out).manifest == manifest
+
+
+def test_a_checkpoint_that_vanishes_is_not_blamed_on_the_output(checkpoint_copy):
+    checkpoint = open_checkpoint(checkpoint_copy)
+    (checkpoint_copy / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"safetensors cannot be read: No such file"):
+        list(checkpoint.pieces("transformer.ln_f.weight"))
+
+
 def test_a_full_disk_is_one_clear_error(checkpoint_copy, tmp_path, monkeypatch):
     import rdlite.export.write as write
 
