@@ -10,12 +10,15 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SPECIAL_TOKENS = (
     "<|begin_text|>",
@@ -142,7 +145,7 @@ def write_random_checkpoint(
         for key, shape in shapes.items():
             _random_tensor(rng, key, shape, config).astype(kind).tofile(file)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
-    _write_text_files(folder)
+    write_text_files(folder, byte_tokenizer())
     return folder
 
 
@@ -158,7 +161,8 @@ def _random_tensor(
     return values
 
 
-def _write_text_files(folder: Path) -> None:
+def byte_tokenizer() -> "Tokenizer":
+    """Return a tokenizer of bytes and the special tokens, without merges."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -166,10 +170,20 @@ def _write_text_files(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def write_text_files(folder: Path, tokenizer: "Tokenizer", temperature: float = 0.7) -> None:
+    """Write tokenizer, chat template and generation config as Huginn-0125 has them.
+
+    Args:
+        folder: an existing folder.
+        tokenizer: has SPECIAL_TOKENS.
+        temperature: of the model's own sampling; 0 is greedy.
+    """
     tokenizer.save(str(folder / "tokenizer.json"))
-    bos, eos, end_turn = (
-        len(alphabet) + SPECIAL_TOKENS.index(t)
-        for t in ("<|begin_text|>", "<|end_text|>", "<|end_turn|>")
+    bos, eos, end_turn = map(
+        tokenizer.token_to_id, ("<|begin_text|>", "<|end_text|>", "<|end_turn|>")
     )
     _write_json(
         folder / "tokenizer_config.json",
@@ -180,10 +194,10 @@ def _write_text_files(folder: Path) -> None:
             "chat_template": CHAT_TEMPLATE,
         },
     )
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
     _write_json(
         folder / "generation_config.json",
-        {"bos_token_id": bos, "eos_token_id": [bos, eos, end_turn], "do_sample": True}
-        | {"temperature": 0.7},
+        {"bos_token_id": bos, "eos_token_id": [bos, eos, end_turn], **sampling},
     )
 
 

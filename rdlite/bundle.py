@@ -19,6 +19,8 @@ from rdlite.graph_check import check_graph
 from rdlite.progress import Progress, meter
 from rdlite.schema import Bounds, Line, decode, read_json
 
+NANO = "nano"
+SHIPPED = Path(__file__).parent / "models"
 CONTRACT_VERSION = 1
 MANIFEST = "rdlite.json"
 PARTS = ("prelude", "core", "coda")
@@ -85,14 +87,22 @@ class Bundle:
         return _read(self.folder / name, self.manifest.files[name].bytes, MAX_TEXT_FILE_BYTES)
 
 
+def find_model(name: str | Path) -> Path:
+    """Return the folder of a MODEL: its path, or "nano" for the one that comes with rdlite."""
+    return SHIPPED / NANO if name == NANO else Path(name)
+
+
 def open_bundle(path: str | Path) -> Bundle:
-    """Open a bundle folder and check all of it but the hashes of large files.
+    """Open a bundle and check all of it but the hashes of large files.
+
+    Args:
+        path: its folder, or "nano".
 
     Raises:
         BundleError: the folder is no bundle, or anything in it breaks a rule of its format.
         GraphError: a graph breaks the graph contract.
     """
-    folder = Path(path)
+    folder = find_model(path)
     manifest = _read_manifest(folder)
     _check_files(folder, manifest)
     small = {n for n, e in manifest.files.items() if e.bytes <= HASHED_ON_LOAD_BYTES}
@@ -114,7 +124,7 @@ def verify_bundle(path: str | Path, progress: Progress | None = None) -> Iterato
     """Check everything, hashes of large files included, and yield a line for each file that holds.
 
     Args:
-        path: the bundle folder.
+        path: its folder, or "nano".
         progress: called with (bytes hashed, bytes in all) as it goes.
 
     Raises:
@@ -149,7 +159,9 @@ def hash_manifest(data: Mapping[str, Any]) -> str:
 
 def _read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
-        raise BundleError(f"{folder} is not a folder; MODEL is a bundle made by 'rdlite export'")
+        raise BundleError(
+            f"{folder} is not a folder; MODEL is a bundle made by 'rdlite export', or nano"
+        )
     path = folder / MANIFEST
     if not path.exists():
         hint = (

@@ -76,8 +76,7 @@ class Chat:
         model = self.model
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
-        rendered = model.chat_template.render(messages)
-        prompt = model.check_ids(model.tokenizer.encode(rendered, add_special_tokens=False))
+        prompt = model.encode_chat(messages)
         plan = model.plan(max_tokens, self.depth, self.sampling, self.seed, ())
         self._answer = Generation(self._run(messages, prompt, plan), plan.stats)
         return self._answer

@@ -1,21 +1,13 @@
 """The loop: read a prompt in chunks, then one token after another; yields Tokens."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from rdlite import engine
-from rdlite.config import ModelConfig
-from rdlite.randomness import check_seed, fill_initial_states
 from rdlite.sampling import Sampler
+from rdlite.start import Start
 from rdlite.tokenizer import StopScanner, TextStream
-
-Floats = npt.NDArray[np.float32]
-#: Writes the initial states of a lane's positions, the first of which is given.
-Start = Callable[[engine.Lane, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,18 +112,6 @@ class Generation:
     def _drain(self) -> None:
         for _ in self:
             pass
-
-
-def initial_states(config: ModelConfig, kind: str, seed: int = 0) -> Start:
-    """Return what writes the initial states: kind "random" (of this seed), "zeros" or "embeds"."""
-    check_seed(seed)
-    if kind == "random" and config.recurrence.initial_std > 0:
-        return lambda lane, position: fill_initial_states(
-            lane.states[0][0], config.recurrence, seed, position
-        )
-    if kind == "embeds":
-        return lambda lane, _: np.copyto(lane.states[0], lane.embeds)
-    return lambda lane, _: lane.states[0].fill(0)
 
 
 def read(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,20 +19,13 @@ from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig, check_integer
 from rdlite.depth import Depth
-from rdlite.engine import CHUNK, Engine, Lane
+from rdlite.engine import CHUNK, Engine
 from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
-from rdlite.generate import (
-    Generation,
-    Plan,
-    Start,
-    Token,
-    generate_tokens,
-    initial_states,
-    read,
-)
+from rdlite.generate import Generation, Plan, Token, generate_tokens, read
 from rdlite.generation_config import GenerationConfig, read_generation_config
 from rdlite.sampling import Sampler, Sampling
+from rdlite.start import start_at
 from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -42,7 +35,7 @@ KEPT_CACHE_BYTES = 64 * 2**20
 
 
 def load(
-    path: str | Path,
+    path: str | Path = "nano",
     device: str = "cpu",
     threads: int | None = None,
     context: int | None = None,
@@ -51,7 +44,7 @@ def load(
     """Open a model.
 
     Args:
-        path: a bundle folder made by `rdlite export`.
+        path: a bundle folder made by `rdlite export`, or "nano": the model that comes with rdlite.
         device: "cpu".
         threads: threads for one operator, 1 to 256; None: one for each physical core.
         context: the longest text in tokens, at most the model's own; None: the model's own.
@@ -152,13 +145,52 @@ class Model:
         ids = self.check_ids(token_ids)
         steps = self.config.steps_or_default(steps)
         check_integer("chunk", chunk, 1, 4096)
-        start = self._start(initial_state, seed, len(ids))
+        start = start_at(self.config, initial_state, seed, len(ids))
         result = np.empty((len(ids), self.config.vocab_size), np.float32)
         with self._borrowed_sequence() as sequence:
             for lane in read(sequence, ids, steps, start, chunk):
                 end = sequence.length + lane.size
                 result[sequence.length : end] = lane.logits(steps, lane.size)
         return result
+
+    def logits_by_depth(
+        self,
+        token_ids: Sequence[int],
+        depths: Sequence[int],
+        seed: int = 0,
+        last: int | None = None,
+        initial_state: str | Floats = "random",
+    ) -> Iterator[tuple[int, Floats]]:
+        """Score a text after each of several depths, in one run to the greatest.
+
+        Args:
+            token_ids: S ids, 1 to the context; read together.
+            depths: core steps, ascending.
+            seed: selects random initial states, 0 to 2^64 - 1.
+            last: score only so many positions, the last ones; None: all.
+            initial_state: "random", "zeros", "embeds", or float32 [S, E].
+
+        Yields:
+            (depth, float32 [P, V]): natural logits; the array is overwritten by the next.
+
+        Raises:
+            InputError: an argument is out of bounds (ContextError: more ids than the context).
+        """
+        ids = self.check_ids(token_ids)
+        depths = [self.config.steps_or_default(depth) for depth in depths]
+        if not depths or depths != sorted(set(depths)):
+            raise InputError(f"depths must ascend, got {depths}")
+        last = len(ids) if last is None else check_integer("last", last, 1, len(ids))
+        start = start_at(self.config, initial_state, seed, len(ids))
+        with self._borrowed_sequence() as sequence:
+            lane = sequence.begin(ids, depths[-1])
+            start(lane, 0)
+            done = 0
+            for depth in depths:
+                for step in lane.steps[done:depth]:
+                    step()
+                done = depth
+                yield depth, lane.logits(depth, last)
 
     def generate(
         self,
@@ -227,6 +259,19 @@ class Model:
         """
         return Chat(self, system, depth, sampling, seed)
 
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the token ids of a conversation, up to where the model is to answer.
+
+        Args:
+            messages: each with `role` ("system", "user", "assistant") and `content`.
+
+        Raises:
+            InputError: the bundle has no tokenizer or chat template, or the template refuses
+                (ContextError: more ids than the context).
+        """
+        rendered = self.chat_template.render(messages)
+        return self.check_ids(self.tokenizer.encode(rendered, add_special_tokens=False))
+
     def plan(
         self,
         max_tokens: int,
@@ -250,7 +295,7 @@ class Model:
         return Plan(
             steps=self.config.steps_or_default(depth.max_steps if depth else None),
             max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
-            start=self._start(initial_state, seed, None),
+            start=start_at(self.config, initial_state, seed),
             sampler=Sampler(sampling or Sampling(), self.config.vocab_size, seed),
             stop_ids=frozenset(self.generation_config.stop_ids),
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
@@ -307,33 +352,6 @@ class Model:
         with self._lock:
             if self._engine and not self._idle and sequence.cache_bytes <= KEPT_CACHE_BYTES:
                 self._idle.append(sequence)
-
-    def _start(self, initial_state: str | Floats, seed: int, size: int | None) -> Start:
-        if isinstance(initial_state, str):
-            if initial_state not in ("random", "zeros", "embeds"):
-                raise InputError(
-                    f"initial_state must be random, zeros, embeds or an array, "
-                    f"got {initial_state!r:.60}"
-                )
-            own = self.config.recurrence.initial_state
-            return initial_states(
-                self.config, own if initial_state == "random" else initial_state, seed
-            )
-        try:
-            array = np.asarray(initial_state, np.float32)
-        except (TypeError, ValueError):
-            raise InputError("an initial state must be an array of numbers") from None
-        expected = (size, self.config.hidden_size)
-        if size is None or array.shape != expected or not np.isfinite(array).all():
-            raise InputError(
-                f"an initial state must be finite and have the shape {expected}, "
-                f"got {array.shape}; only logits takes one"
-            )
-
-        def start(lane: Lane, position: int) -> None:
-            lane.states[0][0] = array[position : position + lane.size]
-
-        return start
 
     def check_ids(self, ids: Sequence[int]) -> list[int]:
         """Return the ids as a list; raises InputError for bad ones, ContextError for too many."""

@@ -1,9 +1,9 @@
-"""Progress of work that is counted in bytes."""
+"""Progress of work that is counted, in bytes or whatever it says."""
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+"""Called with (done, in all)."""
 
 
 def meter(total: int, progress: Progress | None) -> Callable[[int], None]:

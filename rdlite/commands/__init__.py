@@ -9,6 +9,7 @@ import click
 import rdlite
 from rdlite.commands.chat import chat
 from rdlite.commands.doctor import doctor
+from rdlite.commands.eval import evaluate
 from rdlite.commands.export import export
 from rdlite.commands.generate import generate
 from rdlite.commands.inspect import inspect
@@ -64,5 +65,5 @@ def main() -> None:
     """
 
 
-for command in (chat, generate, export, inspect, verify, doctor):
+for command in (chat, generate, export, inspect, verify, evaluate, doctor):
     main.add_command(command)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rdlite.progress import Progress
     from rdlite.sampling import Sampling
 
-model_argument = click.argument("model", type=click.Path())
+model_argument = click.argument("model", type=click.Path(), default="nano", required=False)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -158,15 +158,23 @@ def describe_stats(stats: "Stats") -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str) -> "Iterator[Progress | None]":
-    """Give a callback for (done, total) bytes that draws a bar; None where there is no terminal."""
+def progress_bar(label: str, counts_bytes: bool = True) -> "Iterator[Progress | None]":
+    """Give a callback for (done, total) that draws a bar; None where there is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    count = DownloadColumn() if counts_bytes else MofNCompleteColumn()
+    columns = (TextColumn(label), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import rdlite
-from rdlite.generate import initial_states, read
+from rdlite.generate import read
+from rdlite.start import start_at
 
 TOLERANCE = 1e-4
 
@@ -59,7 +60,7 @@ def test_the_normed_state_is_the_published_latent(oracle, steps):
 def test_cached_reading_in_chunks(oracle, share, name):
     with rdlite.load(oracle.bundle, cache=rdlite.Cache(share)) as model:
         sequence = model.new_sequence()
-        start = initial_states(model.config, "zeros")
+        start = start_at(model.config, "zeros")
         rows, position = [], 0
         for size in (10, 6, 1, 1, 6):
             ids = oracle.ids[position : position + size]

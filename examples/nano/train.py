@@ -1,0 +1,205 @@
+"""Trains nano, from nothing or from its last checkpoint, on the CPU or a GPU.
+
+    python examples/nano/train.py build/nano --minutes 100
+
+Stop it whenever you like: the same command goes on from the last checkpoint. FOLDER gets
+`training.pt` (everything that training needs), `log.jsonl`, and in `checkpoint/` the model in the
+hub's format, which `rdlite export` reads.
+"""
+
+import json
+import math
+import platform
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import torch.nn.functional as F
+from batches import Curriculum, make_batch
+from huginn import Huginn, HuginnConfig
+from save import save_checkpoint
+from text import IGNORED, VOCABULARY, Encoder, make_tokenizer
+
+CONTEXT = 1024
+WARM_UP = 100  # updates
+DECAY = 0.3  # of the time, at the end
+EMBEDDING_RATE = 1.5e-3
+LOG_EVERY = 50  # updates
+
+
+def sample_steps(rng: random.Random, mean: float, most: int) -> int:
+    """Draw a depth as the paper does: Poisson around a log-normal mean, plus one."""
+    rate = math.exp(rng.gauss(math.log(mean) - 0.125, 0.5))
+    count, product, limit = 0, rng.random(), math.exp(-rate)
+    while product > limit:
+        count += 1
+        product *= rng.random()
+    return min(most, count + 1)
+
+
+class Training:
+    """Model, optimizers, curriculum and counters: all that a checkpoint keeps."""
+
+    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+        self.folder, self.options = folder, options
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(options["seed"])
+        self.rng = random.Random(options["seed"])
+        self.encoder = Encoder(make_tokenizer())
+        self.config = HuginnConfig(
+            width=options["width"],
+            heads=options["width"] // 32,
+            inner=options["inner"],
+            vocabulary=VOCABULARY,
+            context=CONTEXT,
+            layers=(options["prelude"], options["core"], options["coda"]),
+            mean_steps=options["mean_steps"],
+        )
+        self.model = Huginn(self.config).to(self.device)
+        self.curriculum = Curriculum()
+        self.seconds, self.updates, self.tokens, self.problems = 0.0, 0, 0, 0
+        self.loss = float("nan")
+        self._make_optimizers()
+        self.path = folder / "training.pt"
+        if self.path.exists():
+            self._restore()
+
+    def _make_optimizers(self) -> None:
+        matrices, others = [], []
+        for name, parameter in self.model.named_parameters():
+            matrix = parameter.dim() == 2 and "wte" not in name
+            (matrices if matrix else others).append(parameter)
+        self.optimizers = [
+            torch.optim.Muon(matrices, lr=self.options["rate"], weight_decay=0.02),
+            torch.optim.AdamW(others, lr=EMBEDDING_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+        self.rates = [self.options["rate"], EMBEDDING_RATE]
+
+    def _restore(self) -> None:
+        saved = torch.load(self.path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.curriculum = Curriculum(**saved["curriculum"])
+        for name in ("seconds", "updates", "tokens", "problems"):
+            setattr(self, name, saved[name])
+        self.rng.seed(f"{self.options['seed']} {self.updates}")
+        torch.manual_seed(self.options["seed"] + self.updates)
+
+    def save(self) -> None:
+        """Write both checkpoints; each replaces the last one whole."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "curriculum": self.curriculum.state(),
+            "seconds": self.seconds,
+            "updates": self.updates,
+            "tokens": self.tokens,
+            "problems": self.problems,
+        }
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.path)
+        save_checkpoint(self.model, self.encoder.tokenizer, self.folder / "checkpoint")
+
+    def update(self, progress: float) -> None:
+        """Learn from one batch; `progress` is the share of the time that is gone."""
+        # Deep thinking is of use only when the curriculum has come to what needs it.
+        mean = 5 + (self.options["mean_steps"] - 5) * min(1.0, 2 * progress)
+        steps = sample_steps(self.rng, mean, self.options["most_steps"])
+        batch = make_batch(self.rng, self.encoder, self.curriculum, self.options["batch"], steps)
+        factor = min(1.0, (self.updates + 1) / WARM_UP) * max(
+            0.01, min(1.0, (1 - progress) / DECAY)
+        )
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        ids, targets = batch.ids.to(self.device), batch.targets.to(self.device)
+        wanted = targets != IGNORED
+        with torch.autocast(self.device.type, torch.bfloat16):
+            hidden = self.model(
+                ids, steps, mask=batch.mask.to(self.device), grad_steps=self.options["grad_steps"]
+            )
+            logits = self.model.head(hidden[wanted]).float()
+            loss = F.cross_entropy(logits, targets[wanted])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        right = torch.ones_like(wanted)
+        right[wanted] = logits.argmax(-1) == targets[wanted]
+        self.curriculum.saw(batch, right.cpu())
+        self.updates += 1
+        self.tokens += ids.numel()
+        self.problems += len(batch.answers)
+        value = loss.item()
+        self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
+
+    def log(self, **more: Any) -> None:
+        """Append a line to the log."""
+        line = {
+            "updates": self.updates,
+            "minutes": round(self.seconds / 60, 2),
+            "tokens": self.tokens,
+            "problems": self.problems,
+            "loss": round(self.loss, 4),
+            "levels": self.curriculum.levels,
+            "accuracy": {task: round(x, 3) for task, x in self.curriculum.accuracy.items()},
+        }
+        with (self.folder / "log.jsonl").open("a") as file:
+            print(json.dumps(line | more), file=file)
+
+    def run(self, minutes: float, save_every: float = 5.0) -> None:
+        """Train until so many minutes have gone into it in all."""
+        self.log(
+            options=self.options,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            hardware=describe_hardware(self.device),
+        )
+        saved = clock = time.perf_counter()
+        while self.seconds < 60 * minutes:
+            self.update(self.seconds / (60 * minutes))
+            now = time.perf_counter()
+            self.seconds, clock = self.seconds + now - clock, now
+            if self.updates % LOG_EVERY == 0:
+                self.log()
+            if now - saved > 60 * save_every:
+                self.save()
+                saved = now
+        self.log()
+        self.save()
+
+
+def describe_hardware(device: torch.device) -> str:
+    """Return one line on what it runs on."""
+    what = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    what = f"{what or platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{what}, torch {torch.__version__}"
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--minutes", default=100.0, show_default=True, help="Time of training, in all.")
+@click.option("--width", default=128, show_default=True)
+@click.option("--inner", default=384, show_default=True)
+@click.option("--prelude", default=1, show_default=True, help="Layers of the prelude.")
+@click.option("--core", default=1, show_default=True, help="Layers of the core.")
+@click.option("--coda", default=1, show_default=True, help="Layers of the coda.")
+@click.option("--mean-steps", default=12, show_default=True, help="Mean depth, at the end.")
+@click.option("--most-steps", default=32, show_default=True)
+@click.option("--grad-steps", default=4, show_default=True, help="Last steps with a gradient.")
+@click.option("--batch", default=48, show_default=True, help="Problems an update.")
+@click.option("--rate", default=0.01, show_default=True, help="Learning rate of the matrices.")
+@click.option("--seed", default=0, show_default=True)
+def main(folder: Path, minutes: float, **options: Any) -> None:
+    """Train nano."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Training(folder, options).run(minutes)
+
+
+if __name__ == "__main__":
+    main()

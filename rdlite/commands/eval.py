@@ -1,0 +1,248 @@
+"""`rdlite eval`: what a model can do at which depth."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdlite.commands.options import json_option, model_argument, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from rdlite.evaluation import Answers
+    from rdlite.model import Model
+
+Report = dict[str, Any]
+
+
+def _depths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read a list like 1,2,4."""
+    try:
+        depths = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        depths = ()
+    if (
+        not depths
+        or list(depths) != sorted(set(depths))
+        or not 1 <= depths[0] <= depths[-1] <= 1024
+    ):
+        raise click.BadParameter(f"{value!r} must be ascending numbers of 1 to 1024, like 1,2,4,8")
+    return depths
+
+
+def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Read a list of task names; all where none is given."""
+    from rdlite.tasks import TASKS
+
+    names = tuple(TASKS) if value is None else tuple(dict.fromkeys(value.split(",")))
+    for name in names:
+        if name not in TASKS:
+            raise click.BadParameter(f"{name!r} is no task; there are {', '.join(TASKS)}")
+    return names
+
+
+@click.command("eval")
+@model_argument
+@click.option(
+    "--steps",
+    callback=_depths,
+    metavar="LIST",
+    default="1,2,4,8,16,32",
+    show_default=True,
+    help="Depths to measure at, in core steps.",
+)
+@click.option(
+    "--tasks",
+    callback=_tasks,
+    metavar="LIST",
+    help="Only problems of these tasks, like chain,hops. Default: all.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="Problems for each task and difficulty.",
+)
+@click.option(
+    "--text",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Measure on this text file instead of the tasks: perplexity, or with --against the "
+    "divergence.",
+)
+@click.option("--against", type=click.Path(), help="Measure KL divergence from this MODEL.")
+@click.option(
+    "--window",
+    type=click.IntRange(2, 4096),
+    default=256,
+    show_default=True,
+    help="Tokens of a text that are read together.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    help="Selects problems and initial states.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Threads for one operator. Default: one a physical core.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw accuracy over depth into this picture (.png, .svg or .pdf).",
+)
+@json_option
+def evaluate(
+    model: str,
+    steps: tuple[int, ...],
+    tasks: tuple[str, ...],
+    count: int,
+    text: str | None,
+    against: str | None,
+    window: int,
+    seed: int,
+    threads: int | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure what MODEL can do at which depth.
+
+    By default it is asked problems that no training saw: accuracy by task, difficulty and depth.
+    With --text: perplexity of a text. With --against: KL divergence from another model (say, the
+    one that it was quantized from), on the text or on the problems.
+
+    \b
+    Example:
+        rdlite eval --steps 1,2,4,8,16,32 --plot depth.png
+        rdlite eval BUNDLE --text novel.txt --json
+        rdlite eval SMALL --against LARGE --text novel.txt
+    """
+    import rdlite
+
+    if plot and (text or against):
+        raise click.UsageError("--plot draws accuracy on the tasks; leave --text and --against out")
+    if plot:
+        from rdlite.plot import check_plot
+
+        check_plot(plot)
+    with rdlite.load(model, threads=threads) as opened:
+        head = {"model": opened.bundle.manifest.name, "steps": list(steps), "seed": seed}
+        if not text and not against:
+            answers = _answers(opened, steps, tasks, count, seed)
+            report = _accuracy_report(answers)
+            if plot:
+                from rdlite.plot import plot_accuracy
+
+                plot_accuracy(answers, plot)
+        else:
+            sample = _sample(opened, text, tasks, count, window, seed)
+            report = (
+                _divergence_report(opened, against, threads, sample, steps, seed)
+                if against
+                else _perplexity_report(opened, sample, steps, seed)
+            )
+    if as_json:
+        print_json(head | report)
+    else:
+        _print_table(steps, report)
+
+
+def _answers(
+    model: "Model", steps: Sequence[int], tasks: Sequence[str], count: int, seed: int
+) -> "Answers":
+    from rdlite.evaluation import answer, held_out_problems
+
+    problems = held_out_problems(count, seed, tasks)
+    with progress_bar("problems", counts_bytes=False) as progress:
+        return answer(model, problems, steps, seed, progress)
+
+
+def _sample(
+    model: "Model",
+    text: str | None,
+    tasks: Sequence[str],
+    count: int,
+    window: int,
+    seed: int,
+) -> list[Sequence[int]]:
+    """Token ids of the text in windows, or of problems with their answers."""
+    from rdlite.evaluation import encode_problem, held_out_problems, windows
+
+    if text:
+        content = Path(text).read_bytes().decode(errors="replace")
+        return list(windows(model, model.tokenizer.encode(content), window))
+    problems = held_out_problems(count, seed, tasks)
+    return [list(chain(*encode_problem(model, problem))) for problem in problems]
+
+
+def _accuracy_report(answers: "Answers") -> Report:
+    tasks = {}
+    for name in dict.fromkeys(p.task for p in answers.problems):
+        difficulties = sorted({p.difficulty for p in answers.problems if p.task == name})
+        tasks[name] = {
+            "accuracy": answers.accuracy(name),
+            "by_difficulty": {str(d): answers.accuracy(name, d) for d in difficulties},
+        }
+    return {
+        "problems": len(answers.problems),
+        "tasks": tasks,
+        "accuracy": answers.accuracy(),
+    }
+
+
+def _perplexity_report(
+    model: "Model", sample: Sequence[Sequence[int]], steps: Sequence[int], seed: int
+) -> Report:
+    from rdlite.evaluation import perplexity
+
+    with progress_bar("tokens", counts_bytes=False) as progress:
+        values = perplexity(model, sample, steps, seed, progress)
+    return {"tokens": sum(map(len, sample)), "perplexity": values}
+
+
+def _divergence_report(
+    model: "Model",
+    against: str,
+    threads: int | None,
+    sample: Sequence[Sequence[int]],
+    steps: Sequence[int],
+    seed: int,
+) -> Report:
+    import dataclasses
+
+    import rdlite
+    from rdlite.evaluation import divergence
+
+    with (
+        rdlite.load(against, threads=threads) as reference,
+        progress_bar("texts", counts_bytes=False) as progress,
+    ):
+        found = divergence(model, reference, sample, steps, seed, progress)
+        names = [field.name for field in dataclasses.fields(found[0])]
+        return {
+            "against": reference.bundle.manifest.name,
+            "tokens": sum(map(len, sample)),
+            "divergence": {name: [getattr(each, name) for each in found] for name in names},
+        }
+
+
+def _print_table(steps: Sequence[int], report: Report) -> None:
+    def row(name: str, cells: Sequence[object]) -> None:
+        click.echo(f"{name:<20}" + "".join(f"{cell:>9}" for cell in cells))
+
+    row("steps", steps)
+    if "perplexity" in report:
+        row("perplexity", [f"{value:.4g}" for value in report["perplexity"]])
+    for name, values in report.get("divergence", {}).items():
+        row(name, [f"{value:.2%}" if name == "same_top" else f"{value:.3g}" for value in values])
+    for name, task in report.get("tasks", {}).items():
+        row(name, [f"{value:.0%}" for value in task["accuracy"]])
+        for difficulty, values in task["by_difficulty"].items():
+            row(f"  difficulty {difficulty}", [f"{value:.0%}" for value in values])
+    if "accuracy" in report:
+        row("all tasks", [f"{value:.1%}" for value in report["accuracy"]])

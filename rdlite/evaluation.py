@@ -1,0 +1,221 @@
+"""Measures a model: exact answers, perplexity and divergence from another model, all by depth.
+
+One run to the greatest depth serves every depth asked for: what a position holds after t steps does
+not depend on how many more are run.
+"""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.config import check_integer
+from rdlite.errors import InputError
+from rdlite.model import Model
+from rdlite.progress import Progress, meter
+from rdlite.tasks import TASKS, Problem, draw
+
+Floats = npt.NDArray[np.float32]
+MAX_WINDOW = 4096
+
+
+def held_out_problems(count: int, seed: int = 0, tasks: Iterable[str] = TASKS) -> list[Problem]:
+    """Return `count` held-out problems of every difficulty of these tasks.
+
+    Args:
+        count: problems for each task and difficulty.
+        seed: the same seed gives the same problems.
+        tasks: keys of TASKS.
+    """
+    return [
+        draw(random.Random(f"{seed} {task} {difficulty} {i}"), task, difficulty, held_out=True)
+        for task in tasks
+        for difficulty in range(1, TASKS[task].highest + 1)
+        for i in range(count)
+    ]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which problems were answered exactly, at which depth.
+
+    Attributes:
+        depths: core steps, D of them.
+        problems: N of them.
+        right: bool [N, D].
+    """
+
+    depths: tuple[int, ...]
+    problems: tuple[Problem, ...]
+    right: npt.NDArray[np.bool_]
+
+    def accuracy(self, task: str | None = None, difficulty: int | None = None) -> list[float]:
+        """Share of right answers by depth, of all tasks or of some.
+
+        A task's accuracy is the mean over its problems; that of all tasks is the mean of theirs.
+        """
+        if task is None:
+            tasks = dict.fromkeys(p.task for p in self.problems)
+            return [float(x) for x in np.mean([self.accuracy(name) for name in tasks], axis=0)]
+        chosen = [
+            p.task == task and (difficulty is None or p.difficulty == difficulty)
+            for p in self.problems
+        ]
+        return [float(x) for x in self.right[chosen].mean(axis=0)]
+
+
+def answer(
+    model: Model,
+    problems: Sequence[Problem],
+    depths: Sequence[int],
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Answers:
+    """Ask a model problems, each as the first message of a chat, answered greedily.
+
+    An answer is right if it is the problem's, token by token, and ends there.
+
+    Args:
+        model: needs a tokenizer and a chat template.
+        problems: as `held_out_problems` makes them.
+        depths: core steps, ascending.
+        seed: selects random initial states.
+        progress: called with (problems done, problems in all).
+
+    Raises:
+        InputError: the model cannot chat, or a number is out of bounds.
+    """
+    stops = np.array(model.generation_config.stop_ids, np.int64)
+    advance = meter(len(problems), progress)
+    right = np.zeros((len(problems), len(depths)), bool)
+    for i, problem in enumerate(problems):
+        prompt, expected = encode_problem(model, problem)
+        # Greedy decoding says the answer exactly if each of its tokens is the likeliest after the
+        # ones before it; so one reading of them all tells.
+        scored = model.logits_by_depth([*prompt, *expected], depths, seed, last=len(expected) + 1)
+        for j, (_, logits) in enumerate(scored):
+            said = logits.argmax(axis=1)
+            right[i, j] = (said[:-1] == expected).all() and said[-1] in stops
+        advance(1)
+    return Answers(tuple(depths), tuple(problems), right)
+
+
+def encode_problem(model: Model, problem: Problem) -> tuple[list[int], list[int]]:
+    """Return the token ids of a problem as the first message of a chat, and of its answer."""
+    return (
+        model.encode_chat([{"role": "user", "content": problem.question}]),
+        model.tokenizer.encode(problem.answer, add_special_tokens=False),
+    )
+
+
+def perplexity(
+    model: Model,
+    texts: Sequence[Sequence[int]],
+    depths: Sequence[int],
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[float]:
+    """Return the perplexity of a text at each depth: exp of the mean negative log-likelihood.
+
+    Args:
+        model: any.
+        texts: token ids, two or more in each, as `windows` cuts them; each is read from its
+            start, and its first token is not scored.
+        depths: core steps, ascending.
+        seed: selects random initial states.
+        progress: called with (tokens done, tokens in all).
+    """
+    advance = meter(sum(map(len, texts)), progress)
+    total, count = np.zeros(len(depths)), 0
+    for ids in texts:
+        for j, (_, logits) in enumerate(model.logits_by_depth(ids, depths, seed)):
+            scores = log_softmax(logits[:-1])
+            total[j] -= scores[np.arange(len(ids) - 1), ids[1:]].sum(dtype=np.float64)
+        count += len(ids) - 1
+        advance(len(ids))
+    return [math.exp(min(mean, 700.0)) for mean in total / count]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(reference || model) over the positions of a text, in nats, at one depth.
+
+    `same_top` is the share of positions where both find the same token likeliest.
+    """
+
+    mean: float
+    median: float
+    percentile_99: float
+    maximum: float
+    same_top: float
+
+
+def divergence(
+    model: Model,
+    reference: Model,
+    texts: Sequence[Sequence[int]],
+    depths: Sequence[int],
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Divergence]:
+    """Return how far the model's predictions are from the reference's, by depth.
+
+    Args:
+        model: what is measured.
+        reference: has the same vocabulary.
+        texts: token ids, each read from its start by both, at the same seed.
+        depths: core steps, ascending.
+        seed: selects random initial states.
+        progress: called with (texts done, texts in all).
+    """
+    ours, theirs = model.config.vocab_size, reference.config.vocab_size
+    if ours != theirs:
+        raise InputError(
+            f"the models have {ours} and {theirs} tokens; only models of one vocabulary compare"
+        )
+    advance = meter(len(texts), progress)
+    distances: list[list[Floats]] = [[] for _ in depths]
+    same: list[list[npt.NDArray[np.bool_]]] = [[] for _ in depths]
+    for ids in texts:
+        pairs = zip(
+            model.logits_by_depth(ids, depths, seed),
+            reference.logits_by_depth(ids, depths, seed),
+            strict=True,
+        )
+        for j, ((_, mine), (_, wanted)) in enumerate(pairs):
+            q, p = log_softmax(mine), log_softmax(wanted)
+            distances[j].append(np.maximum(0, (np.exp(p) * (p - q)).sum(axis=1)))
+            same[j].append(mine.argmax(axis=1) == wanted.argmax(axis=1))
+        advance(1)
+    return [
+        Divergence(
+            mean=float(found.mean()),
+            median=float(np.median(found)),
+            percentile_99=float(np.percentile(found, 99)),
+            maximum=float(found.max()),
+            same_top=float(np.concatenate(tops).mean()),
+        )
+        for found, tops in zip(map(np.concatenate, distances), same, strict=True)
+    ]
+
+
+def windows(model: Model, ids: Sequence[int], window: int) -> Iterator[Sequence[int]]:
+    """Cut a text into windows; a last one of a single token is left out.
+
+    Raises InputError if the text is too short or the window out of bounds.
+    """
+    check_integer("window", window, 2, min(model.context, MAX_WINDOW))
+    if len(ids) < 2:
+        raise InputError(f"the text has {len(ids)} tokens; at least 2 are needed")
+    for first in range(0, len(ids) - 1, window):
+        yield ids[first : first + window]
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Log-probabilities (natural) over the last axis, float32."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result

@@ -1,0 +1,261 @@
+"""Problems made by a program, each with a difficulty: what nano learns and `rdlite eval` asks.
+
+A problem is answered at once, without writing out steps; its difficulty is about the number of
+steps that have to be taken one after the other. One problem in twenty is held out: which, a hash of
+its numbers decides (not of its wording), so training and evaluation can never share one.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+HELD_OUT_OF_256 = 13
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is known after a piece of a question: a partial result, for training."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question and its one answer.
+
+    Attributes:
+        task: a key of TASKS.
+        difficulty: 1 to the task's highest.
+        key: what makes it this problem, whatever its wording.
+        pieces: the question; the marks between its texts are not part of it.
+        answer: what must be said, exactly.
+        scratch: partial results that are known only after the question, in the order in which
+            they can be found; for training, like the marks.
+    """
+
+    task: str
+    difficulty: int
+    key: str
+    pieces: tuple[str | Mark, ...]
+    answer: str
+    scratch: str = ""
+
+    @property
+    def question(self) -> str:
+        """The question's text."""
+        return "".join(piece for piece in self.pieces if isinstance(piece, str))
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it is for evaluation only."""
+        digest = hashlib.blake2b(f"{self.task} {self.key}".encode(), digest_size=1).digest()
+        return digest[0] < HELD_OUT_OF_256
+
+
+class Draft(NamedTuple):
+    """What a task's function makes: a Problem but for its task and difficulty."""
+
+    key: str
+    pieces: tuple[str | Mark, ...]
+    answer: str
+    scratch: str = ""
+
+
+Random = random.Random
+
+
+def _digits(rng: Random, size: int) -> int:
+    return rng.randrange(10 ** (size - 1) if size > 1 else 0, 10**size)
+
+
+def _addition(rng: Random, difficulty: int) -> Draft:
+    numbers = [_digits(rng, difficulty), _digits(rng, rng.randint(1, difficulty))]
+    rng.shuffle(numbers)
+    a, b = numbers
+    wording = rng.choice(
+        (
+            "What is {} + {}?",
+            "What is {} + {}?",
+            "{} + {}",
+            "{} + {} = ?",
+            "{}+{}",
+            "What is {}+{}?",
+            "Add {} and {}.",
+            "How much is {} plus {}?",
+        )
+    )
+    answer = str(a + b)
+    return Draft(f"{min(a, b)}+{max(a, b)}", (wording.format(a, b),), answer, answer[::-1])
+
+
+def _subtraction(rng: Random, difficulty: int) -> Draft:
+    b, a = sorted((_digits(rng, difficulty), _digits(rng, rng.randint(1, difficulty))))
+    wording = rng.choice(
+        (
+            "What is {0} - {1}?",
+            "What is {0} - {1}?",
+            "{0} - {1}",
+            "{0} - {1} = ?",
+            "{0}-{1}",
+            "What is {0}-{1}?",
+            "Take {1} from {0}.",
+            "How much is {0} minus {1}?",
+        )
+    )
+    answer = str(a - b)
+    return Draft(f"{a}-{b}", (wording.format(a, b),), answer, answer[::-1])
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def _chain(rng: Random, difficulty: int) -> Draft:
+    names = rng.sample(LETTERS, difficulty)
+    value = rng.randrange(10)
+    links = [f"{names[0]} = {value}"]
+    body: list[str | Mark] = [links[0], Mark(str(value))]
+    for before, name in pairwise(names):
+        operator = rng.choice("+-*")
+        n = rng.randrange(2 if operator == "*" else 1, 10)
+        value = {"+": value + n, "-": value - n, "*": value * n}[operator] % 10
+        links.append(f"{name} = {before} {operator} {n}")
+        body += [f", {links[-1]}", Mark(str(value))]
+    start, end = rng.choice(
+        (
+            ("", "; what is {} mod 10?"),
+            ("", ". What is {} mod 10?"),
+            ("Given ", ", what is {} mod 10?"),
+            ("Mod 10: ", "; what is {}?"),
+        )
+    )
+    return Draft(", ".join(links), (start, *body, end.format(names[-1])), str(value))
+
+
+def _hops(rng: Random, difficulty: int) -> Draft:
+    size = rng.randint(difficulty + 1, max(difficulty + 2, 6))
+    names = rng.sample(LETTERS.upper(), size)
+    edges = [f"{a} to {b}" for a, b in pairwise(names)]
+    rng.shuffle(edges)
+    first = rng.randrange(size - difficulty)
+    path = names[first : first + difficulty + 1]
+    verb = rng.choice(("hop", "step", "go"))
+    start, middle, end = rng.choice(
+        (
+            ("Ways: ", ". Start at", ". Where?"),
+            ("", ". Start at", ". Where?"),
+            ("Ways: ", ". From", ": where?"),
+            ("", ". From", ": where?"),
+        )
+    )
+    body: list[str | Mark] = [f"{start}{', '.join(edges)}{middle} {path[0]}"]
+    for name in path[1:]:
+        body += [f", {verb}", Mark(name)]
+    key = f"{', '.join(edges)} {path[0]} {difficulty}"
+    return Draft(key, (*body, end), path[-1])
+
+
+def _running(items: list[str], values: list[str], glue: str = "") -> list[str | Mark]:
+    result: list[str | Mark] = []
+    for i, (item, value) in enumerate(zip(items, values, strict=True)):
+        result += [glue * (i > 0) + item, Mark(value)]
+    return result
+
+
+def _parity(rng: Random, difficulty: int) -> Draft:
+    bits = [rng.choice("01") for _ in range(rng.randint(2 * difficulty, 2 * difficulty + 2))]
+    values = ["odd" if bits[: i + 1].count("1") % 2 else "even" for i in range(len(bits))]
+    start, end = rng.choice(
+        (
+            ("Is the number of ones in ", " even or odd?"),
+            ("Is the count of ones in ", " even or odd?"),
+            ("Parity of ", "?"),
+            ("", ": is the number of ones even or odd?"),
+        )
+    )
+    return Draft("".join(bits), (start, *_running(bits, values), end), values[-1])
+
+
+def _counting(rng: Random, difficulty: int) -> Draft:
+    wanted, *others = rng.sample("abcxyz", 3)
+    items = [
+        wanted if rng.random() < 0.5 else rng.choice(others)
+        for _ in range(rng.randint(2 * difficulty, 2 * difficulty + 1))
+    ]
+    values = [str(items[: i + 1].count(wanted) % 10) for i in range(len(items))]
+    start, end = rng.choice(
+        (
+            ("How many {} are in ", "?"),
+            ("How many {} are there: ", "?"),
+            ("Count the {} in ", "."),
+            ("Count the {}: ", "."),
+        )
+    )
+    key = f"{wanted}: {' '.join(items)}"
+    body = (start.format(wanted), *_running(items, values, " "), end)
+    return Draft(key, body, str(items.count(wanted)))
+
+
+def _sorting(rng: Random, difficulty: int) -> Draft:
+    digits = "".join(str(rng.randrange(10)) for _ in range(difficulty + 1))
+    wording = rng.choice(("Sort {}.", "Sort the digits {}.", "Put {} in order.", "Sort {}"))
+    return Draft(digits, (wording.format(digits),), "".join(sorted(digits)))
+
+
+NAMES = "Ann Ben Eva Max Mia Tom Zoe".split()
+THINGS = "apples books coins eggs nuts pens".split()
+GAINS, LOSSES = "Finds Gets Buys Makes".split(), "Loses Sells Eats Drops".split()
+
+
+def _story(rng: Random, difficulty: int) -> Draft:
+    name, things = rng.choice(NAMES), rng.choice(THINGS)
+    value = rng.randrange(1, 10)
+    sentences, values = [f"{name} has {value} {things}."], [value]
+    for _ in range(difficulty):
+        lose = rng.random() < 0.5 if value > 0 else False
+        n = rng.randint(1, min(9, value)) if lose else rng.randint(1, 9)
+        if value + n > 19 and not lose:
+            lose, n = True, min(n, value)
+        value += -n if lose else n
+        values.append(value)
+        sentences.append(f"{rng.choice(LOSSES if lose else GAINS)} {n}.")
+    body = _running(sentences, [str(v % 10) for v in values], " ")
+    end = rng.choice((f" How many {things} now?", f" How many {things} has {name} now?"))
+    return Draft(" ".join(sentences), (*body, end), str(value))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of problems: `draft` makes one, `highest` is the highest difficulty."""
+
+    draft: Callable[[Random, int], Draft]
+    highest: int
+
+
+TASKS = {
+    "addition": Task(_addition, 4),
+    "subtraction": Task(_subtraction, 4),
+    "chain": Task(_chain, 10),
+    "hops": Task(_hops, 8),
+    "parity": Task(_parity, 8),
+    "counting": Task(_counting, 6),
+    "sorting": Task(_sorting, 7),
+    "story": Task(_story, 8),
+}
+
+
+def draw(rng: Random, task: str, difficulty: int, held_out: bool) -> Problem:
+    """Make a problem that is held out, or one that is not.
+
+    Args:
+        rng: where its numbers and its wording come from.
+        task: a key of TASKS.
+        difficulty: 1 to the task's highest.
+        held_out: for evaluation (true) or for training.
+    """
+    while True:
+        problem = Problem(task, difficulty, *TASKS[task].draft(rng, difficulty))
+        if problem.held_out == held_out:
+            return problem
