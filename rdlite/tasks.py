@@ -17,9 +17,13 @@ HELD_OUT_OF_256 = 13
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known after a piece of a question: a partial result, for training."""
+    """What can be known after a piece of a question: a partial result, for training.
+
+    `difficulty` is that of finding it: 0 for what needs one look, up to the problem's own.
+    """
 
     text: str
+    difficulty: int
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,13 @@ def _chain(rng: Random, difficulty: int) -> Draft:
     names = rng.sample(LETTERS, difficulty)
     value = rng.randrange(10)
     links = [f"{names[0]} = {value}"]
-    body: list[str | Mark] = [links[0], Mark(str(value))]
+    body: list[str | Mark] = [links[0], Mark(str(value), 0)]
     for before, name in pairwise(names):
         operator = rng.choice("+-*")
         n = rng.randrange(2 if operator == "*" else 1, 10)
         value = {"+": value + n, "-": value - n, "*": value * n}[operator] % 10
         links.append(f"{name} = {before} {operator} {n}")
-        body += [f", {links[-1]}", Mark(str(value))]
+        body += [f", {links[-1]}", Mark(str(value), len(links))]
     start, end = rng.choice(
         (
             ("", "; what is {} mod 10?"),
@@ -137,8 +141,8 @@ def _chain(rng: Random, difficulty: int) -> Draft:
 def _hops(rng: Random, difficulty: int) -> Draft:
     size = rng.randint(difficulty + 1, max(difficulty + 2, 6))
     names = rng.sample(LETTERS.upper(), size)
-    edges = [f"{a} to {b}" for a, b in pairwise(names)]
-    rng.shuffle(edges)
+    ways = list(pairwise(names))
+    rng.shuffle(ways)
     first = rng.randrange(size - difficulty)
     path = names[first : first + difficulty + 1]
     verb = rng.choice(("hop", "step", "go"))
@@ -150,17 +154,27 @@ def _hops(rng: Random, difficulty: int) -> Draft:
             ("", ". From", ": where?"),
         )
     )
-    body: list[str | Mark] = [f"{start}{', '.join(edges)}{middle} {path[0]}"]
-    for name in path[1:]:
-        body += [f", {verb}", Mark(name)]
-    key = f"{', '.join(edges)} {path[0]} {difficulty}"
+    body: list[str | Mark] = [start]
+    known: dict[str, str] = {}
+    for i, (a, b) in enumerate(ways):
+        body.append(f"{', ' * (i > 0)}{a} to {b}")
+        if b in known:
+            body.append(Mark(known[b], 0))
+        known[a] = b
+    body += [f"{middle} {path[0]}", Mark(path[1], 0)]
+    for i, name in enumerate(path[1:]):
+        body += [f", {verb}", Mark(name, i + 1)]
+    key = f"{ways} {path[0]} {difficulty}"
     return Draft(key, (*body, end), path[-1])
 
 
-def _running(items: list[str], values: list[str], glue: str = "") -> list[str | Mark]:
+def _running(
+    items: list[str], values: list[str], difficulty: int, glue: str = ""
+) -> list[str | Mark]:
+    """Items with the value so far after each; the last value is as difficult as the problem."""
     result: list[str | Mark] = []
     for i, (item, value) in enumerate(zip(items, values, strict=True)):
-        result += [glue * (i > 0) + item, Mark(value)]
+        result += [glue * (i > 0) + item, Mark(value, difficulty * (i + 1) // len(items))]
     return result
 
 
@@ -175,7 +189,7 @@ def _parity(rng: Random, difficulty: int) -> Draft:
             ("", ": is the number of ones even or odd?"),
         )
     )
-    return Draft("".join(bits), (start, *_running(bits, values), end), values[-1])
+    return Draft("".join(bits), (start, *_running(bits, values, difficulty), end), values[-1])
 
 
 def _counting(rng: Random, difficulty: int) -> Draft:
@@ -194,7 +208,7 @@ def _counting(rng: Random, difficulty: int) -> Draft:
         )
     )
     key = f"{wanted}: {' '.join(items)}"
-    body = (start.format(wanted), *_running(items, values, " "), end)
+    body = (start.format(wanted), *_running(items, values, difficulty, " "), end)
     return Draft(key, body, str(items.count(wanted)))
 
 
@@ -221,7 +235,7 @@ def _story(rng: Random, difficulty: int) -> Draft:
         value += -n if lose else n
         values.append(value)
         sentences.append(f"{rng.choice(LOSSES if lose else GAINS)} {n}.")
-    body = _running(sentences, [str(v % 10) for v in values], " ")
+    body = _running(sentences, [str(v % 10) for v in values], difficulty, " ")
     end = rng.choice((f" How many {things} now?", f" How many {things} has {name} now?"))
     return Draft(" ".join(sentences), (*body, end), str(value))
 

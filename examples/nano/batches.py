@@ -10,10 +10,11 @@ from text import IGNORED, Encoder, Example, marks_of, steps_needed
 
 from rdlite.tasks import TASKS, draw
 
-ROW = 256  # tokens
+ROW = 128  # tokens
 SMALL_TALK = 0.03  # of what is said
 NEXT_TURN = 0.25  # how often a conversation goes on
-PROMOTED_AT, AVERAGED_OVER = 0.85, 150  # accuracy on the hardest; problems
+PROMOTED_AT, AVERAGED_OVER = 0.85, 100  # accuracy on the hardest; problems
+MASTERED_AT, MASTERED_WEIGHT = 0.97, 0.3  # a task that is mastered is asked less often
 FRONTIER = 0.5  # of the problems are as hard as they get
 
 
@@ -30,12 +31,17 @@ class Curriculum:
 
     def choose(self, rng: random.Random, steps: int) -> tuple[str, int] | None:
         """Choose a task and a difficulty that so many steps can solve; None: none of it."""
-        task = rng.choice(list(TASKS))
+        weights = [MASTERED_WEIGHT if self.mastered(task) else 1.0 for task in TASKS]
+        (task,) = rng.choices(list(TASKS), weights)
         possible = steps // steps_needed(task, 1)
         if not possible:
             return None
         top = min(self.levels[task], possible)
         return task, top if rng.random() < FRONTIER else rng.randint(1, top)
+
+    def mastered(self, task: str) -> bool:
+        """Whether even the hardest problems of a task are almost always solved."""
+        return self.levels[task] == TASKS[task].highest and self.accuracy[task] > MASTERED_AT
 
     def saw(self, batch: "Batch", right: torch.Tensor) -> None:
         """Take note of the answers; `right` is bool, of the batch's shape."""

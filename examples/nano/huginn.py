@@ -29,13 +29,12 @@ class HuginnConfig:
 
 @dataclass(frozen=True)
 class Sight:
-    """What attention needs to know: rotary tables [S, 1, D/2], and who sees whom.
+    """What attention needs to know: rotations, complex [S, 1, D/2], and who sees whom.
 
     `mask` is bool [B, 1, S, S]; None: every position sees itself and those before it.
     """
 
-    cos: Tensor
-    sin: Tensor
+    rotations: Tensor
     mask: Tensor | None
 
 
@@ -54,9 +53,8 @@ class RMSNorm(nn.Module):
 
 def rotate(x: Tensor, sight: Sight) -> Tensor:
     """Rotate the pairs (2i, 2i + 1) of [B, S, H, D] by their positions' angles; float32."""
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = sight.cos, sight.sin
-    return torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * sight.rotations).flatten(-2)
 
 
 class Attention(nn.Module):
@@ -73,11 +71,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, sight: Sight) -> Tensor:
         """[B, S, E] -> [B, S, E]."""
         q, k, v = self.Wqkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, S, H, D]
-        q = rotate(q + self.qk_bias[0], sight).to(v.dtype)
-        k = rotate(k + self.qk_bias[1], sight).to(v.dtype)
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        causal = sight.mask is None
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=sight.mask, is_causal=causal)
+        q, k = rotate(q + self.qk_bias[0], sight), rotate(k + self.qk_bias[1], sight)
+        q, k, v = (t.float().transpose(1, 2) for t in (q, k, v))
+        # Never in bfloat16: on CPUs, the backward pass takes four times as long so.
+        with torch.autocast(x.device.type, enabled=False):
+            causal = sight.mask is None
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=sight.mask, is_causal=causal)
         return self.proj(y.transpose(1, 2).flatten(2))
 
 
@@ -131,8 +130,8 @@ class Huginn(nn.Module):
         size = config.width // config.heads
         frequencies = 1 / config.rope_base ** (torch.arange(0, size, 2).float() / size)
         angles = torch.outer(torch.arange(config.context).float(), frequencies)
-        self.register_buffer("cos", angles.cos()[:, None, :], persistent=False)
-        self.register_buffer("sin", angles.sin()[:, None, :], persistent=False)
+        rotations = torch.polar(torch.ones_like(angles), angles)[:, None, :]
+        self.register_buffer("rotations", rotations, persistent=False)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -148,8 +147,7 @@ class Huginn(nn.Module):
 
     def sight(self, ids: Tensor, mask: Tensor | None = None) -> Sight:
         """Return what the blocks need to know of ids [B, S]."""
-        size = ids.shape[1]
-        return Sight(self.cos[:size], self.sin[:size], mask)
+        return Sight(self.rotations[: ids.shape[1]], mask)
 
     def embed(self, ids: Tensor, sight: Sight) -> Tensor:
         """The prelude: int64 [B, S] -> [B, S, E]."""

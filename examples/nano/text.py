@@ -113,10 +113,8 @@ def marks_of(problem: Problem, steps: int) -> list[tuple[int, str]]:
     """Return (end offset in the question, partial result) as far as `steps` steps can know."""
     marks, offset = [], 0
     for piece in problem.pieces:
-        if isinstance(piece, Mark):
-            marks.append((offset, piece.text))
-        else:
+        if not isinstance(piece, Mark):
             offset += len(piece)
-    needed = steps_needed(problem.task, problem.difficulty)
-    known = len(marks) if steps >= needed else len(marks) * steps // needed
-    return marks[:known]
+        elif steps_needed(problem.task, piece.difficulty) <= steps:
+            marks.append((offset, piece.text))
+    return marks

@@ -1,6 +1,7 @@
 """`rdlite generate`: continue a text."""
 
 import dataclasses
+import os
 import sys
 from typing import Any
 
@@ -9,7 +10,6 @@ import click
 from rdlite.commands.options import (
     describe_stats,
     json_option,
-    model_argument,
     open_model,
     print_json,
     run_options,
@@ -19,15 +19,13 @@ from rdlite.commands.options import (
 
 
 @click.command()
-@model_argument
-@click.argument("prompt", required=False)
+@click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
 @run_options
 @click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
 @click.option("--stats", "show_stats", is_flag=True, help="Say on stderr what it took.")
 @json_option
 def generate(
-    model: str,
-    prompt: str | None,
+    words: tuple[str, ...],
     stop: tuple[str, ...],
     show_stats: bool,
     as_json: bool,
@@ -35,15 +33,18 @@ def generate(
 ) -> None:
     """Continue PROMPT, or standard input where it is left out.
 
-    With --json, each token is a line, then one with the text and what it took.
+    A single argument is MODEL if it is a path, else PROMPT. With --json, each token is a line, then
+    one with the text and what it took.
 
     \b
     Example:
+        rdlite generate "48 + 76" --steps 16
         rdlite generate BUNDLE "Once upon a time" --steps 16 --max-tokens 100
         cat notes.txt | rdlite generate BUNDLE --temp 0
     """
     from rdlite import Depth
 
+    model, prompt = _model_and_prompt(words)
     if prompt is None:
         if sys.stdin.isatty():
             raise click.UsageError("give a PROMPT, or pipe one in")
@@ -69,3 +70,16 @@ def generate(
             click.echo()
         if show_stats:
             click.echo(describe_stats(generation.stats), err=True)
+
+
+def _model_and_prompt(words: tuple[str, ...]) -> tuple[str, str | None]:
+    """Tell the arguments apart; either may be left out."""
+    if len(words) > 2:
+        raise click.UsageError(f"got {len(words)} arguments; put the PROMPT in quotation marks")
+    if len(words) == 2:
+        return words[0], words[1]
+    if not words:
+        return "nano", None
+    word = words[0]
+    is_path = word == "nano" or os.path.exists(word) or (os.sep in word and len(word.split()) == 1)
+    return (word, None) if is_path else ("nano", word)

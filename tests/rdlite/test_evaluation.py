@@ -1,0 +1,115 @@
+"""Measures agree with what the model's plain interface gives, depth by depth."""
+
+import numpy as np
+import pytest
+
+import rdlite
+from rdlite.evaluation import (
+    answer,
+    divergence,
+    encode_problem,
+    held_out_problems,
+    perplexity,
+    windows,
+)
+
+DEPTHS = (1, 2, 5)
+TEXT = list(b"Thinking takes a while, and so it should.")
+
+
+def test_logits_by_depth_are_those_of_separate_runs(model):
+    for depth, logits in model.logits_by_depth(TEXT, DEPTHS, seed=3):
+        apart = model.logits(TEXT, depth, initial_state="random", seed=3)
+        assert np.allclose(logits, apart, atol=1e-5)
+    for _, logits in model.logits_by_depth(TEXT, DEPTHS, last=2, initial_state="zeros"):
+        assert logits.shape == (2, model.config.vocab_size)
+
+
+@pytest.mark.parametrize("depths", [(), (2, 1), (1, 1), (0, 1), (1, 9999)])
+def test_depths_must_ascend_within_bounds(model, depths):
+    with pytest.raises(rdlite.InputError):
+        list(model.logits_by_depth(TEXT, depths))
+
+
+def test_perplexity_is_exp_of_the_mean_negative_log_likelihood(model):
+    expected = []
+    for depth in DEPTHS:
+        scores = []
+        for ids in (TEXT[:20], TEXT[20:40]):
+            logits = model.logits(ids, depth, initial_state="random", seed=1).astype(np.float64)
+            logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            scores += [-logs[i, ids[i + 1]] for i in range(len(ids) - 1)]
+        expected.append(np.exp(np.mean(scores)))
+    parts = list(windows(model, TEXT[:41], 20))
+    assert [len(part) for part in parts] == [20, 20]  # a single token has nothing to predict
+    assert np.allclose(perplexity(model, parts, DEPTHS, seed=1), expected, rtol=1e-4)
+
+
+def test_texts_too_short_and_windows_too_long_are_refused(model):
+    with pytest.raises(rdlite.InputError, match="has 1 tokens; at least 2"):
+        list(windows(model, [5], 20))
+    with pytest.raises(rdlite.InputError, match="window must be"):
+        list(windows(model, TEXT, 641))
+
+
+def test_divergence_from_itself_is_nothing(model):
+    for found in divergence(model, model, [TEXT, TEXT[:7]], DEPTHS):
+        assert found.maximum < 1e-6
+        assert found.same_top == 1
+
+
+def test_divergence_is_kl_of_the_reference_from_the_model(model, nano):
+    class Shifted:
+        """The same model, one token made likelier."""
+
+        config = model.config
+
+        def logits_by_depth(self, *arguments):
+            for depth, logits in model.logits_by_depth(*arguments):
+                shifted = logits.copy()
+                shifted[:, 7] += 2
+                yield depth, shifted
+
+    (found,) = divergence(Shifted(), model, [TEXT], (3,), seed=2)
+    logits = model.logits(TEXT, 3, initial_state="random", seed=2).astype(np.float64)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    # Raising one logit by 2 scales the others' sum: KL has a closed form.
+    expected = np.log(1 + p[:, 7] * (np.exp(2) - 1)) - 2 * p[:, 7]
+    assert np.isclose(found.mean, expected.mean(), rtol=1e-3)
+    assert np.isclose(found.median, np.median(expected), rtol=1e-3)
+    assert np.isclose(found.percentile_99, np.percentile(expected, 99), rtol=1e-3)
+    assert np.isclose(found.maximum, expected.max(), rtol=1e-3)
+    shifted_top = np.where(logits[:, 7] + 2 > logits.max(axis=1), 7, logits.argmax(axis=1))
+    assert np.isclose(found.same_top, (shifted_top == logits.argmax(axis=1)).mean())
+    with pytest.raises(rdlite.InputError, match="288 and 512 tokens"):
+        divergence(model, nano, [TEXT], (1,))
+
+
+def test_an_answer_is_right_exactly_if_the_chat_says_it(nano):
+    problems = held_out_problems(1, seed=5, tasks=("addition", "chain", "sorting"))
+    answers = answer(nano, problems, (1, 16), seed=4)
+    for j, depth in enumerate((1, 16)):
+        for problem, right in zip(problems, answers.right[:, j], strict=True):
+            chat = nano.chat(depth=rdlite.Depth(depth), sampling=rdlite.Sampling(), seed=4)
+            said = chat.send(problem.question, max_tokens=20)
+            assert (said.text == problem.answer and said.stats.finish == "stop") == right
+    assert answers.right.any() and not answers.right.all()
+
+
+def test_accuracy_is_a_mean_over_tasks(nano):
+    problems = held_out_problems(2, tasks=("addition", "hops"))
+    answers = answer(nano, problems, (1, 8))
+    first = np.array([p.task == "addition" for p in problems])
+    assert answers.accuracy("addition") == list(answers.right[first].mean(axis=0))
+    assert np.allclose(
+        answers.accuracy(), (answers.right[first].mean(0) + answers.right[~first].mean(0)) / 2
+    )
+    chosen = [p.task == "hops" and p.difficulty == 3 for p in problems]
+    assert answers.accuracy("hops", 3) == list(answers.right[chosen].mean(axis=0))
+
+
+def test_a_problem_is_a_chat_and_its_answer(nano):
+    (problem,) = held_out_problems(1, tasks=("parity",))[:1]
+    prompt, expected = encode_problem(nano, problem)
+    assert problem.question in nano.tokenizer.decode(prompt)
+    assert nano.tokenizer.decode(expected) == problem.answer
