@@ -5,13 +5,11 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-RANDOM := build/random-model
 
 .PHONY: chat test clean
 
-chat: $(RANDOM).bundle/rdlite.json
-	@echo "No trained model ships yet: this one has random weights, so its answers are noise."
-	@$(BIN)/rdlite chat $(RANDOM).bundle
+chat: $(VENV)/.cpu
+	@$(BIN)/rdlite chat
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -24,10 +22,6 @@ test: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) build
-
-$(RANDOM).bundle/rdlite.json: $(VENV)/.cpu $(wildcard rdlite/*.py export/*.py export/families/*.py)
-	@$(BIN)/python -m rdlite.export.random_checkpoint $(RANDOM) >/dev/null
-	@$(BIN)/rdlite export --force $(RANDOM) -o $(RANDOM).bundle >/dev/null
 
 $(VENV)/.cpu: pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

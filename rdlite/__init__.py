@@ -1,9 +1,8 @@
 """rdlite runs recurrent-depth language models on the machine in front of you.
 
     import rdlite
-    model = rdlite.load("BUNDLE")
-    for token in model.generate("Hello", max_tokens=32):
-        print(token.text, end="")
+    model = rdlite.load()  # nano, the model that comes with rdlite; or the path of a bundle
+    print(model.chat().send("What is 48 + 76?").text)
 
 Names are imported when they are first used, so that `import rdlite` costs next to nothing.
 """

@@ -54,6 +54,12 @@ def model(text_bundle):
     return rdlite.load(text_bundle)
 
 
+@pytest.fixture(scope="session")
+def nano():
+    """The trained model that comes with rdlite."""
+    return rdlite.load("nano")
+
+
 @pytest.fixture
 def checkpoint_copy(text_checkpoint, tmp_path):
     """A checkpoint that a test may spoil."""

@@ -58,8 +58,12 @@ def _fail(message: str) -> NoReturn:
 def main() -> None:
     """Run recurrent-depth language models on this machine.
 
+    MODEL is a bundle made by 'rdlite export'; where it is left out, it is nano, the small model
+    that comes with rdlite.
+
     \b
     Example:
+        rdlite chat
         rdlite export CHECKPOINT -o BUNDLE
         rdlite chat BUNDLE
     """

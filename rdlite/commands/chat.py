@@ -33,15 +33,16 @@ HELP = """\
 @run_options
 @click.option("--system", help="A system prompt.")
 def chat(model: str, system: str | None, **options: Any) -> None:
-    """Talk with MODEL; /help lists what can be typed.
+    """Talk with MODEL (nano, where it is left out); /help lists what can be typed.
 
     Through a pipe, every line of standard input is a message or a command, standard output gets
     the answers alone, and the exit code is 2 if one could not be given.
 
     \b
     Example:
+        rdlite chat
         rdlite chat BUNDLE --steps 16
-        echo "What is 48 + 76?" | rdlite chat BUNDLE
+        echo "What is 48 + 76?" | rdlite chat
     """
     from rdlite import Depth
 

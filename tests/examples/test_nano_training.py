@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,8 @@ def test_depths_are_log_normal_poisson():
     rng = random.Random(0)
     drawn = [sample_steps(rng, 8, 32) for _ in range(4000)]
     assert 8.5 < np.mean(drawn) < 9.5
-    assert min(drawn) >= 1 and max(drawn) <= 32
+    assert min(drawn) >= 1
+    assert max(drawn) <= 32
     assert np.var(drawn) > np.mean(drawn) * 1.5  # wider than Poisson alone
 
 
@@ -134,7 +136,7 @@ def test_a_conversation_sees_itself_alone():
     assert starts.sum() > len(batch.ids)  # several in a row
     for row, mask in zip(starts, batch.mask[:, 0], strict=True):
         positions = row.nonzero()[:, 0].tolist()
-        for first, second in zip(positions, positions[1:], strict=False):
+        for first, second in pairwise(positions):
             assert not mask[second:, :second].any()
             assert mask[second - 1, first]
     assert not batch.mask[:, 0].triu(1).any()

@@ -93,7 +93,8 @@ def test_an_answer_is_right_exactly_if_the_chat_says_it(nano):
             chat = nano.chat(depth=rdlite.Depth(depth), sampling=rdlite.Sampling(), seed=4)
             said = chat.send(problem.question, max_tokens=20)
             assert (said.text == problem.answer and said.stats.finish == "stop") == right
-    assert answers.right.any() and not answers.right.all()
+    assert answers.right.any()
+    assert not answers.right.all()
 
 
 def test_accuracy_is_a_mean_over_tasks(nano):
