@@ -138,12 +138,14 @@ def _chain(rng: Random, difficulty: int) -> Draft:
     return Draft(", ".join(links), (start, *body, end.format(names[-1])), str(value))
 
 
+PLACES = "ABCDEFGHIJKL"
+
+
 def _hops(rng: Random, difficulty: int) -> Draft:
-    size = rng.randint(difficulty + 1, max(difficulty + 2, 6))
-    names = rng.sample(LETTERS.upper(), size)
+    names = rng.sample(PLACES, rng.randint(max(difficulty + 1, 4), max(difficulty + 1, 7)))
     ways = list(pairwise(names))
     rng.shuffle(ways)
-    first = rng.randrange(size - difficulty)
+    first = rng.randrange(len(names) - difficulty)
     path = names[first : first + difficulty + 1]
     verb = rng.choice(("hop", "step", "go"))
     start, middle, end = rng.choice(

@@ -14,7 +14,7 @@ ROW = 128  # tokens
 SMALL_TALK = 0.03  # of what is said
 NEXT_TURN = 0.25  # how often a conversation goes on
 PROMOTED_AT, AVERAGED_OVER = 0.85, 100  # accuracy on the hardest; problems
-MASTERED_AT, MASTERED_WEIGHT = 0.97, 0.3  # a task that is mastered is asked less often
+MASTERED_AT = 0.97  # accuracy on the hardest there are
 FRONTIER = 0.5  # of the problems are as hard as they get
 
 
@@ -31,17 +31,24 @@ class Curriculum:
 
     def choose(self, rng: random.Random, steps: int) -> tuple[str, int] | None:
         """Choose a task and a difficulty that so many steps can solve; None: none of it."""
-        weights = [MASTERED_WEIGHT if self.mastered(task) else 1.0 for task in TASKS]
-        (task,) = rng.choices(list(TASKS), weights)
+        (task,) = rng.choices(list(TASKS), [self._weight(task) for task in TASKS])
         possible = steps // steps_needed(task, 1)
         if not possible:
             return None
         top = min(self.levels[task], possible)
         return task, top if rng.random() < FRONTIER else rng.randint(1, top)
 
-    def mastered(self, task: str) -> bool:
-        """Whether even the hardest problems of a task are almost always solved."""
-        return self.levels[task] == TASKS[task].highest and self.accuracy[task] > MASTERED_AT
+    def depth(self) -> float:
+        """The mean depth that the hardest problems now call for, in core steps."""
+        needed = [steps_needed(task, level) for task, level in self.levels.items()]
+        return 2 + 1.25 * sum(needed) / len(needed)
+
+    def _weight(self, task: str) -> float:
+        """How often a task comes: the further behind it is, the more often."""
+        level, highest = self.levels[task], TASKS[task].highest
+        if level == highest and self.accuracy[task] > MASTERED_AT:
+            return 0.5
+        return 1 + 2 * (1 - level / highest)
 
     def saw(self, batch: "Batch", right: torch.Tensor) -> None:
         """Take note of the answers; `right` is bool, of the batch's shape."""

@@ -1,6 +1,6 @@
 """Trains nano, from nothing or from its last checkpoint, on the CPU or a GPU.
 
-    python examples/nano/train.py build/nano --minutes 100
+    python examples/nano/train.py build/nano --minutes 90
 
 Stop it whenever you like: the same command goes on from the last checkpoint. FOLDER gets
 `training.pt` (everything that training needs), `log.jsonl`, and in `checkpoint/` the model in the
@@ -107,8 +107,7 @@ class Training:
 
     def update(self, progress: float) -> None:
         """Learn from one batch; `progress` is the share of the time that is gone."""
-        # Deep thinking is of use only when the curriculum has come to what needs it.
-        mean = 5 + (self.options["mean_steps"] - 5) * min(1.0, 2 * progress)
+        mean = min(self.curriculum.depth(), self.options["mean_steps"])
         steps = sample_steps(self.rng, mean, self.options["most_steps"])
         batch = make_batch(self.rng, self.encoder, self.curriculum, self.options["batch"], steps)
         factor = min(1.0, (self.updates + 1) / WARM_UP) * max(
@@ -183,17 +182,17 @@ def describe_hardware(device: torch.device) -> str:
 
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--minutes", default=100.0, show_default=True, help="Time of training, in all.")
+@click.option("--minutes", default=90.0, show_default=True, help="Time of training, in all.")
 @click.option("--width", default=128, show_default=True)
 @click.option("--inner", default=384, show_default=True)
 @click.option("--prelude", default=1, show_default=True, help="Layers of the prelude.")
 @click.option("--core", default=1, show_default=True, help="Layers of the core.")
 @click.option("--coda", default=1, show_default=True, help="Layers of the coda.")
-@click.option("--mean-steps", default=12, show_default=True, help="Mean depth, at the end.")
-@click.option("--most-steps", default=32, show_default=True)
+@click.option("--mean-steps", default=16, show_default=True, help="Mean depth at most.")
+@click.option("--most-steps", default=32, show_default=True, help="Depth at most.")
 @click.option("--grad-steps", default=4, show_default=True, help="Last steps with a gradient.")
 @click.option("--batch", default=48, show_default=True, help="Problems an update.")
-@click.option("--rate", default=0.01, show_default=True, help="Learning rate of the matrices.")
+@click.option("--rate", default=0.007, show_default=True, help="Learning rate of the matrices.")
 @click.option("--seed", default=0, show_default=True)
 def main(folder: Path, minutes: float, **options: Any) -> None:
     """Train nano."""
