@@ -36,7 +36,7 @@ def export_checkpoint(
     Args:
         checkpoint: a folder with config.json, safetensors (float32, float16 or bfloat16; one file
             or shards) and, for text, tokenizer.json, tokenizer_config.json or
-            chat_template.jinja, and generation_config.json.
+            chat_template.jinja, and generation_config.json; README.md goes along as its card.
         out: the bundle folder to make. It appears whole or not at all.
         force: replace `out` if it is a bundle already.
         progress: called with (bytes written, bytes in all) as weights are written.

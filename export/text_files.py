@@ -1,4 +1,4 @@
-"""The text side of a bundle: tokenizer, chat template, generation defaults, special tokens."""
+"""The text side of a bundle: tokenizer, chat template, defaults, special tokens, model card."""
 
 import json
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from rdlite.tokenizer import Tokenizer
 
 from .checkpoint import Checkpoint
 
+MODEL_CARD = "README.md"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -42,6 +43,9 @@ def collect_text_files(
     template = _chat_template(checkpoint, tokenizer_config)
     if template is not None:
         files["chat_template.jinja"] = template
+    card = checkpoint.read_file(MODEL_CARD)
+    if card is not None:
+        files[MODEL_CARD] = card
     generation = _generation_config(checkpoint, tokenizer, stop_tokens, config)
     files["generation_config.json"] = (json.dumps(asdict(generation), indent=1) + "\n").encode()
     return TextFiles(files, _special_tokens(tokenizer_config))

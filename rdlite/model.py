@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +22,7 @@ from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
 from rdlite.generate import Generation, Plan, Token, generate_tokens, read
 from rdlite.generation_config import GenerationConfig, read_generation_config
+from rdlite.pool import SequencePool
 from rdlite.sampling import Sampler, Sampling
 from rdlite.start import start_at
 from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
@@ -31,7 +30,6 @@ from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
 Floats = npt.NDArray[np.float32]
 MAX_STOP_STRINGS = 64
 MAX_THREADS = 256
-KEPT_CACHE_BYTES = 64 * 2**20
 
 
 def load(
@@ -95,9 +93,7 @@ class Model:
             if data is not None
             else None
         )
-        self._engine: Engine | None = Engine(bundle, threads)
-        self._idle: list[EngineSequence] = []
-        self._lock = threading.Lock()
+        self._pool = SequencePool(Engine(bundle, threads), cache, context)
 
     @property
     def config(self) -> ModelConfig:
@@ -147,7 +143,7 @@ class Model:
         check_integer("chunk", chunk, 1, 4096)
         start = start_at(self.config, initial_state, seed, len(ids))
         result = np.empty((len(ids), self.config.vocab_size), np.float32)
-        with self._borrowed_sequence() as sequence:
+        with self._pool.borrowed() as sequence:
             for lane in read(sequence, ids, steps, start, chunk):
                 end = sequence.length + lane.size
                 result[sequence.length : end] = lane.logits(steps, lane.size)
@@ -170,8 +166,9 @@ class Model:
             last: score only so many positions, the last ones; None: all.
             initial_state: "random", "zeros", "embeds", or float32 [S, E].
 
-        Yields:
-            (depth, float32 [P, V]): natural logits; the array is overwritten by the next.
+        Returns:
+            Pairs of a depth and float32 [P, V], natural logits; the array is overwritten by the
+            next one's.
 
         Raises:
             InputError: an argument is out of bounds (ContextError: more ids than the context).
@@ -182,15 +179,20 @@ class Model:
             raise InputError(f"depths must ascend, got {depths}")
         last = len(ids) if last is None else check_integer("last", last, 1, len(ids))
         start = start_at(self.config, initial_state, seed, len(ids))
-        with self._borrowed_sequence() as sequence:
-            lane = sequence.begin(ids, depths[-1])
-            start(lane, 0)
-            done = 0
-            for depth in depths:
-                for step in lane.steps[done:depth]:
-                    step()
-                done = depth
-                yield depth, lane.logits(depth, last)
+        self.check_open()
+
+        def run() -> Iterator[tuple[int, Floats]]:
+            with self._pool.borrowed() as sequence:
+                lane = sequence.begin(ids, depths[-1])
+                start(lane, 0)
+                done = 0
+                for depth in depths:
+                    for step in lane.steps[done:depth]:
+                        step()
+                    done = depth
+                    yield depth, lane.logits(depth, last)
+
+        return run()
 
     def generate(
         self,
@@ -233,7 +235,7 @@ class Model:
         self.check_open()
 
         def run() -> Generator[Token, None, None]:
-            with self._borrowed_sequence() as sequence:
+            with self._pool.borrowed() as sequence:
                 yield from generate_tokens(sequence, ids, plan)
 
         return Generation(run(), plan.stats)
@@ -308,9 +310,7 @@ class Model:
 
         Memory is freed when the generations and chats that use it are gone.
         """
-        with self._lock:
-            self._engine = None
-            self._idle.clear()
+        self._pool.close()
 
     def __enter__(self) -> Model:
         return self
@@ -325,33 +325,11 @@ class Model:
 
     def new_sequence(self) -> EngineSequence:
         """Make the caches and buffers of one text; raises InputError when the model is closed."""
-        return EngineSequence(self.check_open(), self.cache, self.context)
+        return self._pool.new()
 
-    def check_open(self) -> Engine:
-        """Return the engine; raises InputError when the model is closed."""
-        engine = self._engine
-        if engine is None:
-            raise InputError("this model is closed; load it again")
-        return engine
-
-    @contextlib.contextmanager
-    def _borrowed_sequence(self) -> Iterator[EngineSequence]:
-        """Give an empty sequence; a small one is kept afterwards, its buffers to serve again."""
-        with self._lock:
-            sequence = self._idle.pop() if self._idle else None
-        sequence = sequence or self.new_sequence()
-        try:
-            yield sequence
-        except GeneratorExit:  # ended early, but in good order
-            self._keep(sequence)
-            raise
-        self._keep(sequence)
-
-    def _keep(self, sequence: EngineSequence) -> None:
-        sequence.truncate(0)
-        with self._lock:
-            if self._engine and not self._idle and sequence.cache_bytes <= KEPT_CACHE_BYTES:
-                self._idle.append(sequence)
+    def check_open(self) -> None:
+        """Raise InputError when the model is closed."""
+        self._pool.check_open()
 
     def check_ids(self, ids: Sequence[int]) -> list[int]:
         """Return the ids as a list; raises InputError for bad ones, ContextError for too many."""

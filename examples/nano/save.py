@@ -1,6 +1,7 @@
 """Writes the model as Huginn-0125 lies on the hub, so that `rdlite export` reads it."""
 
 import json
+import shutil
 from pathlib import Path
 
 from huginn import Huginn
@@ -26,5 +27,6 @@ def save_checkpoint(model: Huginn, tokenizer: Tokenizer, folder: Path) -> None:
         config.mean_steps,
         config.layers,
     )
-    (folder / "config.json").write_text(json.dumps(hub, indent=1))
+    (folder / "config.json").write_text(json.dumps(hub | {"_name_or_path": "nano"}, indent=1))
     write_text_files(folder, tokenizer, temperature=0)
+    shutil.copyfile(Path(__file__).with_name("card.md"), folder / "README.md")

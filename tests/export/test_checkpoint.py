@@ -315,6 +315,13 @@ def test_templates_and_stops_come_from_where_the_hub_keeps_them(checkpoint_copy,
     assert model.chat_template.render([]) == "own file"
 
 
+def test_the_model_card_goes_along(checkpoint_copy, tmp_path):
+    (checkpoint_copy / "README.md").write_text("# A model\n")
+    bundle = export_checkpoint(checkpoint_copy, tmp_path / "out")
+    assert (bundle / "README.md").read_text() == "# A model\n"
+    assert "README.md" in open_bundle(bundle).manifest.files
+
+
 def test_a_checkpoint_without_text_files_exports(checkpoint_copy, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         (checkpoint_copy / name).unlink()

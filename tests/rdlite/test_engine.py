@@ -172,14 +172,14 @@ def test_a_sequence_is_freed_without_the_collector(text_bundle):
 def test_a_small_sequence_serves_again_and_a_large_one_does_not(text_bundle, monkeypatch):
     with rdlite.load(text_bundle) as model:
         model.generate("a", 2).close()
-        assert model._idle == []  # never started, so nothing was taken
+        assert model._pool._idle == []  # never started, so nothing was taken
         list(model.generate("a", 2))
-        (kept,) = model._idle
+        (kept,) = model._pool._idle
         list(model.generate("b", 2))
-        assert model._idle == [kept]
-        monkeypatch.setattr("rdlite.model.KEPT_CACHE_BYTES", 0)
+        assert model._pool._idle == [kept]
+        monkeypatch.setattr("rdlite.pool.KEPT_CACHE_BYTES", 0)
         list(model.generate("c", 2))
-        assert model._idle == []
+        assert model._pool._idle == []
 
 
 def test_threads_are_passed_on(text_bundle, monkeypatch):

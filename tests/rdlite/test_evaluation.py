@@ -28,7 +28,7 @@ def test_logits_by_depth_are_those_of_separate_runs(model):
 @pytest.mark.parametrize("depths", [(), (2, 1), (1, 1), (0, 1), (1, 9999)])
 def test_depths_must_ascend_within_bounds(model, depths):
     with pytest.raises(rdlite.InputError):
-        list(model.logits_by_depth(TEXT, depths))
+        model.logits_by_depth(TEXT, depths)
 
 
 def test_perplexity_is_exp_of_the_mean_negative_log_likelihood(model):
