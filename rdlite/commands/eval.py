@@ -130,26 +130,27 @@ def evaluate(
         from rdlite.plot import check_plot
 
         check_plot(plot)
+    answers = None
     with rdlite.load(model, threads=threads) as opened:
         head = {"model": opened.bundle.manifest.name, "steps": list(steps), "seed": seed}
-        if not text and not against:
-            answers = _answers(opened, steps, tasks, count, seed)
-            report = _accuracy_report(answers)
-            if plot:
-                from rdlite.plot import plot_accuracy
-
-                plot_accuracy(answers, plot)
-        else:
+        if text or against:
             sample = _sample(opened, text, tasks, count, window, seed)
             report = (
                 _divergence_report(opened, against, threads, sample, steps, seed)
                 if against
                 else _perplexity_report(opened, sample, steps, seed)
             )
+        else:
+            answers = _answers(opened, steps, tasks, count, seed)
+            report = _accuracy_report(answers)
     if as_json:
         print_json(head | report)
     else:
         _print_table(steps, report)
+    if plot and answers:
+        from rdlite.plot import plot_accuracy
+
+        plot_accuracy(answers, plot)
 
 
 def _answers(
