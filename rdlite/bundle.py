@@ -88,8 +88,15 @@ class Bundle:
 
 
 def find_model(name: str | Path) -> Path:
-    """Return the folder of a MODEL: its path, or "nano" for the one that comes with rdlite."""
-    return SHIPPED / NANO if name == NANO else Path(name)
+    """Return the folder of a MODEL: its path, or "nano" for the one that comes with rdlite.
+
+    A folder of one's own called nano is "./nano".
+    """
+    if name != NANO:
+        return Path(name)
+    if not (SHIPPED / NANO).is_dir():
+        raise BundleError(f"nano is missing from {SHIPPED}; install rdlite again")
+    return SHIPPED / NANO
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -159,9 +166,7 @@ def hash_manifest(data: Mapping[str, Any]) -> str:
 
 def _read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
-        raise BundleError(
-            f"{folder} is not a folder; MODEL is a bundle made by 'rdlite export', or nano"
-        )
+        raise BundleError(f"{folder} is not a folder; MODEL is a bundle made by 'rdlite export'")
     path = folder / MANIFEST
     if not path.exists():
         hint = (

@@ -23,19 +23,27 @@ MAX_WINDOW = 4096
 
 
 def held_out_problems(count: int, seed: int = 0, tasks: Iterable[str] = TASKS) -> list[Problem]:
-    """Return `count` held-out problems of every difficulty of these tasks.
+    """Return held-out problems of every difficulty of these tasks, no two the same.
 
     Args:
-        count: problems for each task and difficulty.
+        count: problems for each task and difficulty; of the easiest there are not as many.
         seed: the same seed gives the same problems.
-        tasks: keys of TASKS.
+        tasks: keys of TASKS; InputError for others.
     """
-    return [
-        draw(random.Random(f"{seed} {task} {difficulty} {i}"), task, difficulty, held_out=True)
-        for task in tasks
-        for difficulty in range(1, TASKS[task].highest + 1)
-        for i in range(count)
-    ]
+    problems: list[Problem] = []
+    for task in tasks:
+        if task not in TASKS:
+            raise InputError(f"{task!r:.40} is no task; there are {', '.join(TASKS)}")
+        for difficulty in range(1, TASKS[task].highest + 1):
+            rng = random.Random(f"{seed} {task} {difficulty}")
+            found: dict[str, Problem] = {}
+            for _ in range(20 * count):
+                problem = draw(rng, task, difficulty, held_out=True)
+                found.setdefault(problem.key, problem)
+                if len(found) == count:
+                    break
+            problems += found.values()
+    return problems
 
 
 @dataclass(frozen=True)
@@ -53,18 +61,33 @@ class Answers:
     right: npt.NDArray[np.bool_]
 
     def accuracy(self, task: str | None = None, difficulty: int | None = None) -> list[float]:
-        """Share of right answers by depth, of all tasks or of some.
+        """Share of right answers by depth.
 
-        A task's accuracy is the mean over its problems; that of all tasks is the mean of theirs.
+        That of a task is the mean over its difficulties, that of all the mean over the tasks.
         """
         if task is None:
-            tasks = dict.fromkeys(p.task for p in self.problems)
-            return [float(x) for x in np.mean([self.accuracy(name) for name in tasks], axis=0)]
-        chosen = [
-            p.task == task and (difficulty is None or p.difficulty == difficulty)
-            for p in self.problems
-        ]
-        return [float(x) for x in self.right[chosen].mean(axis=0)]
+            means = np.array([self.accuracy(name) for name in self.tasks])
+        elif difficulty is None:
+            means = np.array([self.accuracy(task, each) for each in self.difficulties(task)])
+        else:
+            means = self.right[self._chosen(task, difficulty)]
+        return [float(x) for x in means.mean(axis=0)]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that were asked."""
+        return list(dict.fromkeys(problem.task for problem in self.problems))
+
+    def difficulties(self, task: str) -> list[int]:
+        """The difficulties of a task that were asked, ascending."""
+        return sorted({p.difficulty for p in self.problems if p.task == task})
+
+    def count(self, task: str, difficulty: int) -> int:
+        """How many problems of a task and difficulty were asked."""
+        return sum(self._chosen(task, difficulty))
+
+    def _chosen(self, task: str, difficulty: int) -> list[bool]:
+        return [p.task == task and p.difficulty == difficulty for p in self.problems]
 
 
 def answer(
@@ -128,6 +151,7 @@ def perplexity(
         seed: selects random initial states.
         progress: called with (tokens done, tokens in all).
     """
+    _check_texts(texts)
     advance = meter(sum(map(len, texts)), progress)
     total, count = np.zeros(len(depths)), 0
     for ids in texts:
@@ -165,17 +189,20 @@ def divergence(
 
     Args:
         model: what is measured.
-        reference: has the same vocabulary.
+        reference: has the same vocabulary; InputError if not.
         texts: token ids, each read from its start by both, at the same seed.
         depths: core steps, ascending.
         seed: selects random initial states.
         progress: called with (texts done, texts in all).
     """
+    _check_texts(texts)
     ours, theirs = model.config.vocab_size, reference.config.vocab_size
     if ours != theirs:
         raise InputError(
             f"the models have {ours} and {theirs} tokens; only models of one vocabulary compare"
         )
+    if not model.tokenizer.same_vocabulary(reference.tokenizer):
+        raise InputError("the models' tokens differ; only models of one vocabulary compare")
     advance = meter(len(texts), progress)
     distances: list[list[Floats]] = [[] for _ in depths]
     same: list[list[npt.NDArray[np.bool_]]] = [[] for _ in depths]
@@ -202,12 +229,17 @@ def divergence(
     ]
 
 
-def windows(model: Model, ids: Sequence[int], window: int) -> Iterator[Sequence[int]]:
+def _check_texts(texts: Sequence[Sequence[int]]) -> None:
+    if not texts or min(map(len, texts)) < 2:
+        raise InputError("a text to measure on needs at least 2 tokens")
+
+
+def windows(ids: Sequence[int], window: int, context: int) -> Iterator[Sequence[int]]:
     """Cut a text into windows; a last one of a single token is left out.
 
     Raises InputError if the text is too short or the window out of bounds.
     """
-    check_integer("window", window, 2, min(model.context, MAX_WINDOW))
+    check_integer("window", window, 2, min(context, MAX_WINDOW))
     if len(ids) < 2:
         raise InputError(f"the text has {len(ids)} tokens; at least 2 are needed")
     for first in range(0, len(ids) - 1, window):

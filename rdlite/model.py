@@ -164,7 +164,8 @@ class Model:
             depths: core steps, ascending.
             seed: selects random initial states, 0 to 2^64 - 1.
             last: score only so many positions, the last ones; None: all.
-            initial_state: "random", "zeros", "embeds", or float32 [S, E].
+            initial_state: "random" (as generations start; `logits` starts at zeros), "zeros",
+                "embeds", or float32 [S, E].
 
         Returns:
             Pairs of a depth and float32 [P, V], natural logits; the array is overwritten by the
@@ -174,7 +175,7 @@ class Model:
             InputError: an argument is out of bounds (ContextError: more ids than the context).
         """
         ids = self.check_ids(token_ids)
-        depths = [self.config.steps_or_default(depth) for depth in depths]
+        depths = [self.config.steps_or_default(depth) for depth in _as_list("depths", depths)]
         if not depths or depths != sorted(set(depths)):
             raise InputError(f"depths must ascend, got {depths}")
         last = len(ids) if last is None else check_integer("last", last, 1, len(ids))

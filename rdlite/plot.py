@@ -1,5 +1,7 @@
 """Pictures of measurements; needs the extra `[plot]`."""
 
+import contextlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,9 @@ def check_plot(path: Path) -> None:
     """Raise OutputError or RuntimeFailure unless a picture could be written to this path."""
     if path.suffix not in KINDS:
         raise OutputError(f"a picture's name must end in {', '.join(KINDS)}, got {path}")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"{path.absolute().parent} is not a folder, so {path} cannot be written")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a picture")
+    _replace(path, b"", keep=True)
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -36,7 +39,7 @@ def plot_accuracy(answers: "Answers", path: Path) -> None:
     from matplotlib.figure import Figure
 
     depths = answers.depths
-    tasks = list(dict.fromkeys(problem.task for problem in answers.problems))
+    tasks = answers.tasks
     rows = -(-(len(tasks) + 1) // COLUMNS)
     figure = Figure(figsize=(3.6 * COLUMNS, 2.6 * rows), layout="constrained")
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).flat)
@@ -56,7 +59,7 @@ def plot_accuracy(answers: "Answers", path: Path) -> None:
     panels[0].plot(depths, answers.accuracy(), color="black", linewidth=2.5, marker="o")
     for task, panel in zip(tasks, panels[1:], strict=False):
         prepare(panel, task)
-        difficulties = sorted({p.difficulty for p in answers.problems if p.task == task})
+        difficulties = answers.difficulties(task)
         colors = colormaps["viridis"]
         for difficulty in difficulties:
             shade = (difficulty - 1) / max(1, difficulties[-1] - 1)
@@ -70,6 +73,20 @@ def plot_accuracy(answers: "Answers", path: Path) -> None:
         panel.legend(title="difficulty", fontsize=6, title_fontsize=7, ncols=2, loc="lower right")
     figure.supxlabel("core steps")
     figure.supylabel("exact answers")
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:], dpi=110)
+    _replace(path, picture.getvalue())
+
+
+def _replace(path: Path, data: bytes, keep: bool = False) -> None:
+    """Write a file whole or not at all; `keep` only tries whether that could be done."""
     part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format=path.suffix[1:], dpi=110)
-    part.replace(path)
+    try:
+        part.write_bytes(data)
+        if not keep:
+            part.replace(path)
+    except OSError as problem:
+        raise OutputError(f"cannot write {path}: {problem.strerror or problem}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -53,11 +53,14 @@ def _given(config: ModelConfig, initial_state: Floats, size: int | None) -> Star
         array = np.asarray(initial_state, np.float32)
     except (TypeError, ValueError):
         raise InputError("an initial state must be an array of numbers") from None
-    expected = (size, config.hidden_size)
-    if size is None or array.shape != expected or not np.isfinite(array).all():
+    if size is None:
         raise InputError(
-            f"an initial state must be finite and have the shape {expected}, "
-            f"got {array.shape}; only logits takes one"
+            "an array of initial states can be given to logits and logits_by_depth only"
+        )
+    expected = (size, config.hidden_size)
+    if array.shape != expected or not np.isfinite(array).all():
+        raise InputError(
+            f"an initial state must be finite and have the shape {expected}, got {array.shape}"
         )
 
     def start(lane: Lane, position: int) -> None:

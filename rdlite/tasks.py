@@ -1,29 +1,45 @@
 """Problems made by a program, each with a difficulty: what nano learns and `rdlite eval` asks.
 
 A problem is answered at once, without writing out steps; its difficulty is about the number of
-steps that have to be taken one after the other. One problem in twenty is held out: which, a hash of
-its numbers decides (not of its wording), so training and evaluation can never share one.
+steps that have to be taken one after the other. Some problems are held out from training. Which, a
+hash decides of what the problem is, whatever its wording: numbers, operations, the order of things,
+but not names and phrases. So training and evaluation can never share one.
 """
 
 import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
-HELD_OUT_OF_256 = 13
+#: Of 256 problems. Easy ones are few, so more of them are held out.
+HELD_OUT, HELD_OUT_EASY, EASY = 13, 26, 2
+
+
+def is_held_out(task: str, difficulty: int, key: str) -> bool:
+    """Whether a problem is for evaluation only.
+
+    Args:
+        task: a key of TASKS.
+        difficulty: 1 or more; 0 is no problem yet, so it is not.
+        key: what the problem is, whatever its wording.
+    """
+    digest = hashlib.blake2b(f"{task} {key}".encode(), digest_size=1).digest()[0]
+    return difficulty > 0 and digest < (HELD_OUT_EASY if difficulty <= EASY else HELD_OUT)
 
 
 @dataclass(frozen=True)
 class Mark:
     """What can be known after a piece of a question: a partial result, for training.
 
-    `difficulty` is that of finding it: 0 for what needs one look, up to the problem's own.
+    What stands before it is a smaller problem, of which this is the answer; `difficulty` and `key`
+    are that problem's. 0: it is none, but can be read off.
     """
 
     text: str
     difficulty: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,7 @@ class Problem:
     @property
     def held_out(self) -> bool:
         """Whether it is for evaluation only."""
-        digest = hashlib.blake2b(f"{self.task} {self.key}".encode(), digest_size=1).digest()
-        return digest[0] < HELD_OUT_OF_256
+        return is_held_out(self.task, self.difficulty, self.key)
 
 
 class Draft(NamedTuple):
@@ -117,16 +132,16 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def _chain(rng: Random, difficulty: int) -> Draft:
-    names = rng.sample(LETTERS, difficulty)
+    names = rng.sample(LETTERS, difficulty + 1)
     value = rng.randrange(10)
-    links = [f"{names[0]} = {value}"]
-    body: list[str | Mark] = [links[0], Mark(str(value), 0)]
-    for before, name in pairwise(names):
+    key = str(value)
+    body: list[str | Mark] = [f"{names[0]} = {value}", Mark(key, 0, key)]
+    for i, (before, name) in enumerate(pairwise(names)):
         operator = rng.choice("+-*")
         n = rng.randrange(2 if operator == "*" else 1, 10)
         value = {"+": value + n, "-": value - n, "*": value * n}[operator] % 10
-        links.append(f"{name} = {before} {operator} {n}")
-        body += [f", {links[-1]}", Mark(str(value), len(links))]
+        key += f" {operator}{n}"
+        body += [f", {name} = {before} {operator} {n}", Mark(str(value), i + 1, key)]
     start, end = rng.choice(
         (
             ("", "; what is {} mod 10?"),
@@ -135,7 +150,7 @@ def _chain(rng: Random, difficulty: int) -> Draft:
             ("Mod 10: ", "; what is {}?"),
         )
     )
-    return Draft(", ".join(links), (start, *body, end.format(names[-1])), str(value))
+    return Draft(key, (start, *body, end.format(names[-1])), str(value))
 
 
 PLACES = "ABCDEFGHIJKL"
@@ -160,29 +175,31 @@ def _hops(rng: Random, difficulty: int) -> Draft:
     known: dict[str, str] = {}
     for i, (a, b) in enumerate(ways):
         body.append(f"{', ' * (i > 0)}{a} to {b}")
-        if b in known:
-            body.append(Mark(known[b], 0))
+        if b in known:  # where it leads to was said before
+            body.append(Mark(known[b], 1, _hops_key(ways[: i + 1], b, 1)))
         known[a] = b
-    body += [f"{middle} {path[0]}", Mark(path[1], 0)]
-    for i, name in enumerate(path[1:]):
-        body += [f", {verb}", Mark(name, i + 1)]
-    key = f"{ways} {path[0]} {difficulty}"
-    return Draft(key, (*body, end), path[-1])
+    body += [f"{middle} {path[0]}", Mark(path[1], 1, _hops_key(ways, path[0], 1))]
+    for i, name in enumerate(path[1:], 1):
+        body += [f", {verb}", Mark(name, i, _hops_key(ways, path[0], i))]
+    return Draft(_hops_key(ways, path[0], difficulty), (*body, end), path[-1])
 
 
-def _running(
-    items: list[str], values: list[str], difficulty: int, glue: str = ""
-) -> list[str | Mark]:
-    """Items with the value so far after each; the last value is as difficult as the problem."""
-    result: list[str | Mark] = []
-    for i, (item, value) in enumerate(zip(items, values, strict=True)):
-        result += [glue * (i > 0) + item, Mark(value, difficulty * (i + 1) // len(items))]
-    return result
+def _hops_key(ways: list[tuple[str, str]], start: str, difficulty: int) -> str:
+    """The graph with its places numbered as they appear."""
+    numbers: dict[str, int] = {}
+    for place in chain.from_iterable(ways):
+        numbers.setdefault(place, len(numbers))
+    graph = " ".join(f"{numbers[a]}>{numbers[b]}" for a, b in ways)
+    return f"{graph} from {numbers[start]}, {difficulty}"
 
 
 def _parity(rng: Random, difficulty: int) -> Draft:
-    bits = [rng.choice("01") for _ in range(rng.randint(2 * difficulty, 2 * difficulty + 2))]
-    values = ["odd" if bits[: i + 1].count("1") % 2 else "even" for i in range(len(bits))]
+    bits = "".join(rng.choice("01") for _ in range(2 * difficulty + rng.randint(2, 3)))
+    body: list[str | Mark] = []
+    answer = ""
+    for i, bit in enumerate(bits):
+        answer = "odd" if bits[: i + 1].count("1") % 2 else "even"
+        body += [bit, Mark(answer, max(0, (i - 1) // 2), bits[: i + 1])]
     start, end = rng.choice(
         (
             ("Is the number of ones in ", " even or odd?"),
@@ -191,16 +208,22 @@ def _parity(rng: Random, difficulty: int) -> Draft:
             ("", ": is the number of ones even or odd?"),
         )
     )
-    return Draft("".join(bits), (start, *_running(bits, values, difficulty), end), values[-1])
+    return Draft(bits, (start, *body, end), answer)
 
 
 def _counting(rng: Random, difficulty: int) -> Draft:
     wanted, *others = rng.sample("abcxyz", 3)
     items = [
         wanted if rng.random() < 0.5 else rng.choice(others)
-        for _ in range(rng.randint(2 * difficulty, 2 * difficulty + 1))
+        for _ in range(2 * difficulty + rng.randint(1, 2))
     ]
-    values = [str(items[: i + 1].count(wanted) % 10) for i in range(len(items))]
+    roles = {wanted: "w"}
+    key, count = "", 0
+    body: list[str | Mark] = []
+    for i, item in enumerate(items):
+        count += item == wanted
+        key += roles.setdefault(item, str(len(roles)))
+        body += [f"{' ' * (i > 0)}{item}", Mark(str(count % 10), i // 2, key)]
     start, end = rng.choice(
         (
             ("How many {} are in ", "?"),
@@ -209,9 +232,7 @@ def _counting(rng: Random, difficulty: int) -> Draft:
             ("Count the {}: ", "."),
         )
     )
-    key = f"{wanted}: {' '.join(items)}"
-    body = (start.format(wanted), *_running(items, values, difficulty, " "), end)
-    return Draft(key, body, str(items.count(wanted)))
+    return Draft(key, (start.format(wanted), *body, end), str(count))
 
 
 def _sorting(rng: Random, difficulty: int) -> Draft:
@@ -228,18 +249,19 @@ GAINS, LOSSES = "Finds Gets Buys Makes".split(), "Loses Sells Eats Drops".split(
 def _story(rng: Random, difficulty: int) -> Draft:
     name, things = rng.choice(NAMES), rng.choice(THINGS)
     value = rng.randrange(1, 10)
-    sentences, values = [f"{name} has {value} {things}."], [value]
-    for _ in range(difficulty):
+    key = str(value)
+    body: list[str | Mark] = [f"{name} has {value} {things}.", Mark(key, 0, key)]
+    for i in range(difficulty):
         lose = rng.random() < 0.5 if value > 0 else False
         n = rng.randint(1, min(9, value)) if lose else rng.randint(1, 9)
         if value + n > 19 and not lose:
             lose, n = True, min(n, value)
         value += -n if lose else n
-        values.append(value)
-        sentences.append(f"{rng.choice(LOSSES if lose else GAINS)} {n}.")
-    body = _running(sentences, [str(v % 10) for v in values], difficulty, " ")
+        key += f" {'-' if lose else '+'}{n}"
+        sentence = f" {rng.choice(LOSSES if lose else GAINS)} {n}."
+        body += [sentence, Mark(str(value % 10), i + 1, key)]
     end = rng.choice((f" How many {things} now?", f" How many {things} has {name} now?"))
-    return Draft(" ".join(sentences), (*body, end), str(value))
+    return Draft(key, (*body, end), str(value))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class Tokenizer:
             text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def same_vocabulary(self, other: "Tokenizer") -> bool:
+        """Whether every id stands for the same token in both."""
+        vocabulary: bool = self._tokenizer.get_vocab() == other._tokenizer.get_vocab()
+        return vocabulary
+
     def special_token_id(self, text: str) -> int | None:
         """Return the id of the special token written exactly so, or None."""
         token: int | None = self._tokenizer.token_to_id(text)

@@ -21,6 +21,8 @@ def test_the_built_wheel_installs_and_runs(tmp_path, text_checkpoint):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"rdlite"}
     assert "rdlite/py.typed" in names
     assert "rdlite/export/families/huginn.py" in names
+    assert "rdlite/models/nano/rdlite.json" in names
+    assert wheel.stat().st_size < 8 * 2**20
 
     # The dependencies are this environment's, found after the wheel's own folder.
     home = tmp_path / "env"
@@ -46,5 +48,6 @@ def test_the_built_wheel_installs_and_runs(tmp_path, text_checkpoint):
     )
     assert found.stdout.count(str(site)) == 2
     assert rdlite("--version").startswith("rdlite, version")
+    assert "nano is whole" in rdlite("verify")
     rdlite("export", str(text_checkpoint), "-o", "bundle")
     rdlite("generate", "bundle", "hi", "--max-tokens", "3")

@@ -29,13 +29,11 @@ class Curriculum:
         """Return what `Curriculum(**state)` makes again."""
         return {"levels": self.levels, "accuracy": self.accuracy}
 
-    def choose(self, rng: random.Random, steps: int) -> tuple[str, int] | None:
-        """Choose a task and a difficulty that so many steps can solve; None: none of it."""
-        (task,) = rng.choices(list(TASKS), [self._weight(task) for task in TASKS])
-        possible = steps // steps_needed(task, 1)
-        if not possible:
-            return None
-        top = min(self.levels[task], possible)
+    def choose(self, rng: random.Random, steps: int) -> tuple[str, int]:
+        """Choose a task and a difficulty that so many steps can solve."""
+        possible = [task for task in TASKS if steps_needed(task, 1) <= steps]
+        (task,) = rng.choices(possible, [self._weight(task) for task in possible])
+        top = min(self.levels[task], steps // steps_needed(task, 1))
         return task, top if rng.random() < FRONTIER else rng.randint(1, top)
 
     def depth(self) -> float:
@@ -106,9 +104,9 @@ def make_batch(
 
 
 def _turn(rng: random.Random, encoder: Encoder, curriculum: Curriculum, steps: int) -> Turn:
-    chosen = curriculum.choose(rng, steps)
-    if chosen is None or rng.random() < SMALL_TALK:
+    if rng.random() < SMALL_TALK:
         return ("", 0), encoder.turn(saying(rng), HELP)
+    chosen = curriculum.choose(rng, steps)
     problem = draw(rng, *chosen, held_out=False)
     marks = marks_of(problem, steps)
     return chosen, encoder.turn(problem.question, problem.answer, marks, problem.scratch)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NORM_EPS, ROPE_BASE = 1e-6, 50000.0
+
 
 @dataclass(frozen=True)
 class HuginnConfig:
@@ -23,8 +25,6 @@ class HuginnConfig:
     context: int
     layers: tuple[int, int, int] = (2, 4, 2)
     mean_steps: int = 32
-    norm_eps: float = 1e-6
-    rope_base: float = 50000.0
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,13 @@ class Sight:
 class RMSNorm(nn.Module):
     """Root mean square norm, computed in float32."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., E] -> float32 [..., E]."""
-        return F.rms_norm(x.float(), x.shape[-1:], self.weight, self.eps)
+        return F.rms_norm(x.float(), x.shape[-1:], self.weight, NORM_EPS)
 
 
 def rotate(x: Tensor, sight: Sight) -> Tensor:
@@ -100,7 +99,7 @@ class Block(nn.Module):
     def __init__(self, config: HuginnConfig) -> None:
         super().__init__()
         self.norm_1, self.norm_2, self.norm_3, self.norm_4 = (
-            RMSNorm(config.width, config.norm_eps) for _ in range(4)
+            RMSNorm(config.width) for _ in range(4)
         )
         self.attn, self.mlp = Attention(config), MLP(config)
 
@@ -124,11 +123,11 @@ class Huginn(nn.Module):
                 "adapter": nn.Linear(2 * config.width, config.width, bias=False),
                 "core_block": nn.ModuleList(Block(config) for _ in range(core)),
                 "coda": nn.ModuleList(Block(config) for _ in range(coda)),
-                "ln_f": RMSNorm(config.width, config.norm_eps),
+                "ln_f": RMSNorm(config.width),
             }
         )
         size = config.width // config.heads
-        frequencies = 1 / config.rope_base ** (torch.arange(0, size, 2).float() / size)
+        frequencies = 1 / ROPE_BASE ** (torch.arange(0, size, 2).float() / size)
         angles = torch.outer(torch.arange(config.context).float(), frequencies)
         rotations = torch.polar(torch.ones_like(angles), angles)[:, None, :]
         self.register_buffer("rotations", rotations, persistent=False)

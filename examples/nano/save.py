@@ -11,13 +11,17 @@ from tokenizers import Tokenizer
 
 
 def save_checkpoint(model: Huginn, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config.json, model.safetensors (float32) and the text files into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write config.json, model.safetensors (float32), the text files and the model card.
+
+    They are written beside `folder` and take its place together.
+    """
+    new, old = folder.with_suffix(".new"), folder.with_suffix(".old")
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
     config = model.config
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    part = folder / "model.part"
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(folder / "model.safetensors")
+    save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
     hub = hub_config(
         config.width,
         config.heads,
@@ -27,6 +31,10 @@ def save_checkpoint(model: Huginn, tokenizer: Tokenizer, folder: Path) -> None:
         config.mean_steps,
         config.layers,
     )
-    (folder / "config.json").write_text(json.dumps(hub | {"_name_or_path": "nano"}, indent=1))
-    write_text_files(folder, tokenizer, temperature=0)
-    shutil.copyfile(Path(__file__).with_name("card.md"), folder / "README.md")
+    (new / "config.json").write_text(json.dumps(hub | {"_name_or_path": "nano"}, indent=1))
+    write_text_files(new, tokenizer, temperature=0)
+    shutil.copyfile(Path(__file__).with_name("card.md"), new / "README.md")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

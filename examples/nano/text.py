@@ -8,7 +8,7 @@ from rdlite.export.random_checkpoint import SPECIAL_TOKENS
 from small_talk import HELP
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from rdlite.tasks import TASKS, Mark, Problem, draw
+from rdlite.tasks import TASKS, Mark, Problem, draw, is_held_out
 
 VOCABULARY = 512
 IGNORED = -100  # a target that the loss leaves out
@@ -18,10 +18,16 @@ def make_tokenizer() -> Tokenizer:
     """Return a byte-level BPE tokenizer whose merges make words, never digits.
 
     Its merges come from the wordings alone, so numbers and lists of letters stay one token a
-    character. The special tokens come last, so that the vocabulary is full.
+    character. An empty line, which the chat template has before each message, is a token too,
+    whatever follows: so a message's tokens do not depend on where it stands.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("\n\n", "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(SPECIAL_TOKENS),
@@ -65,6 +71,11 @@ class Encoder:
         self._assistant = self._ids("<|begin_header|>Huginn<|end_header|>\n\n")
         self._first: dict[str, int] = {}
 
+    def _first_id(self, text: str) -> int:
+        if text not in self._first:
+            self._first[text] = self._ids(text)[0]
+        return self._first[text]
+
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -84,13 +95,9 @@ class Encoder:
         ids = [*self._user, *encoding.ids, self.end_turn, *self._assistant]
         targets = [IGNORED] * len(ids)
         for offset, text in marks:
-            if text not in self._first:
-                self._first[text] = self._ids(text)[0]
-            targets[len(self._user) + end[offset]] = self._first[text]
+            targets[len(self._user) + end[offset]] = self._first_id(text)
         for i, text in enumerate(scratch[: len(self._assistant)]):
-            if text not in self._first:
-                self._first[text] = self._ids(text)[0]
-            targets[len(self._user) + len(encoding.ids) + i] = self._first[text]
+            targets[len(self._user) + len(encoding.ids) + i] = self._first_id(text)
         reply = [*self._ids(answer), self.end_turn]
         start = len(ids) - 1
         targets[-1:] = reply
@@ -110,11 +117,16 @@ def steps_needed(task: str, difficulty: int) -> int:
 
 
 def marks_of(problem: Problem, steps: int) -> list[tuple[int, str]]:
-    """Return (end offset in the question, partial result) as far as `steps` steps can know."""
+    """Return (end offset in the question, partial result) of the marks to train.
+
+    They are those that `steps` steps can know and that are no answers to held-out problems.
+    """
     marks, offset = [], 0
     for piece in problem.pieces:
         if not isinstance(piece, Mark):
             offset += len(piece)
-        elif steps_needed(problem.task, piece.difficulty) <= steps:
+        elif steps_needed(problem.task, piece.difficulty) <= steps and not is_held_out(
+            problem.task, piece.difficulty, piece.key
+        ):
             marks.append((offset, piece.text))
     return marks

@@ -22,12 +22,16 @@ from batches import Curriculum, make_batch
 from huginn import Huginn, HuginnConfig
 from save import save_checkpoint
 from text import IGNORED, VOCABULARY, Encoder, make_tokenizer
+from tokenizers import Tokenizer
 
 CONTEXT = 1024
 WARM_UP = 100  # updates
 DECAY = 0.3  # of the time, at the end
 EMBEDDING_RATE = 1.5e-3
 LOG_EVERY = 50  # updates
+#: Options that cannot change when training goes on, and what is counted.
+FIXED = ("width", "inner", "prelude", "core", "coda", "mean_steps")
+COUNTERS = ("seconds", "updates", "tokens", "problems", "loss")
 
 
 def sample_steps(rng: random.Random, mean: float, most: int) -> int:
@@ -48,7 +52,11 @@ class Training:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(options["seed"])
         self.rng = random.Random(options["seed"])
-        self.encoder = Encoder(make_tokenizer())
+        self.path = folder / "training.pt"
+        saved = self._load() if self.path.exists() else None
+        # The tokenizer is kept: other wordings would make another one.
+        tokenizer = Tokenizer.from_str(saved["tokenizer"]) if saved else make_tokenizer()
+        self.encoder = Encoder(tokenizer)
         self.config = HuginnConfig(
             width=options["width"],
             heads=options["width"] // 32,
@@ -61,11 +69,10 @@ class Training:
         self.model = Huginn(self.config).to(self.device)
         self.curriculum = Curriculum()
         self.seconds, self.updates, self.tokens, self.problems = 0.0, 0, 0, 0
-        self.loss = float("nan")
+        self.loss: float | None = None
         self._make_optimizers()
-        self.path = folder / "training.pt"
-        if self.path.exists():
-            self._restore()
+        if saved:
+            self._restore(saved)
 
     def _make_optimizers(self) -> None:
         matrices, others = [], []
@@ -78,13 +85,22 @@ class Training:
         ]
         self.rates = [self.options["rate"], EMBEDDING_RATE]
 
-    def _restore(self) -> None:
-        saved = torch.load(self.path, map_location=self.device, weights_only=True)
+    def _load(self) -> dict[str, Any]:
+        saved: dict[str, Any] = torch.load(self.path, map_location=self.device, weights_only=True)
+        for name in FIXED:
+            if saved["options"][name] != self.options[name]:
+                raise click.UsageError(
+                    f"{self.path} was trained with --{name.replace('_', '-')} "
+                    f"{saved['options'][name]}, not {self.options[name]}; give another folder"
+                )
+        return saved
+
+    def _restore(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.curriculum = Curriculum(**saved["curriculum"])
-        for name in ("seconds", "updates", "tokens", "problems"):
+        for name in COUNTERS:
             setattr(self, name, saved[name])
         self.rng.seed(f"{self.options['seed']} {self.updates}")
         torch.manual_seed(self.options["seed"] + self.updates)
@@ -95,11 +111,9 @@ class Training:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "curriculum": self.curriculum.state(),
-            "seconds": self.seconds,
-            "updates": self.updates,
-            "tokens": self.tokens,
-            "problems": self.problems,
-        }
+            "tokenizer": self.encoder.tokenizer.to_str(),
+            "options": self.options,
+        } | {name: getattr(self, name) for name in COUNTERS}
         part = self.path.with_suffix(".part")
         torch.save(state, part)
         part.replace(self.path)
@@ -133,10 +147,10 @@ class Training:
         right[wanted] = logits.argmax(-1) == targets[wanted]
         self.curriculum.saw(batch, right.cpu())
         self.updates += 1
-        self.tokens += ids.numel()
+        self.tokens += int((batch.ids != self.encoder.pad).sum())
         self.problems += len(batch.answers)
         value = loss.item()
-        self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
+        self.loss = value if self.loss is None else 0.98 * self.loss + 0.02 * value
 
     def log(self, **more: Any) -> None:
         """Append a line to the log."""
@@ -145,7 +159,7 @@ class Training:
             "minutes": round(self.seconds / 60, 2),
             "tokens": self.tokens,
             "problems": self.problems,
-            "loss": round(self.loss, 4),
+            "loss": None if self.loss is None else round(self.loss, 4),
             "levels": self.curriculum.levels,
             "accuracy": {task: round(x, 3) for task, x in self.curriculum.accuracy.items()},
         }

@@ -42,7 +42,7 @@ class _Group(click.Group):
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (or the interpreter flushes again)
             sys.exit(1)
         except MemoryError:
-            _fail("there is not enough memory; use a smaller --context or --cache-share 1")
+            _fail("there is not enough memory; use fewer --steps or a smaller context or window")
         except OSError as problem:
             _fail(f"cannot read or write: {problem}")
         sys.exit(result if isinstance(result, int) else 0)
@@ -59,7 +59,7 @@ def main() -> None:
     """Run recurrent-depth language models on this machine.
 
     MODEL is a bundle made by 'rdlite export'; where it is left out, it is nano, the small model
-    that comes with rdlite.
+    that comes with rdlite. (A bundle of your own called nano is ./nano.)
 
     \b
     Example:

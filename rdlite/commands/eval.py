@@ -1,5 +1,6 @@
 """`rdlite eval`: what a model can do at which depth."""
 
+import contextlib
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,9 @@ from rdlite.commands.options import json_option, model_argument, print_json, pro
 if TYPE_CHECKING:
     from rdlite.evaluation import Answers
     from rdlite.model import Model
+    from rdlite.tasks import Problem
 
+COUNT, WINDOW = 20, 256
 Report = dict[str, Any]
 
 
@@ -31,11 +34,13 @@ def _depths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     return depths
 
 
-def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Read a list of task names; all where none is given."""
+def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Read a list of task names."""
     from rdlite.tasks import TASKS
 
-    names = tuple(TASKS) if value is None else tuple(dict.fromkeys(value.split(",")))
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(value.split(",")))
     for name in names:
         if name not in TASKS:
             raise click.BadParameter(f"{name!r} is no task; there are {', '.join(TASKS)}")
@@ -61,9 +66,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--count",
     type=click.IntRange(1, 10_000),
-    default=20,
-    show_default=True,
-    help="Problems for each task and difficulty.",
+    help="Problems for each task and difficulty (fewer where there are no more).  [default: 20]",
 )
 @click.option(
     "--text",
@@ -75,9 +78,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--window",
     type=click.IntRange(2, 4096),
-    default=256,
-    show_default=True,
-    help="Tokens of a text that are read together.",
+    help="Tokens of a text that are read together.  [default: 256, or the context]",
 )
 @click.option(
     "--seed",
@@ -100,11 +101,11 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 def evaluate(
     model: str,
     steps: tuple[int, ...],
-    tasks: tuple[str, ...],
-    count: int,
+    tasks: tuple[str, ...] | None,
+    count: int | None,
     text: str | None,
     against: str | None,
-    window: int,
+    window: int | None,
     seed: int,
     threads: int | None,
     plot: Path | None,
@@ -124,27 +125,36 @@ def evaluate(
     """
     import rdlite
 
-    if plot and (text or against):
-        raise click.UsageError("--plot draws accuracy on the tasks; leave --text and --against out")
+    on_text, on_tasks = text is not None, text is None
+    for name, given, wanted, unless in (
+        ("--tasks", tasks, on_tasks, "--text"),
+        ("--count", count, on_tasks, "--text"),
+        ("--window", window, on_text, "the tasks"),
+        ("--plot", plot, on_tasks and against is None, "--text and --against"),
+    ):
+        if given is not None and not wanted:
+            raise click.UsageError(f"{name} means nothing with {unless}; leave one of them out")
     if plot:
         from rdlite.plot import check_plot
 
         check_plot(plot)
     answers = None
-    with rdlite.load(model, threads=threads) as opened:
-        head = {"model": opened.bundle.manifest.name, "steps": list(steps), "seed": seed}
-        if text or against:
-            sample = _sample(opened, text, tasks, count, window, seed)
-            report = (
-                _divergence_report(opened, against, threads, sample, steps, seed)
-                if against
-                else _perplexity_report(opened, sample, steps, seed)
-            )
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(rdlite.load(model, threads=threads))
+        report: Report = {"model": opened.bundle.manifest.name, "steps": list(steps), "seed": seed}
+        if against is not None:
+            reference = stack.enter_context(rdlite.load(against, threads=threads))
+            context = min(opened.context, reference.context)
+            sample = _sample(opened, text, tasks, count, window, seed, context)
+            report |= _divergence_report(opened, reference, sample, steps, seed)
+        elif text is not None:
+            sample = _sample(opened, text, tasks, count, window, seed, opened.context)
+            report |= _perplexity_report(opened, sample, steps, seed)
         else:
-            answers = _answers(opened, steps, tasks, count, seed)
-            report = _accuracy_report(answers)
+            answers = _answers(opened, steps, _problems(tasks, count, seed), seed)
+            report |= _accuracy_report(answers)
     if as_json:
-        print_json(head | report)
+        print_json(report)
     else:
         _print_table(steps, report)
     if plot and answers:
@@ -153,12 +163,18 @@ def evaluate(
         plot_accuracy(answers, plot)
 
 
-def _answers(
-    model: "Model", steps: Sequence[int], tasks: Sequence[str], count: int, seed: int
-) -> "Answers":
-    from rdlite.evaluation import answer, held_out_problems
+def _problems(tasks: Sequence[str] | None, count: int | None, seed: int) -> "list[Problem]":
+    from rdlite.evaluation import held_out_problems
+    from rdlite.tasks import TASKS
 
-    problems = held_out_problems(count, seed, tasks)
+    return held_out_problems(count or COUNT, seed, tasks or TASKS)
+
+
+def _answers(
+    model: "Model", steps: Sequence[int], problems: "Sequence[Problem]", seed: int
+) -> "Answers":
+    from rdlite.evaluation import answer
+
     with progress_bar("problems", counts_bytes=False) as progress:
         return answer(model, problems, steps, seed, progress)
 
@@ -166,34 +182,37 @@ def _answers(
 def _sample(
     model: "Model",
     text: str | None,
-    tasks: Sequence[str],
-    count: int,
-    window: int,
+    tasks: Sequence[str] | None,
+    count: int | None,
+    window: int | None,
     seed: int,
+    context: int,
 ) -> list[Sequence[int]]:
     """Token ids of the text in windows, or of problems with their answers."""
-    from rdlite.evaluation import encode_problem, held_out_problems, windows
+    from rdlite.evaluation import encode_problem, windows
 
-    if text:
-        content = Path(text).read_bytes().decode(errors="replace")
-        return list(windows(model, model.tokenizer.encode(content), window))
-    problems = held_out_problems(count, seed, tasks)
-    return [list(chain(*encode_problem(model, problem))) for problem in problems]
+    if text is None:
+        problems = _problems(tasks, count, seed)
+        return [list(chain(*encode_problem(model, problem))) for problem in problems]
+    content = Path(text).read_bytes().decode(errors="replace")
+    return list(windows(model.tokenizer.encode(content), window or min(WINDOW, context), context))
 
 
 def _accuracy_report(answers: "Answers") -> Report:
-    tasks = {}
-    for name in dict.fromkeys(p.task for p in answers.problems):
-        difficulties = sorted({p.difficulty for p in answers.problems if p.task == name})
-        tasks[name] = {
+    tasks = {
+        name: {
             "accuracy": answers.accuracy(name),
-            "by_difficulty": {str(d): answers.accuracy(name, d) for d in difficulties},
+            "by_difficulty": {
+                str(difficulty): {
+                    "problems": answers.count(name, difficulty),
+                    "accuracy": answers.accuracy(name, difficulty),
+                }
+                for difficulty in answers.difficulties(name)
+            },
         }
-    return {
-        "problems": len(answers.problems),
-        "tasks": tasks,
-        "accuracy": answers.accuracy(),
+        for name in answers.tasks
     }
+    return {"problems": len(answers.problems), "tasks": tasks, "accuracy": answers.accuracy()}
 
 
 def _perplexity_report(
@@ -208,33 +227,28 @@ def _perplexity_report(
 
 def _divergence_report(
     model: "Model",
-    against: str,
-    threads: int | None,
+    reference: "Model",
     sample: Sequence[Sequence[int]],
     steps: Sequence[int],
     seed: int,
 ) -> Report:
     import dataclasses
 
-    import rdlite
-    from rdlite.evaluation import divergence
+    from rdlite.evaluation import Divergence, divergence
 
-    with (
-        rdlite.load(against, threads=threads) as reference,
-        progress_bar("texts", counts_bytes=False) as progress,
-    ):
+    with progress_bar("texts", counts_bytes=False) as progress:
         found = divergence(model, reference, sample, steps, seed, progress)
-        names = [field.name for field in dataclasses.fields(found[0])]
-        return {
-            "against": reference.bundle.manifest.name,
-            "tokens": sum(map(len, sample)),
-            "divergence": {name: [getattr(each, name) for each in found] for name in names},
-        }
+    names = [field.name for field in dataclasses.fields(Divergence)]
+    return {
+        "against": reference.bundle.manifest.name,
+        "tokens": sum(map(len, sample)),
+        "divergence": {name: [getattr(each, name) for each in found] for name in names},
+    }
 
 
 def _print_table(steps: Sequence[int], report: Report) -> None:
     def row(name: str, cells: Sequence[object]) -> None:
-        click.echo(f"{name:<20}" + "".join(f"{cell:>9}" for cell in cells))
+        click.echo(f"{name:<24}" + "".join(f"{cell:>9}" for cell in cells))
 
     row("steps", steps)
     if "perplexity" in report:
@@ -243,7 +257,8 @@ def _print_table(steps: Sequence[int], report: Report) -> None:
         row(name, [f"{value:.2%}" if name == "same_top" else f"{value:.3g}" for value in values])
     for name, task in report.get("tasks", {}).items():
         row(name, [f"{value:.0%}" for value in task["accuracy"]])
-        for difficulty, values in task["by_difficulty"].items():
-            row(f"  difficulty {difficulty}", [f"{value:.0%}" for value in values])
+        for difficulty, found in task["by_difficulty"].items():
+            name = f"  difficulty {difficulty} ({found['problems']})"
+            row(name, [f"{value:.0%}" for value in found["accuracy"]])
     if "accuracy" in report:
         row("all tasks", [f"{value:.1%}" for value in report["accuracy"]])

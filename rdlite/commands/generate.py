@@ -10,6 +10,7 @@ import click
 from rdlite.commands.options import (
     describe_stats,
     json_option,
+    one_line,
     open_model,
     print_json,
     run_options,
@@ -38,7 +39,6 @@ def generate(
 
     \b
     Example:
-        rdlite generate "48 + 76" --steps 16
         rdlite generate BUNDLE "Once upon a time" --steps 16 --max-tokens 100
         cat notes.txt | rdlite generate BUNDLE --temp 0
     """
@@ -81,5 +81,9 @@ def _model_and_prompt(words: tuple[str, ...]) -> tuple[str, str | None]:
     if not words:
         return "nano", None
     word = words[0]
-    is_path = word == "nano" or os.path.exists(word) or (os.sep in word and len(word.split()) == 1)
-    return (word, None) if is_path else ("nano", word)
+    one_word = len(word.split()) == 1
+    if word == "nano" or os.path.exists(word) or (one_word and os.sep in word):
+        return word, None
+    if one_word:
+        click.echo(f"note: there is no {one_line(word)} here, so nano continues it", err=True)
+    return "nano", word

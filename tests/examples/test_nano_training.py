@@ -1,6 +1,7 @@
 """Training nano: the PyTorch model is Huginn, its checkpoints export, training goes on."""
 
 import json
+import random
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from rdlite.export import export_checkpoint
 
 import rdlite
+from rdlite.tasks import TASKS, Mark, draw, is_held_out
 
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
 ROOT = Path(__file__).parents[2]
@@ -90,12 +92,31 @@ def test_training_saves_what_export_reads_and_goes_on_from_there(tmp_path):
 
     again = Training(tmp_path, small())
     assert (again.updates, again.problems) == (3, 18)
-    assert again.tokens == training.tokens
+    for name in ("tokens", "seconds", "loss", "curriculum"):
+        assert getattr(again, name) == getattr(training, name)
+    assert again.encoder.tokenizer.to_str() == training.encoder.tokenizer.to_str()
     for ours, theirs in zip(again.model.parameters(), training.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+    for ours, theirs in zip(again.optimizers, training.optimizers, strict=True):
+        ours, theirs = ours.state_dict()["state"], theirs.state_dict()["state"]
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[k][n], theirs[k][n]) for k in ours for n in ours[k])
     again.update(0.0)
     again.save()
     assert Training(tmp_path, small()).updates == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("bundle", "checkpoint", "training.pt")
+    ]
+
+
+@pytest.mark.parametrize("change", [{"width": 96}, {"mean_steps": 7}])
+def test_a_model_of_another_shape_is_not_mixed_in(tmp_path, change):
+    import click
+    from train import Training
+
+    Training(tmp_path, small()).save()
+    with pytest.raises(click.UsageError, match=r"was trained with --.* give another folder"):
+        Training(tmp_path, small(**change))
 
 
 def test_only_the_last_steps_have_a_gradient():
@@ -111,8 +132,6 @@ def test_only_the_last_steps_have_a_gradient():
 
 
 def test_depths_are_log_normal_poisson():
-    import random
-
     from train import sample_steps
 
     rng = random.Random(0)
@@ -124,8 +143,6 @@ def test_depths_are_log_normal_poisson():
 
 
 def test_a_conversation_sees_itself_alone():
-    import random
-
     from batches import Curriculum, make_batch
     from text import IGNORED, Encoder, make_tokenizer
 
@@ -145,20 +162,78 @@ def test_a_conversation_sees_itself_alone():
         assert batch.targets[row, end - 1] == encoder.end_turn
 
 
-def test_nothing_is_asked_that_the_steps_cannot_know():
-    import random
+def test_what_stands_beside_it_in_a_row_changes_nothing():
+    from batches import Curriculum, make_batch
+    from huginn import Huginn, HuginnConfig
+    from text import VOCABULARY, Encoder, make_tokenizer
 
+    encoder = Encoder(make_tokenizer())
+    batch = make_batch(random.Random(1), encoder, Curriculum(), 12, steps=6)
+    model = Huginn(HuginnConfig(64, 2, 64, VOCABULARY, 128, (1, 1, 1), 4))
+    starts = (batch.ids[0] == encoder.begin).nonzero()[:, 0].tolist()
+    first, end = starts[1], starts[2] if len(starts) > 2 else None
+    with torch.no_grad():
+        together = model(batch.ids, 3, torch.zeros(*batch.ids.shape, 64), batch.mask)
+        ids = batch.ids[:1, first:end]
+        ids = ids[:, : int((ids != encoder.pad).sum())]
+        alone = model(ids, 3, torch.zeros(*ids.shape, 64))
+    assert torch.allclose(together[0, first : first + ids.shape[1]], alone[0], atol=1e-4)
+
+
+def test_training_sees_the_tokens_that_a_chat_sends():
+    from rdlite.export.random_checkpoint import CHAT_TEMPLATE
+    from text import Encoder, make_tokenizer
+
+    from rdlite.chat_template import ChatTemplate
+
+    tokenizer = make_tokenizer()
+    encoder = Encoder(tokenizer)
+    template = ChatTemplate(CHAT_TEMPLATE, {"bos_token": "<|begin_text|>"})
+    rng = random.Random(0)
+    for task in TASKS:
+        messages, ids = [], [encoder.begin]
+        for _ in range(2):
+            problem = draw(rng, task, rng.randint(1, TASKS[task].highest), False)
+            ids += encoder.turn(problem.question, problem.answer).ids
+            messages += [
+                {"role": "user", "content": problem.question},
+                {"role": "assistant", "content": problem.answer},
+            ]
+        text = template.render(messages, add_generation_prompt=False)
+        assert tokenizer.encode(text, add_special_tokens=False).ids == ids
+
+
+def test_targets_are_what_comes_next_and_marks():
+    from text import IGNORED, Encoder, make_tokenizer, marks_of
+
+    tokenizer = make_tokenizer()
+    encoder = Encoder(tokenizer)
+    problem = draw(random.Random(3), "chain", 4, False)
+    example = encoder.turn(problem.question, problem.answer, marks_of(problem, 32))
+    said = [tokenizer.id_to_token(t) for t in example.targets if t != IGNORED]
+    marks = [piece.text for piece in problem.pieces if isinstance(piece, Mark)]
+    assert said == [*marks, problem.answer, "<|end_turn|>"]
+    answer = example.targets[example.answer_start :]
+    assert answer[0] == example.ids[example.answer_start + 1]
+    assert answer[-2:] == [encoder.end_turn, IGNORED]
+    problem = draw(random.Random(3), "addition", 3, False)
+    example = encoder.turn(problem.question, problem.answer, (), problem.scratch)
+    said = [tokenizer.id_to_token(t) for t in example.targets if t != IGNORED]
+    assert said[:3] == list(problem.scratch[:3])
+
+
+def test_nothing_is_asked_that_the_steps_cannot_know():
     from batches import Curriculum
     from text import marks_of, steps_needed
 
-    from rdlite.tasks import TASKS, draw
-
     curriculum = Curriculum(levels={task: TASKS[task].highest for task in TASKS})
     rng = random.Random(0)
-    for steps in (1, 2, 5, 9):
-        for _ in range(200):
-            chosen = curriculum.choose(rng, steps)
-            assert chosen is None or steps_needed(*chosen) <= steps
+    for steps in (1, 2, 5, 9, 16):
+        chosen = [curriculum.choose(rng, steps) for _ in range(300)]
+        assert all(steps_needed(*each) <= steps for each in chosen)
+        assert {task for task, _ in chosen} == {t for t in TASKS if steps_needed(t, 1) <= steps}
     problem = draw(rng, "chain", 10, False)
-    assert len(marks_of(problem, 3)) == 3
-    assert len(marks_of(problem, 10)) == len(marks_of(problem, 32)) == 10
+    marks = [piece for piece in problem.pieces if isinstance(piece, Mark)]
+    trained = [m for m in marks if not is_held_out("chain", m.difficulty, m.key)]
+    assert len(marks_of(problem, 3)) == sum(mark.difficulty <= 3 for mark in trained)
+    assert len(marks_of(problem, 10)) == len(marks_of(problem, 32)) == len(trained)

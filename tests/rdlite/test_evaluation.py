@@ -1,10 +1,14 @@
 """Measures agree with what the model's plain interface gives, depth by depth."""
 
+import json
+
 import numpy as np
 import pytest
+from rdlite.export import export_checkpoint
 
 import rdlite
 from rdlite.evaluation import (
+    Answers,
     answer,
     divergence,
     encode_problem,
@@ -25,7 +29,7 @@ def test_logits_by_depth_are_those_of_separate_runs(model):
         assert logits.shape == (2, model.config.vocab_size)
 
 
-@pytest.mark.parametrize("depths", [(), (2, 1), (1, 1), (0, 1), (1, 9999)])
+@pytest.mark.parametrize("depths", [(), (2, 1), (1, 1), (0, 1), (1, 9999), 4])
 def test_depths_must_ascend_within_bounds(model, depths):
     with pytest.raises(rdlite.InputError):
         model.logits_by_depth(TEXT, depths)
@@ -40,16 +44,21 @@ def test_perplexity_is_exp_of_the_mean_negative_log_likelihood(model):
             logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
             scores += [-logs[i, ids[i + 1]] for i in range(len(ids) - 1)]
         expected.append(np.exp(np.mean(scores)))
-    parts = list(windows(model, TEXT[:41], 20))
+    parts = list(windows(TEXT[:41], 20, model.context))
     assert [len(part) for part in parts] == [20, 20]  # a single token has nothing to predict
     assert np.allclose(perplexity(model, parts, DEPTHS, seed=1), expected, rtol=1e-4)
 
 
 def test_texts_too_short_and_windows_too_long_are_refused(model):
     with pytest.raises(rdlite.InputError, match="has 1 tokens; at least 2"):
-        list(windows(model, [5], 20))
+        list(windows([5], 20, 640))
     with pytest.raises(rdlite.InputError, match="window must be"):
-        list(windows(model, TEXT, 641))
+        list(windows(TEXT, 641, 640))
+    for texts in ([], [[1, 2], [3]]):
+        with pytest.raises(rdlite.InputError, match="at least 2 tokens"):
+            perplexity(model, texts, (1,))
+        with pytest.raises(rdlite.InputError, match="at least 2 tokens"):
+            divergence(model, model, texts, (1,))
 
 
 def test_divergence_from_itself_is_nothing(model):
@@ -58,11 +67,11 @@ def test_divergence_from_itself_is_nothing(model):
         assert found.same_top == 1
 
 
-def test_divergence_is_kl_of_the_reference_from_the_model(model, nano):
+def test_divergence_is_kl_of_the_reference_from_the_model(model):
     class Shifted:
         """The same model, one token made likelier."""
 
-        config = model.config
+        config, tokenizer = model.config, model.tokenizer
 
         def logits_by_depth(self, *arguments):
             for depth, logits in model.logits_by_depth(*arguments):
@@ -81,8 +90,19 @@ def test_divergence_is_kl_of_the_reference_from_the_model(model, nano):
     assert np.isclose(found.maximum, expected.max(), rtol=1e-3)
     shifted_top = np.where(logits[:, 7] + 2 > logits.max(axis=1), 7, logits.argmax(axis=1))
     assert np.isclose(found.same_top, (shifted_top == logits.argmax(axis=1)).mean())
+
+
+def test_only_models_of_one_vocabulary_compare(model, nano, checkpoint_copy, tmp_path):
     with pytest.raises(rdlite.InputError, match="288 and 512 tokens"):
         divergence(model, nano, [TEXT], (1,))
+    path = checkpoint_copy / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(tokenizer))
+    other = rdlite.load(export_checkpoint(checkpoint_copy, tmp_path / "other"))
+    with other, pytest.raises(rdlite.InputError, match="the models' tokens differ"):
+        divergence(model, other, [TEXT], (1,))
 
 
 def test_an_answer_is_right_exactly_if_the_chat_says_it(nano):
@@ -97,16 +117,31 @@ def test_an_answer_is_right_exactly_if_the_chat_says_it(nano):
     assert not answers.right.all()
 
 
-def test_accuracy_is_a_mean_over_tasks(nano):
-    problems = held_out_problems(2, tasks=("addition", "hops"))
-    answers = answer(nano, problems, (1, 8))
-    first = np.array([p.task == "addition" for p in problems])
-    assert answers.accuracy("addition") == list(answers.right[first].mean(axis=0))
-    assert np.allclose(
-        answers.accuracy(), (answers.right[first].mean(0) + answers.right[~first].mean(0)) / 2
-    )
-    chosen = [p.task == "hops" and p.difficulty == 3 for p in problems]
-    assert answers.accuracy("hops", 3) == list(answers.right[chosen].mean(axis=0))
+def test_accuracy_is_a_mean_over_difficulties_and_tasks():
+    problems = held_out_problems(200, tasks=("addition", "sorting"))
+    right = np.random.default_rng(0).random((len(problems), 2)) < 0.5
+    answers = Answers((1, 8), tuple(problems), right)
+    means = {}
+    for task in ("addition", "sorting"):
+        rows = []
+        for difficulty in answers.difficulties(task):
+            chosen = [p.task == task and p.difficulty == difficulty for p in problems]
+            rows.append(right[chosen].mean(axis=0))
+            assert answers.accuracy(task, difficulty) == list(rows[-1])
+            assert answers.count(task, difficulty) == sum(chosen)
+        means[task] = np.mean(rows, axis=0)
+        assert np.allclose(answers.accuracy(task), means[task])
+    assert np.allclose(answers.accuracy(), (means["addition"] + means["sorting"]) / 2)
+    assert answers.count("addition", 1) < 10 < answers.count("addition", 3) == 200
+
+
+def test_problems_to_ask_are_held_out_and_distinct():
+    problems = held_out_problems(30, seed=2)
+    assert all(problem.held_out for problem in problems)
+    assert len({(p.task, p.key) for p in problems}) == len(problems)
+    assert problems == held_out_problems(30, seed=2) != held_out_problems(30, seed=3)
+    with pytest.raises(rdlite.InputError, match="'cooking' is no task"):
+        held_out_problems(1, tasks=("cooking",))
 
 
 def test_a_problem_is_a_chat_and_its_answer(nano):
