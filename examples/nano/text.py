@@ -105,15 +105,15 @@ class Encoder:
         return Example(ids + reply, targets, start)
 
 
-#: Core steps that a unit of difficulty takes, at the least: what is asked for after fewer steps
-#: than that is not trained.
+#: Core steps that a unit of difficulty takes at the least, after a first one: what is asked for
+#: after fewer steps than that is not trained.
 PACE = {"chain": 1, "story": 1, "sorting": 1}
 OTHER_PACE = 2
 
 
 def steps_needed(task: str, difficulty: int) -> int:
     """Return the fewest core steps at which a problem's answer is trained."""
-    return PACE.get(task, OTHER_PACE) * difficulty
+    return 1 + PACE.get(task, OTHER_PACE) * difficulty
 
 
 def marks_of(problem: Problem, steps: int) -> list[tuple[int, str]]:

@@ -28,6 +28,7 @@ CONTEXT = 1024
 WARM_UP = 100  # updates
 DECAY = 0.3  # of the time, at the end
 EMBEDDING_RATE = 1.5e-3
+LEAST_STEPS = 2
 LOG_EVERY = 50  # updates
 #: Options that cannot change when training goes on, and what is counted.
 FIXED = ("width", "inner", "prelude", "core", "coda", "mean_steps")
@@ -41,7 +42,7 @@ def sample_steps(rng: random.Random, mean: float, most: int) -> int:
     while product > limit:
         count += 1
         product *= rng.random()
-    return min(most, count + 1)
+    return max(LEAST_STEPS, min(most, count + 1))
 
 
 class Training:
