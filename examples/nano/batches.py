@@ -46,7 +46,7 @@ class Curriculum:
         level, highest = self.levels[task], TASKS[task].highest
         if level == highest and self.accuracy[task] > MASTERED_AT:
             return 0.5
-        return 1 + 2 * (1 - level / highest)
+        return 1 + 4 * (1 - level / highest)
 
     def saw(self, batch: "Batch", right: torch.Tensor) -> None:
         """Take note of the answers; `right` is bool, of the batch's shape."""

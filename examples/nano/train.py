@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 
 CONTEXT = 1024
 WARM_UP = 100  # updates
-DECAY = 0.3  # of the time, at the end
+DECAY = 0.5  # of the time, at the end
 EMBEDDING_RATE = 1.5e-3
 LEAST_STEPS = 2
 LOG_EVERY = 50  # updates

@@ -164,7 +164,7 @@ def test_two_generations_interleave(model):
         ({"initial_state": object()}, "must be an array of numbers"),
         ({"stop": ["x"] * 65}, "at most 64"),
         ({"initial_state": "ones"}, "initial_state must be random, zeros, embeds"),
-        ({"initial_state": np.zeros((3, 64))}, "only logits takes one"),
+        ({"initial_state": np.zeros((3, 64))}, "given to logits and logits_by_depth only"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(model, arguments, message):
