@@ -1,6 +1,6 @@
 """Trains nano, from nothing or from its last checkpoint, on the CPU or a GPU.
 
-    python examples/nano/train.py build/nano --minutes 90
+    python examples/nano/train.py build/nano --minutes 68
 
 Stop it whenever you like: the same command goes on from the last checkpoint. FOLDER gets
 `training.pt` (everything that training needs), `log.jsonl`, and in `checkpoint/` the model in the
@@ -197,7 +197,7 @@ def describe_hardware(device: torch.device) -> str:
 
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--minutes", default=90.0, show_default=True, help="Time of training, in all.")
+@click.option("--minutes", default=68.0, show_default=True, help="Time of training, in all.")
 @click.option("--width", default=128, show_default=True)
 @click.option("--inner", default=384, show_default=True)
 @click.option("--prelude", default=1, show_default=True, help="Layers of the prelude.")
