@@ -235,5 +235,5 @@ def test_nothing_is_asked_that_the_steps_cannot_know():
     problem = draw(rng, "chain", 10, False)
     marks = [piece for piece in problem.pieces if isinstance(piece, Mark)]
     trained = [m for m in marks if not is_held_out("chain", m.difficulty, m.key)]
-    assert len(marks_of(problem, 3)) == sum(mark.difficulty <= 3 for mark in trained)
-    assert len(marks_of(problem, 10)) == len(marks_of(problem, 32)) == len(trained)
+    assert len(marks_of(problem, 4)) == sum(mark.difficulty <= 3 for mark in trained)
+    assert len(marks_of(problem, 10)) < len(marks_of(problem, 11)) == len(trained)
