@@ -74,6 +74,51 @@ class CacheSlot:
         }
 
 
+class StepCaches:
+    """The core's slots, and for how many positions each is filled.
+
+    A position that left the loop early has no entries for the steps that it did not take; a later
+    one that goes deeper sees those of its last step there ("latest"). They are copied when a step
+    that needs them is taken for the first time, so a position that all others are as deep as is
+    never copied.
+    """
+
+    def __init__(self, config: ModelConfig, cache: Cache) -> None:
+        self._config = config
+        self._cache = cache
+        self.slots: list[CacheSlot] = []
+        self._filled: list[int] = []
+
+    def index(self, step: int) -> int:
+        """The slot that core step number `step` (from 0) reads and writes."""
+        share = self._cache.share
+        return step if share is None else step % share
+
+    def provide(self, steps: int, capacity: int) -> None:
+        """Make the slots that a depth of `steps` needs."""
+        while len(self.slots) < self._cache.slots(steps):
+            self.slots.append(CacheSlot(self._config, self._config.layers.core, capacity))
+            self._filled.append(0)
+
+    def fill(self, step: int, length: int) -> None:
+        """Let a step see all of the first `length` positions."""
+        index = self.index(step)
+        filled = self._filled[index]
+        if filled < length:
+            source, target = self.slots[index - 1].data, self.slots[index].data
+            target[..., filled:length, :] = source[..., filled:length, :]
+            self._filled[index] = length
+
+    def commit(self, steps: int, length: int) -> None:
+        """Take note that `steps` steps were taken up to `length` positions."""
+        for index in range(self._cache.slots(steps)):
+            self._filled[index] = length
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from `length` on."""
+        self._filled = [min(filled, length) for filled in self._filled]
+
+
 def _allocate(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     try:
         return np.empty(shape, np.float32)

@@ -39,7 +39,7 @@ class Chat:
         self.messages: list[dict[str, str]] = []
         self._sequence = model.new_sequence()
         self._read: list[int] = []  # the tokens that the cache holds
-        self._read_how: tuple[int, int] | None = None  # at which depth and seed
+        self._read_how: tuple[Depth, int] | None = None  # at which depth and seed
         self._answer: Generation | None = None
         self.reset(system)
 
@@ -84,7 +84,7 @@ class Chat:
     def _run(
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan
     ) -> Generator[Token, None, None]:
-        how = (plan.steps, self.seed)
+        how = (self.depth, self.seed)
         kept = _common_prefix(self._read, prompt[:-1]) if how == self._read_how else 0
         self._sequence.truncate(kept)
         self._read_how = how

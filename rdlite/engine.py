@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.bundle import PARTS, Bundle
-from rdlite.cache import Cache, CacheSlot, next_capacity
+from rdlite.cache import Cache, CacheSlot, StepCaches, next_capacity
 from rdlite.session import Array, Run, Session
 
 CHUNK = 64  # positions of a prompt that are read at once
@@ -31,7 +31,7 @@ class Engine:
 class Sequence:
     """One text being read: its caches and how many positions are in them. Not thread-safe.
 
-    Positions are read a group at a time: `begin` runs the prelude, the lane's `steps` run the
+    Positions are read a group at a time: `begin` runs the prelude, the lane's `step` runs the
     core, `logits` runs the coda, and `commit` keeps what they wrote to the caches. Rolling back is
     `truncate`: what lies past the length is never looked at.
     """
@@ -45,14 +45,15 @@ class Sequence:
         self.capacity = 0
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
-        self._core_slots: list[CacheSlot] = []
+        self.steps_cache = StepCaches(engine.config, cache)
         self._outer_slots: dict[str, CacheSlot] = {}
         self._lanes: dict[int, Lane] = {}
 
     def begin(self, ids: list[int], steps: int) -> "Lane":
         """Run the prelude on the next positions and return the lane that reads them.
 
-        The caller writes the initial states to `lane.states[0]` and then runs `lane.steps[:n]`.
+        The caller writes the initial states to `lane.states[0]` and then takes `lane.step(0)`,
+        `lane.step(1)` and so on.
 
         Args:
             ids: token ids, S of them, at least one, that fit in the context.
@@ -66,24 +67,22 @@ class Sequence:
                 self._lanes = {1: self._lanes[1]} if 1 in self._lanes else {}
             lane = self._lanes[size] = Lane(self, size)
         lane.prepare(self, steps)
-        lane.input_ids[0] = ids
+        lane.begin(ids, self.length)
         self.seqlens_k[0] = self.length + size - 1
         self.total_sequence_length[...] = self.length + size
         lane.prelude()
         return lane
 
-    def commit(self, count: int) -> None:
-        """Keep the first `count` positions of the group that was read last."""
+    def commit(self, count: int, steps: int) -> None:
+        """Keep the first `count` positions of the group that was read last, `steps` steps deep."""
         self.length += count
+        self.steps_cache.commit(steps, self.length)
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
-        self.length = min(self.length, length)
-
-    def core_slot(self, step: int) -> CacheSlot:
-        """The cache that step number `step` (from 0) reads and writes."""
-        share = self.cache.share
-        return self._core_slots[step if share is None else step % share]
+        if length < self.length:
+            self.length = length
+            self.steps_cache.truncate(length)
 
     def outer_slot(self, part: str) -> CacheSlot:
         """The cache of the prelude or the coda."""
@@ -92,22 +91,24 @@ class Sequence:
     @property
     def cache_bytes(self) -> int:
         """Memory of all caches."""
-        return sum(slot.data.nbytes for slot in (*self._core_slots, *self._outer_slots.values()))
+        return sum(slot.data.nbytes for slot in self._all_slots())
+
+    def _all_slots(self) -> tuple[CacheSlot, ...]:
+        return (*self.steps_cache.slots, *self._outer_slots.values())
 
     def _make_room(self, needed: int, steps: int) -> None:
         layers = self.config.layers
         if needed > self.capacity:
             capacity = next_capacity(self.capacity, needed, self.context)
             self._lanes.clear()  # first: they hold the old arrays
-            for slot in (*self._core_slots, *self._outer_slots.values()):
+            for slot in self._all_slots():
                 slot.grow(capacity, self.length)
             for part in ("prelude", "coda"):
                 if part not in self._outer_slots:
                     count = getattr(layers, part)
                     self._outer_slots[part] = CacheSlot(self.config, count, capacity)
             self.capacity = capacity  # last: should memory run out, the next call starts over
-        while len(self._core_slots) < self.cache.slots(steps):
-            self._core_slots.append(CacheSlot(self.config, layers.core, self.capacity))
+        self.steps_cache.provide(steps, self.capacity)
 
 
 class Lane:
@@ -120,7 +121,9 @@ class Lane:
     def __init__(self, sequence: Sequence, size: int) -> None:
         config = sequence.config
         self.size = size
+        self._position = 0
         # Of the sequence a lane keeps only this, so that both are freed when they are let go.
+        self._core = sequence.steps_cache
         self._sessions = sequence.engine.sessions
         self._coda_slot = sequence.outer_slot("coda")
         self._lengths = {
@@ -139,11 +142,12 @@ class Lane:
         self.steps: list[Run] = []
         self._codas: dict[tuple[int, int], tuple[Run, Floats]] = {}
         self._vocab_size = config.vocab_size
+        self._decoded = (0, 0)  # what the coda decoded last: steps, positions
 
     def prepare(self, sequence: Sequence, steps: int) -> None:
         """Bind core steps up to number `steps`."""
         for step in range(len(self.steps), steps):
-            slot = sequence.core_slot(step)
+            slot = self._core.slots[self._core.index(step)]
             inputs: dict[str, Array] = {"state": self.states[step % 2], "embeds": self.embeds}
             outputs = {"next_state": self.states[(step + 1) % 2], "change": self.change}
             self.steps.append(
@@ -152,16 +156,29 @@ class Lane:
                 )
             )
 
+    def begin(self, ids: list[int], position: int) -> None:
+        """Take new ids, the first of which is at `position`."""
+        self.input_ids[0] = ids
+        self._position = position
+        self._decoded = (0, 0)
+
+    def step(self, number: int) -> None:
+        """Take core step `number`, counted from 0."""
+        self._core.fill(number, self._position)
+        self.steps[number]()
+
     def logits(self, steps: int, positions: int = 1) -> Floats:
         """Decode the state after `steps` steps: float32 [P, V] of the last P positions.
 
-        The array is overwritten by the next call.
+        The array is overwritten by the next call, unless that asks for the same again.
         """
         key = (steps % 2, positions)
         if key not in self._codas:
             self._codas[key] = self._bind_coda(*key)
         run, logits = self._codas[key]
-        run()
+        if self._decoded != (steps, positions):
+            run()
+            self._decoded = (steps, positions)
         return logits
 
     def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Floats]:

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rdlite import engine
+from rdlite.depth import Controller
 from rdlite.sampling import Sampler
 from rdlite.start import Start
 from rdlite.tokenizer import StopScanner, TextStream
@@ -18,12 +19,14 @@ class Token:
         id: the token.
         text: what can be shown after it; never half a character, so sometimes empty.
         steps: core steps that were run to choose it.
+        exit_value: what the exit rule said last; None without a rule.
         logprob: its log-probability (natural) under the model's own distribution.
     """
 
     id: int
     text: str
     steps: int
+    exit_value: float | None
     logprob: float
 
 
@@ -39,6 +42,7 @@ class Stats:
     reused_tokens: int = 0
     new_tokens: int = 0
     core_steps: int = 0
+    prompt_steps: int = 0
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
     finish: str = "cancelled"
@@ -59,7 +63,7 @@ class Stats:
 class Plan:
     """Everything that `generate_tokens` needs to know of one generation."""
 
-    steps: int
+    controller: Controller
     max_tokens: int
     start: Start
     sampler: Sampler
@@ -115,16 +119,22 @@ class Generation:
 
 
 def read(
-    sequence: engine.Sequence, ids: Sequence[int], steps: int, start: Start, chunk: int
-) -> Iterator[engine.Lane]:
-    """Read positions in chunks; yields each chunk's lane after its last core step."""
+    sequence: engine.Sequence,
+    ids: Sequence[int],
+    controller: Controller,
+    start: Start,
+    chunk: int = engine.CHUNK,
+) -> Iterator[tuple[engine.Lane, int]]:
+    """Read positions in chunks; yields each chunk's lane after its last core step, and its steps.
+
+    All positions of a chunk stop together.
+    """
     for first in range(0, len(ids), chunk):
-        lane = sequence.begin(list(ids[first : first + chunk]), steps)
+        lane = sequence.begin(list(ids[first : first + chunk]), controller.max_steps)
         start(lane, sequence.length)
-        for step in lane.steps[:steps]:
-            step()
-        yield lane
-        sequence.commit(lane.size)
+        steps = controller.think(lane)
+        yield lane, steps
+        sequence.commit(lane.size, steps)
 
 
 def generate_tokens(
@@ -141,13 +151,15 @@ def generate_tokens(
     fresh: Sequence[int] = prompt[sequence.length :]
     while True:
         clock = time.perf_counter()
-        for lane in read(sequence, fresh, plan.steps, plan.start, plan.chunk):
+        for lane, steps in read(sequence, fresh, plan.controller, plan.start, plan.chunk):
             # Decoded for every chunk: this is what fills the coda's cache.
-            logits = lane.logits(plan.steps)[-1]
+            logits = lane.logits(steps)[-1]
+            if stats.new_tokens == 0:
+                stats.prompt_steps += steps * lane.size
         token, logprob = plan.sampler(logits, position)
         position += 1
         stats.new_tokens += 1
-        stats.core_steps += plan.steps
+        stats.core_steps += steps
         text = _text(plan, token)
         stats.finish = _finish(plan, token, position, sequence.context)
         if stats.finish != "cancelled":
@@ -156,7 +168,9 @@ def generate_tokens(
             stats.prompt_seconds = time.perf_counter() - clock
         else:
             stats.decode_seconds += time.perf_counter() - clock
-        yield Token(id=token, text=text, steps=plan.steps, logprob=logprob)
+        yield Token(
+            id=token, text=text, steps=steps, exit_value=plan.controller.value, logprob=logprob
+        )
         if stats.finish != "cancelled":
             return
         fresh = (token,)

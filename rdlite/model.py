@@ -16,7 +16,7 @@ from rdlite.cache import Cache
 from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig, check_integer
-from rdlite.depth import Depth
+from rdlite.depth import Controller, Depth
 from rdlite.engine import CHUNK, Engine
 from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
@@ -139,12 +139,12 @@ class Model:
             InputError: an argument is out of bounds (ContextError: more ids than the context).
         """
         ids = self.check_ids(token_ids)
-        steps = self.config.steps_or_default(steps)
+        controller = self._controller(Depth(self.config.steps_or_default(steps)))
         check_integer("chunk", chunk, 1, 4096)
         start = start_at(self.config, initial_state, seed, len(ids))
         result = np.empty((len(ids), self.config.vocab_size), np.float32)
         with self._pool.borrowed() as sequence:
-            for lane in read(sequence, ids, steps, start, chunk):
+            for lane, steps in read(sequence, ids, controller, start, chunk):
                 end = sequence.length + lane.size
                 result[sequence.length : end] = lane.logits(steps, lane.size)
         return result
@@ -188,8 +188,8 @@ class Model:
                 start(lane, 0)
                 done = 0
                 for depth in depths:
-                    for step in lane.steps[done:depth]:
-                        step()
+                    for step in range(done, depth):
+                        lane.step(step)
                     done = depth
                     yield depth, lane.logits(depth, last)
 
@@ -296,7 +296,7 @@ class Model:
         if stops and self._tokenizer is None:
             raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
         return Plan(
-            steps=self.config.steps_or_default(depth.max_steps if depth else None),
+            controller=self._controller(depth or Depth()),
             max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
             start=start_at(self.config, initial_state, seed),
             sampler=Sampler(sampling or Sampling(), self.config.vocab_size, seed),
@@ -305,6 +305,10 @@ class Model:
             stops=StopScanner(stops),
             chunk=check_integer("chunk", chunk, 1, 4096),
         )
+
+    def _controller(self, depth: Depth) -> Controller:
+        config = self.config
+        return Controller(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
 
     def close(self) -> None:
         """Refuse further use; what still runs may end. May be called twice.

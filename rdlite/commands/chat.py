@@ -8,6 +8,7 @@ import click
 
 from rdlite.commands.options import (
     complain,
+    depth_of,
     describe_stats,
     model_argument,
     one_line,
@@ -44,12 +45,8 @@ def chat(model: str, system: str | None, **options: Any) -> None:
         rdlite chat BUNDLE --steps 16
         echo "What is 48 + 76?" | rdlite chat
     """
-    from rdlite import Depth
-
     with open_model(model, options) as opened:
-        talk = opened.chat(
-            system, Depth(options["steps"]), sampling_of(opened, options), options["seed"]
-        )
+        talk = opened.chat(system, depth_of(options), sampling_of(opened, options), options["seed"])
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         if terminal:
             _greet(talk)
@@ -149,16 +146,19 @@ class _Conversation:
         return True
 
     def _set_steps(self, number: str | None = None) -> None:
-        from rdlite import Depth, InputError
+        import dataclasses
+
+        from rdlite import InputError
 
         try:
             wanted = None if number is None else _whole_number(number)
             steps = self._talk.model.config.steps_or_default(wanted)
+            self._talk.depth = dataclasses.replace(self._talk.depth, max_steps=wanted)
         except InputError as problem:
             self._complain(str(problem))
             return
-        self._talk.depth = Depth(wanted)
-        self._tell(f"{steps} steps a token from now on.")
+        at_most = "at most " if self._talk.depth.exit else ""
+        self._tell(f"{at_most}{steps} steps a token from now on.")
 
     def _tell(self, text: str) -> None:
         # Through a pipe, standard output is for answers alone.

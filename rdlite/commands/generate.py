@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rdlite.commands.options import (
+    depth_of,
     describe_stats,
     json_option,
     one_line,
@@ -42,8 +43,6 @@ def generate(
         rdlite generate BUNDLE "Once upon a time" --steps 16 --max-tokens 100
         cat notes.txt | rdlite generate BUNDLE --temp 0
     """
-    from rdlite import Depth
-
     model, prompt = _model_and_prompt(words)
     if prompt is None:
         if sys.stdin.isatty():
@@ -53,7 +52,7 @@ def generate(
         generation = opened.generate(
             prompt,
             max_tokens=options["max_tokens"],
-            depth=Depth(options["steps"]),
+            depth=depth_of(options),
             sampling=sampling_of(opened, options),
             seed=options["seed"],
             stop=stop,

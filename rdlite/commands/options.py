@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rdlite.depth import Depth
     from rdlite.generate import Stats
     from rdlite.model import Model
     from rdlite.progress import Progress
@@ -25,7 +26,32 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--steps",
                 type=click.IntRange(1, 1024),
-                help="Core steps for each token: how deep to think. Default: the model's own.",
+                help="Core steps for each token at most: how deep to think. Default: the model's own.",
+            ),
+            click.option(
+                "--exit",
+                metavar="RULE",
+                help="Stop thinking before --steps when this rule says so: latent-diff, "
+                "acceleration, cosine, kl, gated-kl, minp-kl, entropy-diff or argmax-stability.",
+            ),
+            click.option(
+                "--threshold",
+                type=float,
+                help="Of the exit rule. Default: the rule's own.",
+            ),
+            click.option(
+                "--min-steps",
+                type=click.IntRange(1, 1024),
+                default=1,
+                show_default=True,
+                help="Core steps before the exit rule is first asked.",
+            ),
+            click.option(
+                "--check-every",
+                type=click.IntRange(1, 1024),
+                default=1,
+                show_default=True,
+                help="Core steps from one question to the exit rule to the next.",
             ),
             click.option(
                 "--max-tokens",
@@ -101,6 +127,19 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
             f"note: {count} large files were not hashed; 'rdlite verify' does that", err=True
         )
     return opened
+
+
+def depth_of(options: dict[str, Any]) -> "Depth":
+    """Return how deep to think as the run options say."""
+    from rdlite import Depth
+
+    return Depth(
+        options["steps"],
+        options["min_steps"],
+        options["exit"],
+        options["threshold"],
+        options["check_every"],
+    )
 
 
 def sampling_of(model: "Model", options: dict[str, Any]) -> "Sampling":

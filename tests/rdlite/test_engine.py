@@ -13,13 +13,18 @@ from rdlite.cache import Cache, next_capacity
 from rdlite.engine import MAX_LANES
 
 
+def slot(sequence, step):
+    """The cache that a core step reads and writes."""
+    return sequence.steps_cache.slots[sequence.steps_cache.index(step)]
+
+
 def test_a_core_step_allocates_nothing(model):
     sequence = model.new_sequence()
     lane = sequence.begin([1] * 64, 8)
 
     def run():
-        for step in lane.steps:
-            step()
+        for number in range(8):
+            lane.step(number)
 
     kept, taken = [], []
     tracemalloc.start()
@@ -44,9 +49,9 @@ def test_bindings_are_made_once_for_each_step_and_size(model):
     sequence = model.new_sequence()
     lane = sequence.begin([1], 4)
     steps = list(lane.steps)
-    sequence.commit(1)
+    sequence.commit(1, 4)
     sequence.begin([1, 2, 3], 4)
-    sequence.commit(3)
+    sequence.commit(3, 4)
     again = sequence.begin([2], 4)
     assert again is lane
     assert all(a is b for a, b in zip(again.steps, steps, strict=True))
@@ -59,12 +64,12 @@ def test_the_cache_is_updated_in_place_and_truncation_forgets(model):
     sequence = model.new_sequence()
     lane = sequence.begin([5, 6], 1)
     lane.states[0].fill(0)
-    sequence.core_slot(0).data.fill(0)
+    slot(sequence, 0).data.fill(0)
     lane.steps[0]()
-    data = sequence.core_slot(0).data
+    data = slot(sequence, 0).data
     assert data[..., :2, :].any()
     assert not data[..., 2:, :].any()
-    sequence.commit(2)
+    sequence.commit(2, 1)
     sequence.truncate(1)
     assert sequence.length == 1
     sequence.truncate(4)
@@ -86,7 +91,7 @@ def test_slots_and_memory_of_the_policies(model):
     assert Cache(1).bytes_per_token(config, 8) == layer * (1 + 2 + 1)
     sequence = model.new_sequence()
     sequence.begin([1], 8)
-    held = sum(sequence.core_slot(step).data.nbytes for step in range(8))
+    held = sum(slot(sequence, step).data.nbytes for step in range(8))
     held += sum(sequence.outer_slot(part).data.nbytes for part in ("prelude", "coda"))
     assert held == Cache().bytes_per_token(config, 8) * sequence.capacity
 
@@ -95,9 +100,9 @@ def test_shared_slots_are_reused(text_bundle):
     with rdlite.load(text_bundle, cache=Cache(2)) as model:
         sequence = model.new_sequence()
         sequence.begin([1], 5)
-        assert sequence.core_slot(0) is sequence.core_slot(2) is sequence.core_slot(4)
-        assert sequence.core_slot(1) is sequence.core_slot(3)
-        assert sequence.core_slot(0) is not sequence.core_slot(1)
+        assert slot(sequence, 0) is slot(sequence, 2) is slot(sequence, 4)
+        assert slot(sequence, 1) is slot(sequence, 3)
+        assert slot(sequence, 0) is not slot(sequence, 1)
 
 
 def test_lanes_of_many_sizes_are_not_kept_for_ever(model):
@@ -121,7 +126,7 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
         return lane.logits(3)
 
     read()
-    sequence.commit(len(ids))
+    sequence.commit(len(ids), 3)
     empty, calls = cache_module.np.empty, []
 
     def scarce(shape, dtype):
@@ -141,7 +146,7 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
 def test_growing_lets_the_old_caches_go_one_by_one(model):
     sequence = model.new_sequence()
     sequence.begin([1] * 250, 60)
-    sequence.commit(250)
+    sequence.commit(250, 60)
     gc.collect()
     tracemalloc.start()
     before = sequence.cache_bytes

@@ -1,9 +1,13 @@
 """Our answers are those of the published implementation, to 1e-4 of the largest logit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import rdlite
+from rdlite.depth import Controller
+from rdlite.exit_rules import RULES
 from rdlite.generate import read
 from rdlite.start import start_at
 
@@ -61,11 +65,12 @@ def test_cached_reading_in_chunks(oracle, share, name):
     with rdlite.load(oracle.bundle, cache=rdlite.Cache(share)) as model:
         sequence = model.new_sequence()
         start = start_at(model.config, "zeros")
+        controller = Controller(rdlite.Depth(6), 6, model.config.vocab_size)
         rows, position = [], 0
         for size in (10, 6, 1, 1, 6):
             ids = oracle.ids[position : position + size]
-            for lane in read(sequence, ids, 6, start, 64):
-                rows.append(lane.logits(6, size).copy())
+            for lane, steps in read(sequence, ids, controller, start):
+                rows.append(lane.logits(steps, size).copy())
             position += size
     assert agree(np.concatenate(rows), oracle.expected[f"cached_{name}_r6_chunks_10_6_1_1_6"][0])
 
@@ -76,3 +81,55 @@ def test_greedy_ids_are_equal(oracle):
         expected[:8], max_tokens=16, depth=rdlite.Depth(8), initial_state="zeros"
     )
     assert generation.ids == expected[8:]
+
+
+ADAPTIVE = {
+    "latent-diff": ("0.03", "0.2"),
+    "cosine": ("0.001",),
+    "kl": ("0.001", "0.0005", "0.05"),
+    "minp-kl": ("1e-05",),
+    "entropy-diff": ("0.001", "0.02"),
+    "argmax-stability": ("3",),
+}
+
+
+@pytest.mark.parametrize(("rule", "threshold"), [(r, t) for r in ADAPTIVE for t in ADAPTIVE[r]])
+def test_exit_rules_are_the_published_ones(oracle, rule, threshold, monkeypatch):
+    seen = []
+    kind = RULES[rule]
+
+    def make(*arguments):
+        made = kind.make(*arguments)
+        start, look = made.start, made.look
+
+        def spy_start():
+            seen.append([])
+            start()
+
+        def spy_look(*arguments):
+            seen[-1].append(look(*arguments))
+            return seen[-1][-1]
+
+        made.start, made.look = spy_start, spy_look
+        return made
+
+    monkeypatch.setitem(RULES, rule, dataclasses.replace(kind, make=make))
+    name = f"adaptive_{rule}_{threshold}"
+    ids, steps, values = (oracle.expected[f"{name}_{what}"] for what in ("ids", "steps", "values"))
+    tokens = list(
+        oracle.model.generate(
+            ids[0, :8].tolist(),
+            max_tokens=12,
+            depth=rdlite.Depth(16, exit=rule, threshold=float(threshold)),
+            initial_state="zeros",
+        )
+    )
+    assert [token.id for token in tokens] == ids[0, 8:].tolist()
+    assert [token.steps for token in tokens] == steps.tolist()
+    for token, ours, theirs in zip(tokens, seen, values, strict=True):
+        assert token.exit_value == ours[-1]
+        theirs = theirs[: len(ours)]
+        defined = np.isfinite(ours)  # the cosine with a state of zeros is not
+        assert np.isnan(theirs[~defined]).all()
+        # Differences of entropies and logarithms near 5 are no more exact than float32 is there.
+        assert np.allclose(np.array(ours)[defined], theirs[defined], rtol=1e-3, atol=4e-6)

@@ -1,0 +1,232 @@
+"""When to stop thinking: rules that look at what one core step produced. Pure NumPy.
+
+They give the step counts of the published evaluators (raven_modeling_minimal.py); a rule is made
+once, started for each group of positions, and keeps its own buffers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+class Step(Protocol):
+    """What a rule can look at after a core step on S positions."""
+
+    #: float32 [1, S]: how far each state moved, relative to its length.
+    change: Floats
+    #: two times float32 [1, S, E]: the state after t steps is `states[t % 2]`, the one before it
+    #: is the other.
+    states: tuple[Floats, Floats]
+
+    def logits(self, steps: int) -> Floats:
+        """Decode the last position's state after `steps` steps: float32 [1, V]."""
+
+
+class ExitRule(Protocol):
+    """Measures whether more steps would still change something."""
+
+    #: Whether it decodes the state at every look, which costs a pass of the coda.
+    decodes: bool
+
+    def start(self) -> None:
+        """Forget the positions looked at before."""
+
+    def look(self, lane: Step, steps: int) -> float:
+        """Return the rule's value after so many steps."""
+
+    def settled(self, value: float) -> bool:
+        """Whether this value means that it is enough."""
+
+
+class _Below:
+    """A rule that is content when its value falls below a threshold."""
+
+    decodes = False
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def start(self) -> None:
+        """Nothing is kept between looks."""
+
+    def settled(self, value: float) -> bool:
+        return value < self.threshold
+
+
+class LatentDiff(_Below):
+    """||x_t - x_(t-1)|| / ||x_t||, mean over the positions."""
+
+    def look(self, lane: Step, steps: int) -> float:
+        return float(lane.change.mean())
+
+
+class Cosine(_Below):
+    """1 - cos(x_t, x_(t-1)), mean over the positions."""
+
+    def look(self, lane: Step, steps: int) -> float:
+        now, before = lane.states[steps % 2][0], lane.states[(steps - 1) % 2][0]
+        product = np.einsum("se,se->s", now, before)
+        lengths = np.einsum("se,se->s", now, now) * np.einsum("se,se->s", before, before)
+        if not lengths.all():  # a state that starts at zero has no direction
+            return float("inf")
+        return float(1 - (product / np.sqrt(lengths)).mean())
+
+
+class Acceleration(_Below):
+    """||d_t - d_(t-1)|| / ||x_t|| with d_t = x_t - x_(t-1), two hits in a row (2509.23314)."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__(threshold)
+        self._moves = np.zeros((2, 0, 0), np.float32)
+        self._at = 0  # steps at the last look
+        self._hits = 0
+
+    def start(self) -> None:
+        self._at = self._hits = 0
+
+    def look(self, lane: Step, steps: int) -> float:
+        now, before = lane.states[steps % 2][0], lane.states[(steps - 1) % 2][0]
+        if self._moves.shape[1:] != now.shape:
+            self._moves = np.zeros((2, *now.shape), np.float32)
+        move, last = self._moves[steps % 2], self._moves[(steps - 1) % 2]
+        np.subtract(now, before, out=move)
+        follows, self._at = self._at == steps - 1 > 0, steps
+        if not follows:  # the move before this one was not looked at
+            return float("inf")
+        np.subtract(move, last, out=last)
+        bend = np.einsum("se,se->s", last, last) / np.einsum("se,se->s", now, now)
+        value = float(np.sqrt(bend).mean())
+        self._hits = self._hits + 1 if value < self.threshold else 0
+        return value
+
+    def settled(self, value: float) -> bool:
+        return self._hits >= 2
+
+
+class _Predictions(_Below):
+    """Rules that compare what the last position predicts with what it predicted before."""
+
+    decodes = True
+
+    def __init__(self, threshold: float, vocab_size: int) -> None:
+        super().__init__(threshold)
+        self._logs = np.zeros((2, vocab_size), np.float32)
+        self._scratch = np.zeros(vocab_size, np.float32)
+        self._looks = 0
+
+    def start(self) -> None:
+        """Before the first look, every token is equally likely."""
+        self._looks = 0
+        self._logs[1].fill(-np.log(self._logs.shape[1]))
+
+    def _log_softmax(self, logits: Floats) -> tuple[Floats, Floats]:
+        """Return log-probabilities now and at the look before; float32 [V] each."""
+        now, before = self._logs[self._looks % 2], self._logs[(self._looks - 1) % 2]
+        self._looks += 1
+        np.subtract(logits, logits.max(), out=now)
+        np.exp(now, out=self._scratch)
+        now -= np.log(self._scratch.sum())
+        return now, before
+
+    def _divergence(self, now: Floats, before: Floats) -> float:
+        """KL(before || now)."""
+        np.exp(before, out=self._scratch)
+        np.subtract(before, now, out=before)  # not looked at again
+        return float(np.dot(self._scratch, before))
+
+
+class KL(_Predictions):
+    """KL(before || now) of the last position's predictions."""
+
+    def look(self, lane: Step, steps: int) -> float:
+        now, before = self._log_softmax(lane.logits(steps)[-1])
+        return self._divergence(now, before)
+
+
+class GatedKL(KL):
+    """`kl`, looked at only where the states have all but settled: the gate saves coda passes."""
+
+    GATE = 0.3  # of `latent-diff`'s value
+
+    def look(self, lane: Step, steps: int) -> float:
+        if float(lane.change.mean()) >= self.GATE:
+            return float("inf")
+        return super().look(lane, steps)
+
+
+class MinPKL(_Predictions):
+    """`kl`, of predictions whose unlikely tokens (under 0.1 of the likeliest) are made 1/V."""
+
+    CUT = 0.1
+
+    def look(self, lane: Step, steps: int) -> float:
+        now, before = self._log_softmax(lane.logits(steps)[-1])
+        np.exp(now, out=now)
+        now[now < self.CUT * now.max()] = 1 / len(now)
+        now /= now.sum()
+        np.log(now, out=now)
+        return self._divergence(now, before)
+
+
+class EntropyDiff(_Predictions):
+    """|H_t - H_(t-1)|, the entropy of the last position's predictions in nats; at first 100."""
+
+    def start(self) -> None:
+        super().start()
+        self._entropy = 100.0
+
+    def look(self, lane: Step, steps: int) -> float:
+        logs, _ = self._log_softmax(lane.logits(steps)[-1])
+        np.exp(logs, out=self._scratch)
+        entropy = -float(np.dot(self._scratch, logs))
+        value, self._entropy = abs(entropy - self._entropy), entropy
+        return value
+
+
+class ArgmaxStability:
+    """How many looks in a row found the same token likeliest as the look before."""
+
+    decodes = True
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.start()
+
+    def start(self) -> None:
+        self._top, self._stable = -1, 0
+
+    def look(self, lane: Step, steps: int) -> float:
+        top = int(lane.logits(steps)[-1].argmax())
+        self._stable = self._stable + 1 if top == self._top else 0
+        self._top = top
+        return float(self._stable)
+
+    def settled(self, value: float) -> bool:
+        return value >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class RuleKind:
+    """How a rule is made (from threshold and vocabulary size), and what its threshold may be."""
+
+    make: Callable[[float, int], ExitRule]
+    default: float
+    low: float
+    high: float
+
+
+RULES = {
+    "latent-diff": RuleKind(lambda threshold, _: LatentDiff(threshold), 0.03, 0, 10),
+    "acceleration": RuleKind(lambda threshold, _: Acceleration(threshold), 0.03, 0, 10),
+    "cosine": RuleKind(lambda threshold, _: Cosine(threshold), 1e-3, 0, 2),
+    "kl": RuleKind(KL, 1e-3, 0, 100),
+    "gated-kl": RuleKind(GatedKL, 1e-3, 0, 100),
+    "minp-kl": RuleKind(MinPKL, 1e-5, 0, 100),
+    "entropy-diff": RuleKind(EntropyDiff, 1e-3, 0, 100),
+    "argmax-stability": RuleKind(lambda threshold, _: ArgmaxStability(threshold), 5, 1, 1024),
+}
