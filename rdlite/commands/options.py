@@ -26,7 +26,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--steps",
                 type=click.IntRange(1, 1024),
-                help="Core steps for each token at most: how deep to think. Default: the model's own.",
+                help="Core steps for each token, at most: how deep to think. Default: the model's.",
             ),
             click.option(
                 "--exit",
