@@ -173,6 +173,16 @@ def test_chat_complains_and_goes_on(text_bundle):
         (["generate", "BUNDLE", "x", "--context", "9999"], "context must be"),
         (["generate", "BUNDLE", "x", "--cache-share", "0"], "'--cache-share': 0 is not in"),
         (["generate", "BUNDLE", "x", "--nope"], "No such option"),
+        (["generate", "BUNDLE", "x", "--exit", "cosin"], "got 'cosin'; did you mean cosine?"),
+        (["generate", "BUNDLE", "x", "--threshold", "1"], "a threshold needs an exit rule"),
+        (
+            ["generate", "BUNDLE", "x", "--exit", "kl", "--threshold", "-1"],
+            "the threshold of kl must be a number from 0 to 100, got -1.0",
+        ),
+        (
+            ["chat", "BUNDLE", "--steps", "4", "--min-steps", "5"],
+            "min_steps must be a whole number from 1 to 4, got 5",
+        ),
         (["generate", "BUNDLE", "x", "--steps", "many"], "'many' is not a valid integer"),
         (["generate"], "the prompt is empty"),
         (["generate", "BUNDLE", "x", "y"], "got 3 arguments; put the PROMPT in quotation marks"),
@@ -199,6 +209,22 @@ def test_errors_are_one_line_and_exit_code_2(
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_an_exit_rule_is_reported_token_by_token(text_bundle):
+    options = ("--exit", "latent-diff", "--threshold", 0.5, "--min-steps", 2, "--temp", 0)
+    result = run("generate", text_bundle, "hi", *options, "--max-tokens", 5, "--json")
+    *tokens, last = map(json.loads, result.stdout.splitlines())
+    assert [token["steps"] for token in tokens] == [
+        token.steps
+        for token in rdlite.load(text_bundle).generate(
+            "hi", 5, rdlite.Depth(None, 2, "latent-diff", 0.5)
+        )
+    ]
+    assert all(token["exit_value"] is not None for token in tokens)
+    assert last["stats"]["core_steps"] == sum(token["steps"] for token in tokens)
+    plain = run("generate", text_bundle, "hi", "--max-tokens", 1, "--json")
+    assert json.loads(plain.stdout.splitlines()[0])["exit_value"] is None
 
 
 def test_an_error_never_carries_control_codes(tmp_path):
