@@ -100,19 +100,14 @@ class StepCaches:
             self.slots.append(CacheSlot(self._config, self._config.layers.core, capacity))
             self._filled.append(0)
 
-    def fill(self, step: int, length: int) -> None:
-        """Let a step see all of the first `length` positions."""
+    def fill(self, step: int, start: int, end: int) -> None:
+        """Let a step see all positions before `start`; it will itself write those up to `end`."""
         index = self.index(step)
         filled = self._filled[index]
-        if filled < length:
+        if filled < start:
             source, target = self.slots[index - 1].data, self.slots[index].data
-            target[..., filled:length, :] = source[..., filled:length, :]
-            self._filled[index] = length
-
-    def commit(self, steps: int, length: int) -> None:
-        """Take note that `steps` steps were taken up to `length` positions."""
-        for index in range(self._cache.slots(steps)):
-            self._filled[index] = length
+            target[..., filled:start, :] = source[..., filled:start, :]
+        self._filled[index] = end
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""

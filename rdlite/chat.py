@@ -28,14 +28,16 @@ class Chat:
         depth: Depth | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
+        speculate: tuple[int, int] | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
-        model.plan(1, depth, sampling, seed, ())
+        model.plan(1, depth, sampling, seed, (), speculate=speculate)
         self.model = model
         self.depth = depth or Depth()
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
+        self.speculate = speculate
         self.messages: list[dict[str, str]] = []
         self._sequence = model.new_sequence()
         self._read: list[int] = []  # the tokens that the cache holds
@@ -77,7 +79,9 @@ class Chat:
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
         prompt = model.encode_chat(messages)
-        plan = model.plan(max_tokens, self.depth, self.sampling, self.seed, ())
+        plan = model.plan(
+            max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
+        )
         self._answer = Generation(self._run(messages, prompt, plan), plan.stats)
         return self._answer
 

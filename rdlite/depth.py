@@ -69,26 +69,49 @@ class Controller:
         self._rule: ExitRule | None = None
         #: What the rule said last; None where there is none.
         self.value: float | None = None
+        #: Whether the rule was content.
+        self.settled = False
         if depth.exit is not None:
             kind = RULES[depth.exit]
             threshold = kind.default if depth.threshold is None else depth.threshold
             self._rule = kind.make(threshold, vocab_size)
 
-    def think(self, lane: Thinking) -> int:
-        """Run core steps on the lane; returns how many."""
+    @property
+    def has_rule(self) -> bool:
+        """Whether anything but the depth ends the loop."""
+        return self._rule is not None
+
+    @property
+    def decodes(self) -> bool:
+        """Whether its rule decodes what it looks at."""
+        return self._rule is not None and self._rule.decodes
+
+    def start(self) -> None:
+        """Forget the positions looked at before."""
+        self.settled = False
+        if self._rule is not None:
+            self._rule.start()
+
+    def look(self, lane: Step, steps: int) -> bool:
+        """Ask the rule after a step; true if the positions may leave the loop."""
         rule = self._rule
-        if rule is None:
-            for number in range(self.max_steps):
-                lane.step(number)
-            return self.max_steps
-        rule.start()
-        steps, check = 0, self._min_steps
-        while steps < self.max_steps:
-            lane.step(steps)
-            steps += 1
-            if steps == check:
-                self.value = rule.look(lane, steps)
-                if rule.settled(self.value):
-                    break
-                check += self._every
-        return steps
+        due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
+        if rule is not None and due:
+            self.value = rule.look(lane, steps)
+            self.settled = rule.settled(self.value)
+        return self.settled
+
+    def think(self, lane: Thinking, most: int | None = None) -> int:
+        """Run core steps on the lane, from the first on; returns how many.
+
+        Args:
+            lane: the positions.
+            most: stop after so many, though the depth would allow more.
+        """
+        self.start()
+        end = self.max_steps if most is None else min(most, self.max_steps)
+        for number in range(end):
+            lane.step(number)
+            if self._rule is not None and self.look(lane, number + 1):
+                return number + 1
+        return end

@@ -12,7 +12,7 @@ from rdlite.cache import Cache, CacheSlot, StepCaches, next_capacity
 from rdlite.session import Array, Run, Session
 
 CHUNK = 64  # positions of a prompt that are read at once
-MAX_LANES = 8
+MAX_LANES = 24
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,11 +43,29 @@ class Sequence:
         self.context = context
         self.length = 0
         self.capacity = 0
+        self._pending = 0  # positions that were read and not committed
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
         self.steps_cache = StepCaches(engine.config, cache)
         self._outer_slots: dict[str, CacheSlot] = {}
         self._lanes: dict[int, Lane] = {}
+
+    def lane(self, position: int, size: int, steps: int) -> "Lane":
+        """Return the lane of `size` positions from `position` on, ready for up to `steps` steps.
+
+        It is good until the next lane is asked for.
+        """
+        self._make_room(position + size, steps)
+        lane = self._lanes.get(size)
+        if lane is None:
+            if len(self._lanes) >= MAX_LANES:
+                self._lanes = {1: self._lanes[1]} if 1 in self._lanes else {}
+            lane = self._lanes[size] = Lane(self, size)
+        lane.prepare(steps)
+        lane.place(position)
+        self.seqlens_k[0] = position + size - 1
+        self.total_sequence_length[...] = position + size
+        return lane
 
     def begin(self, ids: list[int], steps: int) -> "Lane":
         """Run the prelude on the next positions and return the lane that reads them.
@@ -59,24 +77,18 @@ class Sequence:
             ids: token ids, S of them, at least one, that fit in the context.
             steps: the most core steps that will be run on them.
         """
-        size = len(ids)
-        self._make_room(self.length + size, steps)
-        lane = self._lanes.get(size)
-        if lane is None:
-            if len(self._lanes) >= MAX_LANES:
-                self._lanes = {1: self._lanes[1]} if 1 in self._lanes else {}
-            lane = self._lanes[size] = Lane(self, size)
-        lane.prepare(self, steps)
-        lane.begin(ids, self.length)
-        self.seqlens_k[0] = self.length + size - 1
-        self.total_sequence_length[...] = self.length + size
+        if self._pending:  # what was read there before is not what will stand there
+            self.steps_cache.truncate(self.length)
+        self._pending = len(ids)
+        lane = self.lane(self.length, len(ids), steps)
+        lane.input_ids[0] = ids
         lane.prelude()
         return lane
 
-    def commit(self, count: int, steps: int) -> None:
-        """Keep the first `count` positions of the group that was read last, `steps` steps deep."""
+    def commit(self, count: int) -> None:
+        """Keep the first `count` positions of the group that was read last."""
         self.length += count
-        self.steps_cache.commit(steps, self.length)
+        self._pending -= count
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
@@ -121,7 +133,7 @@ class Lane:
     def __init__(self, sequence: Sequence, size: int) -> None:
         config = sequence.config
         self.size = size
-        self._position = 0
+        self._start = self._end = 0
         # Of the sequence a lane keeps only this, so that both are freed when they are let go.
         self._core = sequence.steps_cache
         self._sessions = sequence.engine.sessions
@@ -144,7 +156,7 @@ class Lane:
         self._vocab_size = config.vocab_size
         self._decoded = (0, 0)  # what the coda decoded last: steps, positions
 
-    def prepare(self, sequence: Sequence, steps: int) -> None:
+    def prepare(self, steps: int) -> None:
         """Bind core steps up to number `steps`."""
         for step in range(len(self.steps), steps):
             slot = self._core.slots[self._core.index(step)]
@@ -156,15 +168,14 @@ class Lane:
                 )
             )
 
-    def begin(self, ids: list[int], position: int) -> None:
-        """Take new ids, the first of which is at `position`."""
-        self.input_ids[0] = ids
-        self._position = position
+    def place(self, position: int) -> None:
+        """Serve the positions from `position` on."""
+        self._start, self._end = position, position + self.size
         self._decoded = (0, 0)
 
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""
-        self._core.fill(number, self._position)
+        self._core.fill(number, self._start, self._end)
         self.steps[number]()
 
     def logits(self, steps: int, positions: int = 1) -> Floats:

@@ -1,5 +1,6 @@
 """The loop: read a prompt in chunks, then one token after another; yields Tokens."""
 
+import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from rdlite import engine
 from rdlite.depth import Controller
 from rdlite.sampling import Sampler
+from rdlite.speculate import Speculation
 from rdlite.start import Start
 from rdlite.tokenizer import StopScanner, TextStream
 
@@ -43,6 +45,7 @@ class Stats:
     new_tokens: int = 0
     core_steps: int = 0
     prompt_steps: int = 0
+    rounds: int = 0
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
     finish: str = "cancelled"
@@ -72,6 +75,7 @@ class Plan:
     stops: StopScanner
     stats: Stats = field(default_factory=Stats)
     chunk: int = engine.CHUNK
+    speculation: Speculation | None = None
 
 
 class Generation:
@@ -134,7 +138,7 @@ def read(
         start(lane, sequence.length)
         steps = controller.think(lane)
         yield lane, steps
-        sequence.commit(lane.size, steps)
+        sequence.commit(lane.size)
 
 
 def generate_tokens(
@@ -148,32 +152,70 @@ def generate_tokens(
     stats, position = plan.stats, len(prompt)
     stats.prompt_tokens, stats.reused_tokens = position, sequence.length
     plan.sampler.saw(prompt)
+    choices = (_choose if plan.speculation is None else _speculate)(sequence, prompt, plan)
+    clock = time.perf_counter()
+    try:
+        for token, logprob, steps, value in choices:
+            position += 1
+            stats.new_tokens += 1
+            stats.core_steps += steps
+            text = _text(plan, token)
+            stats.finish = _finish(plan, token, position, sequence.context)
+            if stats.finish != "cancelled":
+                text += plan.stops.flush()
+            if stats.new_tokens == 1:
+                stats.prompt_seconds = time.perf_counter() - clock
+            else:
+                stats.decode_seconds += time.perf_counter() - clock
+            yield Token(id=token, text=text, steps=steps, exit_value=value, logprob=logprob)
+            if stats.finish != "cancelled":
+                return
+            clock = time.perf_counter()
+    finally:
+        choices.close()
+
+
+#: A token, its log-probability, the core steps it took and what the exit rule said last.
+Choice = tuple[int, float, int, float | None]
+
+
+def _choose(
+    sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
+) -> Generator[Choice, None, None]:
+    """Read what is not read yet, choose a token, read that, and so on."""
+    stats, controller = plan.stats, plan.controller
     fresh: Sequence[int] = prompt[sequence.length :]
     while True:
-        clock = time.perf_counter()
-        for lane, steps in read(sequence, fresh, plan.controller, plan.start, plan.chunk):
+        for lane, steps in read(sequence, fresh, controller, plan.start, plan.chunk):
             # Decoded for every chunk: this is what fills the coda's cache.
             logits = lane.logits(steps)[-1]
             if stats.new_tokens == 0:
                 stats.prompt_steps += steps * lane.size
-        token, logprob = plan.sampler(logits, position)
-        position += 1
-        stats.new_tokens += 1
-        stats.core_steps += steps
-        text = _text(plan, token)
-        stats.finish = _finish(plan, token, position, sequence.context)
-        if stats.finish != "cancelled":
-            text += plan.stops.flush()
-        if stats.new_tokens == 1:
-            stats.prompt_seconds = time.perf_counter() - clock
-        else:
-            stats.decode_seconds += time.perf_counter() - clock
-        yield Token(
-            id=token, text=text, steps=steps, exit_value=plan.controller.value, logprob=logprob
-        )
-        if stats.finish != "cancelled":
-            return
+        token, logprob = plan.sampler(logits, sequence.length)
+        yield token, logprob, steps, controller.value
         fresh = (token,)
+
+
+def _speculate(
+    sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
+) -> Generator[Choice, None, None]:
+    """Like `_choose`, and with the same result, several positions at a time."""
+    stats, sampler, speculation = plan.stats, plan.sampler, plan.speculation
+    assert speculation is not None
+    first = next(choices := _choose(sequence, prompt, plan))
+    choices.close()
+    yield first
+    token = first[0]
+    while True:
+        most = min(sequence.context - sequence.length, plan.max_tokens - stats.new_tokens)
+        verified = speculation.round(sequence, token, most, sampler.guess)
+        stats.rounds += 1
+        with contextlib.closing(verified):
+            for position, (logits, steps, value, draft) in enumerate(verified, sequence.length + 1):
+                token, logprob = sampler(logits, position)
+                yield token, logprob, steps, value
+                if token != draft:
+                    break
 
 
 def _text(plan: Plan, token: int) -> str:

@@ -24,7 +24,8 @@ from rdlite.generate import Generation, Plan, Token, generate_tokens, read
 from rdlite.generation_config import GenerationConfig, read_generation_config
 from rdlite.pool import SequencePool
 from rdlite.sampling import Sampler, Sampling
-from rdlite.start import start_at
+from rdlite.speculate import Speculation, check_speculation
+from rdlite.start import Start, start_at
 from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -205,6 +206,7 @@ class Model:
         stop: str | Sequence[str] = (),
         initial_state: str | Floats = "random",
         chunk: int = CHUNK,
+        speculate: tuple[int, int] | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -218,6 +220,9 @@ class Model:
             initial_state: "random", "zeros" or "embeds"; "random" is the model's own way to
                 start, whatever that is.
             chunk: prompt positions read at once, 1 to 4096.
+            speculate: (drafts, steps): draft tokens at so many core steps and verify them
+                together, which changes the speed and not the result; drafts 1 to 16, steps 1 to
+                1024. None: one token after the other.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -230,9 +235,7 @@ class Model:
             if isinstance(prompt_or_ids, str)
             else prompt_or_ids
         )
-        plan = self.plan(
-            max_tokens, depth, sampling, seed, stop, initial_state=initial_state, chunk=chunk
-        )
+        plan = self.plan(max_tokens, depth, sampling, seed, stop, initial_state, chunk, speculate)
         self.check_open()
 
         def run() -> Generator[Token, None, None]:
@@ -247,6 +250,7 @@ class Model:
         depth: Depth | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
+        speculate: tuple[int, int] | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -255,12 +259,13 @@ class Model:
             depth: how deep to think; None: the model's default.
             sampling: how tokens are chosen; None: the model's own defaults.
             seed: selects initial states and draws.
+            speculate: as for `generate`.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed)
+        return Chat(self, system, depth, sampling, seed, speculate)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the token ids of a conversation, up to where the model is to answer.
@@ -284,6 +289,7 @@ class Model:
         stop: str | Sequence[str],
         initial_state: str | Floats = "random",
         chunk: int = CHUNK,
+        speculate: tuple[int, int] | None = None,
     ) -> Plan:
         """Check the options of a generation and make what its loop needs."""
         for name, value, kind in (("depth", depth, Depth), ("sampling", sampling, Sampling)):
@@ -295,16 +301,29 @@ class Model:
         stops += self.generation_config.stop_strings
         if stops and self._tokenizer is None:
             raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
+        depth, start = depth or Depth(), start_at(self.config, initial_state, seed)
         return Plan(
-            controller=self._controller(depth or Depth()),
+            controller=self._controller(depth),
             max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
-            start=start_at(self.config, initial_state, seed),
+            start=start,
             sampler=Sampler(sampling or Sampling(), self.config.vocab_size, seed),
             stop_ids=frozenset(self.generation_config.stop_ids),
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
             stops=StopScanner(stops),
             chunk=check_integer("chunk", chunk, 1, 4096),
+            speculation=self._speculation(speculate, depth, start),
         )
+
+    def _speculation(
+        self, wanted: tuple[int, int] | None, depth: Depth, start: Start
+    ) -> Speculation | None:
+        if wanted is None:
+            return None
+        if self.cache.share is not None:
+            raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
+        drafts, steps = check_speculation(wanted)
+        controllers = [self._controller(depth) for _ in range(drafts)]
+        return Speculation(drafts, steps, controllers, self.config.hidden_size, start)
 
     def _controller(self, depth: Depth) -> Controller:
         config = self.config

@@ -82,7 +82,7 @@ class Sampler:
             self._seen[list(ids)] = True
 
     def __call__(self, logits: Floats, position: int) -> tuple[int, float]:
-        """Choose the token that stands at `position`.
+        """Choose the token that stands at `position`, and remember it.
 
         Args:
             logits: float32 [V]; left as it is.
@@ -95,6 +95,12 @@ class Sampler:
         Raises:
             RuntimeFailure: no logit is a finite number.
         """
+        token = self.guess(logits, position)
+        self.saw((token,))
+        return token, _log_probability(logits, token)
+
+    def guess(self, logits: Floats, position: int) -> int:
+        """Choose like a call does, but do not remember the token."""
         if not np.isfinite(logits.max()):
             raise RuntimeFailure(
                 "the model's logits are not numbers; its weights are broken, or its depth unstable"
@@ -107,9 +113,7 @@ class Sampler:
             penalty = np.float32(self._sampling.repetition_penalty)
             seen = work[self._seen]
             work[self._seen] = np.where(seen > 0, seen / penalty, seen * penalty)
-        token = self._draw(work, position) if self._sampling.temperature else int(work.argmax())
-        self.saw((token,))
-        return token, _log_probability(logits, token)
+        return self._draw(work, position) if self._sampling.temperature else int(work.argmax())
 
     def _draw(self, work: Floats, position: int) -> int:
         sampling = self._sampling

@@ -56,6 +56,7 @@ def generate(
             sampling=sampling_of(opened, options),
             seed=options["seed"],
             stop=stop,
+            speculate=options["speculate"],
         )
         for token in generation:
             if as_json:

@@ -19,6 +19,19 @@ model_argument = click.argument("model", type=click.Path(), default="nano", requ
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+def _speculation(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Read "K,D" or "off"."""
+    if value in (None, "off"):
+        return None
+    try:
+        drafts, steps = (int(part) for part in str(value).split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} must be two numbers like 4,8, or off") from None
+    return drafts, steps
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that run a model."""
     for option in reversed(
@@ -52,6 +65,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 default=1,
                 show_default=True,
                 help="Core steps from one question to the exit rule to the next.",
+            ),
+            click.option(
+                "--speculate",
+                callback=_speculation,
+                metavar="K,D",
+                help="Draft K tokens at D core steps each and verify them together: the same "
+                "text, sooner. Default: off.",
             ),
             click.option(
                 "--max-tokens",

@@ -164,7 +164,7 @@ def read(sequence, ids, steps):
     for number in range(steps):
         lane.step(number)
     logits = lane.logits(steps).copy()
-    sequence.commit(len(ids), steps)
+    sequence.commit(len(ids))
     return logits
 
 

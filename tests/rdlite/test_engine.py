@@ -49,9 +49,9 @@ def test_bindings_are_made_once_for_each_step_and_size(model):
     sequence = model.new_sequence()
     lane = sequence.begin([1], 4)
     steps = list(lane.steps)
-    sequence.commit(1, 4)
+    sequence.commit(1)
     sequence.begin([1, 2, 3], 4)
-    sequence.commit(3, 4)
+    sequence.commit(3)
     again = sequence.begin([2], 4)
     assert again is lane
     assert all(a is b for a, b in zip(again.steps, steps, strict=True))
@@ -69,7 +69,7 @@ def test_the_cache_is_updated_in_place_and_truncation_forgets(model):
     data = slot(sequence, 0).data
     assert data[..., :2, :].any()
     assert not data[..., 2:, :].any()
-    sequence.commit(2, 1)
+    sequence.commit(2)
     sequence.truncate(1)
     assert sequence.length == 1
     sequence.truncate(4)
@@ -126,7 +126,7 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
         return lane.logits(3)
 
     read()
-    sequence.commit(len(ids), 3)
+    sequence.commit(len(ids))
     empty, calls = cache_module.np.empty, []
 
     def scarce(shape, dtype):
@@ -146,7 +146,7 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
 def test_growing_lets_the_old_caches_go_one_by_one(model):
     sequence = model.new_sequence()
     sequence.begin([1] * 250, 60)
-    sequence.commit(250, 60)
+    sequence.commit(250)
     gc.collect()
     tracemalloc.start()
     before = sequence.cache_bytes
