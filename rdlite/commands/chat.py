@@ -46,7 +46,13 @@ def chat(model: str, system: str | None, **options: Any) -> None:
         echo "What is 48 + 76?" | rdlite chat
     """
     with open_model(model, options) as opened:
-        talk = opened.chat(system, depth_of(options), sampling_of(opened, options), options["seed"])
+        talk = opened.chat(
+            system,
+            depth_of(options),
+            sampling_of(opened, options),
+            options["seed"],
+            options["speculate"],
+        )
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         if terminal:
             _greet(talk)
