@@ -65,14 +65,20 @@ def chat(model: str, system: str | None, **options: Any) -> None:
 def _greet(talk: "Chat") -> None:
     model = talk.model
     manifest = model.bundle.manifest
-    steps = model.config.steps_or_default(talk.depth.max_steps)
+    steps = _steps(talk)
     click.echo(
         one_line(
             f"{manifest.name} ({manifest.model.family}, {sum(manifest.parameters.values()):,} "
-            f"parameters, core in {manifest.weights.get('core')}), {steps} steps a token, "
+            f"parameters, core in {manifest.weights.get('core')}), {steps} a token, "
             f"context {model.context}. /help for help."
         )
     )
+
+
+def _steps(talk: "Chat") -> str:
+    """How deep it thinks, for people."""
+    steps = talk.model.config.steps_or_default(talk.depth.max_steps)
+    return f"{'at most ' if talk.depth.exit else ''}{steps} step{'s' * (steps > 1)}"
 
 
 class _Conversation:
@@ -158,13 +164,12 @@ class _Conversation:
 
         try:
             wanted = None if number is None else _whole_number(number)
-            steps = self._talk.model.config.steps_or_default(wanted)
+            self._talk.model.config.steps_or_default(wanted)  # the model's own bound
             self._talk.depth = dataclasses.replace(self._talk.depth, max_steps=wanted)
         except InputError as problem:
             self._complain(str(problem))
             return
-        at_most = "at most " if self._talk.depth.exit else ""
-        self._tell(f"{at_most}{steps} steps a token from now on.")
+        self._tell(f"{_steps(self._talk)} a token from now on.")
 
     def _tell(self, text: str) -> None:
         # Through a pipe, standard output is for answers alone.

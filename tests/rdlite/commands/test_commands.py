@@ -233,6 +233,14 @@ def test_an_exit_rule_is_reported_token_by_token(text_bundle):
     assert json.loads(plain.stdout.splitlines()[0])["exit_value"] is None
 
 
+def test_a_chat_says_that_an_exit_rule_may_stop_sooner(text_bundle):
+    result = run("chat", text_bundle, "--exit", "latent-diff", stdin="/steps 3\n/steps 1\n")
+    assert result.stderr.splitlines() == [
+        "at most 3 steps a token from now on.",
+        "at most 1 step a token from now on.",
+    ]
+
+
 def test_an_error_never_carries_control_codes(tmp_path):
     result = run("inspect", tmp_path / "\x1b[31mred\nline")
     (line,) = result.stderr.splitlines()
