@@ -1,5 +1,6 @@
 """How deep to think: what a user asks for, and the controller that stops a loop of core steps."""
 
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
@@ -67,7 +68,7 @@ class Controller:
         self._min_steps = min(depth.min_steps, max_steps)
         self._every = depth.check_every
         self._rule: ExitRule | None = None
-        #: What the rule said last; None where there is none.
+        #: What the rule said last; None without a rule, or while it has nothing to say.
         self.value: float | None = None
         #: Whether the rule was content.
         self.settled = False
@@ -97,8 +98,9 @@ class Controller:
         rule = self._rule
         due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
         if rule is not None and due:
-            self.value = rule.look(lane, steps)
-            self.settled = rule.settled(self.value)
+            value = rule.look(lane, steps)
+            self.value = value if math.isfinite(value) else None
+            self.settled = rule.settled(value)
         return self.settled
 
     def think(self, lane: Thinking, most: int | None = None) -> int:

@@ -37,7 +37,7 @@ class ExitRule(Protocol):
         """Forget the positions looked at before."""
 
     def look(self, lane: Step, steps: int) -> float:
-        """Return the rule's value after so many steps."""
+        """Return the rule's value after so many steps; infinite where it has none yet."""
 
     def settled(self, value: float) -> bool:
         """Whether this value means that it is enough."""
@@ -78,25 +78,27 @@ class Cosine(_Below):
 
 
 class Acceleration(_Below):
-    """||d_t - d_(t-1)|| / ||x_t|| with d_t = x_t - x_(t-1), two hits in a row (2509.23314)."""
+    """||d_t - d'|| / ||x_t|| with d_t = x_t - x_(t-1), two hits in a row (2509.23314).
+
+    d' is the move at the look before, so d_(t-1) where every step is looked at.
+    """
 
     def __init__(self, threshold: float) -> None:
         super().__init__(threshold)
         self._moves = np.zeros((2, 0, 0), np.float32)
-        self._at = 0  # steps at the last look
-        self._hits = 0
+        self._looks = self._hits = 0
 
     def start(self) -> None:
-        self._at = self._hits = 0
+        self._looks = self._hits = 0
 
     def look(self, lane: Step, steps: int) -> float:
         now, before = lane.states[steps % 2][0], lane.states[(steps - 1) % 2][0]
         if self._moves.shape[1:] != now.shape:
             self._moves = np.zeros((2, *now.shape), np.float32)
-        move, last = self._moves[steps % 2], self._moves[(steps - 1) % 2]
+        move, last = self._moves[self._looks % 2], self._moves[(self._looks - 1) % 2]
         np.subtract(now, before, out=move)
-        follows, self._at = self._at == steps - 1 > 0, steps
-        if not follows:  # the move before this one was not looked at
+        self._looks += 1
+        if self._looks == 1:  # there is no move to compare with
             return float("inf")
         np.subtract(move, last, out=last)
         bend = np.einsum("se,se->s", last, last) / np.einsum("se,se->s", now, now)

@@ -21,7 +21,7 @@ class Token:
         id: the token.
         text: what can be shown after it; never half a character, so sometimes empty.
         steps: core steps that were run to choose it.
-        exit_value: what the exit rule said last; None without a rule.
+        exit_value: what the exit rule said last; None without a rule, or if it said nothing yet.
         logprob: its log-probability (natural) under the model's own distribution.
     """
 

@@ -30,7 +30,11 @@ class Curriculum:
         return {"levels": self.levels, "accuracy": self.accuracy}
 
     def choose(self, rng: random.Random, steps: int) -> tuple[str, int]:
-        """Choose a task and a difficulty that so many steps can solve."""
+        """Choose a task and a difficulty that so many steps can solve.
+
+        Whole problems get some more steps than they need: for each unit of difficulty, what a first
+        one takes. Their marks are asked for as soon as they can be known.
+        """
         possible = [task for task in TASKS if steps_needed(task, 1) <= steps]
         (task,) = rng.choices(possible, [self._weight(task) for task in possible])
         top = min(self.levels[task], steps // steps_needed(task, 1))

@@ -9,7 +9,6 @@ hub's format, which `rdlite export` reads.
 
 import json
 import math
-import platform
 import random
 import time
 from pathlib import Path
@@ -24,6 +23,8 @@ from save import save_checkpoint
 from text import IGNORED, VOCABULARY, Encoder, make_tokenizer
 from tokenizers import Tokenizer
 
+from rdlite.commands.doctor import processor_name
+
 CONTEXT = 1024
 WARM_UP = 100  # updates
 DECAY = 0.5  # of the time, at the end
@@ -37,12 +38,9 @@ COUNTERS = ("seconds", "updates", "tokens", "problems", "loss")
 
 def sample_steps(rng: random.Random, mean: float, most: int) -> int:
     """Draw a depth as the paper does: Poisson around a log-normal mean, plus one."""
-    rate = math.exp(rng.gauss(math.log(mean) - 0.125, 0.5))
-    count, product, limit = 0, rng.random(), math.exp(-rate)
-    while product > limit:
-        count += 1
-        product *= rng.random()
-    return max(LEAST_STEPS, min(most, count + 1))
+    rate = rng.lognormvariate(math.log(mean) - 0.125, 0.5)
+    steps = int(torch.poisson(torch.tensor(rate))) + 1
+    return max(LEAST_STEPS, min(most, steps))
 
 
 class Training:
@@ -190,9 +188,8 @@ class Training:
 
 def describe_hardware(device: torch.device) -> str:
     """Return one line on what it runs on."""
-    what = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
-    what = f"{what or platform.machine()}, {torch.get_num_threads()} threads"
-    return f"{what}, torch {torch.__version__}"
+    what = torch.cuda.get_device_name() if device.type == "cuda" else processor_name()
+    return f"{what}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 @click.command(help=__doc__)

@@ -79,6 +79,20 @@ def test_acceleration_needs_two_hits_in_a_row():
     assert np.isclose(value, bends.mean(axis=1)[steps - 2], rtol=1e-3)
 
 
+def test_acceleration_also_stops_where_not_every_step_is_looked_at():
+    depth = rdlite.Depth(exit="acceleration", threshold=0.05, check_every=3)
+    steps, _ = think(depth, Made(settling(0.5)))
+    assert steps < 30
+    assert steps % 3 == 1
+
+
+def test_a_rule_with_nothing_to_say_yet_says_nothing():
+    """An infinite value would be no JSON."""
+    assert think(rdlite.Depth(exit="acceleration"), Made(settling(0.5)), 1) == (1, None)
+    depth = rdlite.Depth(exit="gated-kl")
+    assert think(depth, Made(settling(0.99), logits_settling(1)), 2) == (2, None)
+
+
 def test_fewest_steps_and_steps_between_questions():
     depth = rdlite.Depth(min_steps=6, exit="latent-diff", threshold=10, check_every=4)
     assert think(depth, Made(settling(0.5)))[0] == 6
