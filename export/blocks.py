@@ -13,12 +13,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from rdlite.config import ModelConfig
+from rdlite.quantization import Quantization
+
+from .packing import packed_shape
 
 OPSET, IR_VERSION = 21, 10
 MICROSOFT = "com.microsoft"
 FUSED = {
     "FusedMatMul",
+    "GatherBlockQuantized",
     "GroupQueryAttention",
+    "MatMulNBits",
     "QuickGelu",
     "SkipSimplifiedLayerNormalization",
 }
@@ -46,8 +51,11 @@ Weights = Mapping[str, Weight]
 class GraphBuilder:
     """Collects one graph's nodes, inputs, outputs and weights. `g.op.Add(x, y)` adds a node."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Weights, quantization: Quantization | None = None
+    ) -> None:
         self.config = config
+        self.quantization = quantization or Quantization("none")
         self.op = _Operators()
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
@@ -74,8 +82,34 @@ class GraphBuilder:
 
     def weight(self, name: str) -> ir.Value:
         """Return the model's weight `name` as an initializer, one however often it is used."""
+        return self._initializer(name, np.float32, self._weights[name].shape)
+
+    def packed_weight(self, name: str, rows: bool = False) -> tuple[ir.Value, ir.Value]:
+        """Return the integers and the scales of a quantized weight [N, K].
+
+        Args:
+            name: of the weight.
+            rows: the integers as [N, bytes of a row], not [N, blocks, bytes of a block]; the same
+                bytes.
+        """
+        bits, block_size = self.quantization.bits[name], self.quantization.block_size
+        shape = self._weights[name].shape
+        n, blocks, size = packed_shape(shape, bits, block_size)
+        packed = (n, blocks * size) if rows else (n, blocks, size)
+        # Float16 on disk; onnxruntime widens them once, when the graph is loaded.
+        scales = self._initializer(f"{name}.scales", np.float16, (n, blocks))
+        return (
+            self._initializer(f"{name}.packed", np.uint8, packed),
+            self.op.Cast(scales, to=ir.DataType.FLOAT),
+        )
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the model's weight `name`."""
+        return self._weights[name].shape
+
+    def _initializer(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> ir.Value:
         if name not in self.weight_values:
-            self.weight_values[name] = _value(name, np.float32, self._weights[name].shape)
+            self.weight_values[name] = _value(name, dtype, shape)
         return self.weight_values[name]
 
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike, name: str) -> ir.Value:
@@ -135,7 +169,20 @@ def _value(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> ir.Va
 
 def embed(g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
     """Rows of the embedding, times its scale: [B, S] -> [B, S, E]."""
-    x = g.op.Gather(g.weight("embedding.weight"), input_ids, axis=0)
+    name = "embedding.weight"
+    if name in g.quantization.bits:
+        packed, scales = g.packed_weight(name, rows=True)
+        x = g.op.GatherBlockQuantized(
+            packed,
+            input_ids,
+            scales,
+            gather_axis=0,
+            quantize_axis=1,
+            bits=g.quantization.bits[name],
+            block_size=g.quantization.block_size,
+        )
+    else:
+        x = g.op.Gather(g.weight(name), input_ids, axis=0)
     if g.config.embedding_scale == 1:
         return x
     return g.op.Mul(x, g.constant(g.config.embedding_scale, np.float32, "embedding.scale"))
@@ -143,7 +190,19 @@ def embed(g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
 
 def linear(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
     """`x @ weight.T`, the weight being [out, in] as checkpoints and quantized layouts keep it."""
-    return g.op.FusedMatMul(x, g.weight(f"{name}.weight"), transB=1)
+    name = f"{name}.weight"
+    if name not in g.quantization.bits:
+        return g.op.FusedMatMul(x, g.weight(name), transB=1)
+    rows, columns = g.shape(name)
+    return g.op.MatMulNBits(
+        x,
+        *g.packed_weight(name),
+        K=columns,
+        N=rows,
+        bits=g.quantization.bits[name],
+        block_size=g.quantization.block_size,
+        accuracy_level=g.quantization.accuracy_level,
+    )
 
 
 def rms_norm(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:

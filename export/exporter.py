@@ -1,20 +1,17 @@
-"""From a checkpoint folder to a bundle, in one pass over the weights."""
+"""Writes a model as a bundle, in one pass over its weights."""
 
-import math
-import re
 from pathlib import Path
+from typing import Protocol
 
 from rdlite import __version__
 from rdlite.bundle import CONTRACT_VERSION, GROUPS, FileEntry, Manifest
-from rdlite.errors import BundleError, CheckpointError, FamilyError
 from rdlite.progress import Progress
+from rdlite.quantization import Quantization
 
-from .blocks import Weights
-from .checkpoint import Checkpoint, open_checkpoint
-from .families import Family, find_family
 from .graphs import build_graphs
-from .text_files import collect_text_files
+from .original import Original, read_checkpoint
 from .write import (
+    Storage,
     check_replaceable,
     new_folder,
     with_files,
@@ -24,22 +21,32 @@ from .write import (
 )
 
 
+class Scheme(Protocol):
+    """A way to quantize a model; `rdlite.quant.find_scheme` gives one."""
+
+    def prepare(self, original: Original) -> Storage:
+        """Look at the model and decide how its weights are stored."""
+
+
 def export_checkpoint(
     checkpoint: str | Path,
     out: str | Path,
     *,
+    quant: Scheme | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Export a checkpoint folder to a bundle with float32 weights.
+    """Export a checkpoint folder to a bundle.
 
     Args:
         checkpoint: a folder with config.json, safetensors (float32, float16 or bfloat16; one file
             or shards) and, for text, tokenizer.json, tokenizer_config.json or
             chat_template.jinja, and generation_config.json; README.md goes along as its card.
         out: the bundle folder to make. It appears whole or not at all.
+        quant: how to quantize the weights on the way; None: they are float32.
         force: replace `out` if it is a bundle already.
-        progress: called with (bytes written, bytes in all) as weights are written.
+        progress: called with (bytes read, bytes in all), counted as float32, as weights are
+            written.
 
     Returns:
         The path of the bundle.
@@ -49,79 +56,50 @@ def export_checkpoint(
         FamilyError: its family, or a key of its config, is not understood.
         OutputError: `out` exists, or cannot be written.
     """
+    check_replaceable(Path(out).absolute(), force)  # before any work
+    original = read_checkpoint(checkpoint)
+    storage = quant.prepare(original) if quant else None
+    return write_bundle(original, out, storage, force=force, progress=progress)
+
+
+def write_bundle(
+    original: Original,
+    out: str | Path,
+    storage: Storage | None = None,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a model as a bundle; arguments, result and errors as for `export_checkpoint`."""
     out = Path(out).absolute()
-    check_replaceable(out, force)  # before any work
-    source = open_checkpoint(checkpoint)
-    family = find_family(source.config)
-    try:
-        config = family.read_config(source.config)
-    except BundleError as problem:  # a size that no bundle may have
-        raise FamilyError(str(problem)) from None
-    weights = family.weights(config)
-    check_tensors(source, weights, family)
-    text = collect_text_files(source, family.STOP_TOKENS, config)
+    quantization = storage.quantization if storage else None
     manifest = Manifest(
         contract_version=CONTRACT_VERSION,
         producer=f"rdlite {__version__}",
-        name=_name(source),
-        model=config,
-        weights=dict.fromkeys(GROUPS, "float32"),
-        parameters=_count_parameters(weights),
+        name=original.name,
+        model=original.config,
+        weights=_describe_weights(original, quantization),
+        parameters=original.count_parameters(),
         files={},
-        special_tokens=text.special_tokens,
+        special_tokens=original.special_tokens,
+        quantization=quantization,
     )
     with new_folder(out, force) as folder:
         entries: dict[str, FileEntry] = {
-            name: write_bytes(folder, name, data) for name, data in text.files.items()
+            name: write_bytes(folder, name, data) for name, data in original.text_files.items()
         }
-        graphs = build_graphs(family, config)
-        entries |= write_graphs(folder, graphs, weights, source, progress)
+        graphs = build_graphs(original.family, original.config, quantization)
+        entries |= write_graphs(
+            folder, graphs, original.weights, original.source, storage, progress
+        )
         write_manifest(folder, with_files(manifest, entries))
     return out
 
 
-def check_tensors(checkpoint: Checkpoint, weights: Weights, family: Family) -> None:
-    """Raise CheckpointError unless the checkpoint's tensors are the ones its config calls for."""
-    used: set[str] = set(family.REDUNDANT)
-    for name, weight in weights.items():
-        missing = [source for source in weight.sources if source not in checkpoint.tensors]
-        if missing:
-            raise CheckpointError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}")
-        used.update(weight.sources)
-        if not weight.sources:
-            continue
-        shapes = [checkpoint.tensors[source].shape for source in weight.sources]
-        found = (
-            shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        )
-        expected = weight.source_shape or weight.shape
-        if found != expected or any(shape[1:] != shapes[0][1:] for shape in shapes):
-            raise CheckpointError(
-                f"tensor {' + '.join(weight.sources)} has the shape {list(found)}, the config "
-                f"calls for {list(expected)} ({name})"
-            )
-    if "head.weight" not in weights:
-        used.add("lm_head.weight")  # stored again though tied
-    unknown = sorted(set(checkpoint.tensors) - used)
-    if unknown:
-        raise CheckpointError(
-            f"{checkpoint.folder} holds {len(unknown)} tensors that its family and config do not "
-            f"account for, the first {unknown[0]!r}; leaving them out would change the model"
-        )
-
-
-def _count_parameters(weights: Weights) -> dict[str, int]:
-    """Trained numbers in each group; tables that follow from the config do not count."""
-    counts = dict.fromkeys(GROUPS, 0)
-    for name, weight in weights.items():
-        if weight.sources:
-            # Norms outside the parts go with the head, whose output they shape.
-            group = name.split(".")[0]
-            counts[group if group in counts else "head"] += math.prod(weight.shape)
-    return counts
-
-
-def _name(checkpoint: Checkpoint) -> str:
-    given = checkpoint.config.get("_name_or_path") or checkpoint.config.get("name")
-    path = given if isinstance(given, str) else str(checkpoint.folder.absolute())
-    return re.sub(r"[^\w.+-]", "_", re.split(r"[/\\]", path.rstrip("/\\"))[-1])[:100] or "model"
+def _describe_weights(original: Original, quantization: Quantization | None) -> dict[str, str]:
+    if quantization is None:
+        return dict.fromkeys(GROUPS, "float32")
+    found = {group: quantization.describe(group) for group in GROUPS}
+    if original.config.tied_embedding:
+        found["head"] = found["embedding"]
+    return found

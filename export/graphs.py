@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rdlite.config import ModelConfig
+from rdlite.quantization import Quantization
 
 from .blocks import GraphBuilder
 from .families import Family
@@ -24,18 +25,20 @@ class Graphs:
         return [(part, getattr(self, part)) for part in ("prelude", "core", "coda")]
 
 
-def build_graphs(family: Family, config: ModelConfig) -> Graphs:
+def build_graphs(
+    family: Family, config: ModelConfig, quantization: Quantization | None = None
+) -> Graphs:
     """Build prelude, core and coda; the result depends on nothing but its arguments."""
     weights = family.weights(config)
     width, vocabulary = config.hidden_size, config.vocab_size
 
-    g = GraphBuilder(config, weights)
+    g = GraphBuilder(config, weights, quantization)
     input_ids = g.input("input_ids", np.int64, ["B", "S"])
     embeds = family.prelude(g, input_ids)
     g.output(embeds, "embeds", np.float32, ["B", "S", width])
     prelude = g.finish("prelude")
 
-    g = GraphBuilder(config, weights)
+    g = GraphBuilder(config, weights, quantization)
     state = g.input("state", np.float32, ["B", "S", width])
     embeds = g.input("embeds", np.float32, ["B", "S", width])
     next_state = family.core(g, state, embeds)
@@ -43,7 +46,7 @@ def build_graphs(family: Family, config: ModelConfig) -> Graphs:
     g.output(_change(g, state, next_state), "change", np.float32, ["B", "S"])
     core = g.finish("core")
 
-    g = GraphBuilder(config, weights)
+    g = GraphBuilder(config, weights, quantization)
     state = g.input("state", np.float32, ["B", "S", width])
     logit_positions = g.input("logit_positions", np.int64, ["P"])
     logits = family.coda(g, state, logit_positions)

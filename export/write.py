@@ -9,9 +9,10 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +21,14 @@ import onnx_ir as ir
 from rdlite.bundle import MANIFEST, FileEntry, Manifest, hash_manifest
 from rdlite.errors import OutputError
 from rdlite.progress import Progress, meter
+from rdlite.quantization import Quantization
 
 from .blocks import Weight, Weights
 from .graphs import Graphs
+from .packing import Quantizer, pack
+from .sources import WeightSource, in_rows
 
 ALIGNMENT = 64
-Floats = npt.NDArray[np.float32]
-
-
-class TensorSource(Protocol):
-    """Where weights come from: a checkpoint, or another bundle."""
-
-    def pieces(self, name: str) -> Iterator[Floats]:
-        """Yield a tensor flat and in order, in pieces that fit in memory."""
-
-    def read(self, name: str) -> Floats:
-        """Return a small tensor whole, in its own shape."""
 
 
 @contextlib.contextmanager
@@ -167,11 +160,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_bytes(folder, MANIFEST, (json.dumps(data, indent=1) + "\n").encode())
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How weights are stored: which of them are quantized, and by what."""
+
+    quantization: Quantization
+    quantizer: Quantizer
+
+
 def write_graphs(
     folder: Path,
     graphs: Graphs,
     weights: Weights,
-    source: TensorSource,
+    source: WeightSource,
+    storage: Storage | None = None,
     progress: Progress | None = None,
 ) -> dict[str, FileEntry]:
     """Write the three graphs and their external data; returns the entries of all files.
@@ -179,7 +181,7 @@ def write_graphs(
     A weight that several graphs use is stored once, in shared.onnx.data.
     """
     files: dict[str, list[str]] = {}
-    for name, parts in _users(graphs).items():
+    for name, parts in _users(graphs, weights).items():
         owner = parts[0] if len(parts) == 1 else "shared"
         files.setdefault(f"{owner}.onnx.data", []).append(name)
     total = sum(4 * math.prod(weights[name].shape) for names in files.values() for name in names)
@@ -189,17 +191,16 @@ def write_graphs(
     for data_file, names in files.items():
         with _HashingFile(folder / data_file) as file:
             for name in names:
-                file.write(b"\0" * (-file.size % ALIGNMENT))
-                places[name] = (data_file, file.size)
-                for piece in _float_pieces(weights[name], source):
-                    little = np.ascontiguousarray(piece, "<f4")
-                    file.write(little.reshape(-1).view(np.uint8).data)
-                    advance(piece.nbytes)
+                for tensor, data in _stored(name, weights[name], source, storage, advance):
+                    if tensor not in places:
+                        file.write(b"\0" * (-file.size % ALIGNMENT))
+                        places[tensor] = (data_file, file.size)
+                    file.write(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
             entries[data_file] = file.close()
     for part, model in graphs.items():
         for name, value in model.graph.initializers.items():
             if name in places:
-                value.const_value = _external(name, weights[name], *places[name])
+                value.const_value = _external(value, *places[name])
         proto = ir.serde.serialize_model(model)
         del proto.graph.value_info[:]  # says again what the initializers say
         data = proto.SerializeToString(deterministic=True)
@@ -207,33 +208,50 @@ def write_graphs(
     return entries
 
 
-def _users(graphs: Graphs) -> dict[str, list[str]]:
+def _users(graphs: Graphs, weights: Weights) -> dict[str, list[str]]:
     """Name of every weight without data -> the parts that use it."""
     users: dict[str, list[str]] = {}
     for part, model in graphs.items():
         for name, value in model.graph.initializers.items():
             if value.const_value is None:
-                users.setdefault(name, []).append(part)
+                # A quantized one is two initializers.
+                weight = name if name in weights else name.rpartition(".")[0]
+                parts = users.setdefault(weight, [])
+                if part not in parts:
+                    parts.append(part)
     return users
 
 
-def _float_pieces(weight: Weight, source: TensorSource) -> Iterator[Floats]:
-    if weight.make is not None:
-        yield weight.make(*(source.read(name) for name in weight.sources))
+def _stored(
+    name: str,
+    weight: Weight,
+    source: WeightSource,
+    storage: Storage | None,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield the name and the next data of the tensors that a weight is stored as."""
+    bits = storage.quantization.bits.get(name) if storage else None
+    if storage is None or bits is None:
+        for piece in source.pieces(name):
+            yield name, np.asarray(piece, "<f4")
+            advance(piece.nbytes)
         return
-    for name in weight.sources:
-        yield from source.pieces(name)
+    scales = []
+    for rows in in_rows(source.pieces(name), weight.shape[1]):
+        codes, scale = storage.quantizer.quantize(name, rows, bits, storage.quantization.block_size)
+        yield f"{name}.packed", pack(codes, bits)
+        scales.append(scale)
+        advance(rows.nbytes)
+    yield f"{name}.scales", np.asarray(np.concatenate(scales), "<f2")
 
 
-def _external(name: str, weight: Weight, file: str, offset: int) -> ir.ExternalTensor:
-    return ir.ExternalTensor(
-        file,
-        offset,
-        4 * math.prod(weight.shape),
-        ir.DataType.FLOAT,
-        shape=ir.Shape(weight.shape),
-        name=name,
-    )
+def _external(value: ir.Value, file: str, offset: int) -> ir.ExternalTensor:
+    dtype, shape, name = value.dtype, value.shape, value.name
+    assert dtype
+    assert shape
+    assert name
+    size = int(math.prod(shape.numpy()) * dtype.itemsize)
+    return ir.ExternalTensor(file, offset, size, dtype, shape=shape, name=name)
 
 
 def with_files(manifest: Manifest, entries: dict[str, FileEntry]) -> Manifest:

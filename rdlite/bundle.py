@@ -17,6 +17,7 @@ from rdlite.config import ModelConfig
 from rdlite.errors import BundleError
 from rdlite.graph_check import check_graph
 from rdlite.progress import Progress, meter
+from rdlite.quantization import Quantization
 from rdlite.schema import Bounds, Line, decode, read_json
 
 NANO = "nano"
@@ -49,7 +50,8 @@ class Manifest:
     """What rdlite.json says.
 
     `weights` and `parameters` say of each group of weights how they are stored and how many they
-    are. `sha256` is the hash of everything else in the manifest, see `hash_manifest`.
+    are; `quantization` is how matrices are quantized, if they are. `sha256` is the hash of
+    everything else in the manifest, see `hash_manifest`.
     """
 
     contract_version: int
@@ -60,6 +62,7 @@ class Manifest:
     parameters: Mapping[str, int]
     files: Mapping[str, FileEntry]
     special_tokens: Mapping[str, str] = field(default_factory=dict)
+    quantization: Quantization | None = None
     sha256: str = ""
 
 

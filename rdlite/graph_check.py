@@ -79,10 +79,14 @@ def check_graph(data: bytes, part: str, config: ModelConfig, file_sizes: Mapping
             raise GraphError(f"{where}: {name} is both an input and an initializer")
         values[name] = Value(name, shape, dtype)
     elements = 0
+    widened = sum(value.elements for value in values.values() if value.stored)
     for number, node in enumerate(graph.node):
         for value in _results(node, number, values, config, where):
-            elements += math.prod(size for size in value.shape if isinstance(size, int))
-            if elements > MAX_GRAPH_ELEMENTS:
+            if value.stored:
+                widened -= value.elements
+            else:
+                elements += value.elements
+            if elements > MAX_GRAPH_ELEMENTS or widened < 0:
                 raise GraphError(f"{where}: its values take more memory than any model's")
             values[value.name] = value
     for name, (_, shape) in outputs.items():
@@ -168,10 +172,13 @@ def _results(
             continue
         if name in values or name in written:
             raise GraphError(f"{what} writes {name!r:.80}, which is already there")
-        if math.prod(size for size in shape if isinstance(size, int)) > MAX_VALUE_ELEMENTS:
+        # Scales that are widened as the graph is loaded are as large as the weights make them.
+        stored = node.op_type == "Cast" and inputs[0] is not None and inputs[0].stored
+        value = Value(name, shape, "FLOAT", stored=stored)  # no allowed operator gives integers
+        if value.elements > MAX_VALUE_ELEMENTS and not stored:
             raise GraphError(f"{what} makes a value as large as {shape}")
         written.add(name)
-        yield Value(name, shape, "FLOAT")  # all allowed operators give floating-point numbers
+        yield value
 
 
 def _attributes(node: Any, key: tuple[str, str], what: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ bounded before a graph is loaded, none can read outside its tensors or ask for m
 declared sizes need. Rules are as strict as the graphs that rdlite makes allow.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 from rdlite.config import ModelConfig
+from rdlite.quantization import ACCURACY_LEVELS, BITS, BLOCK_SIZES
 
 Shape = tuple[int | str, ...]
 FLOATS = frozenset(["FLOAT", "FLOAT16", "BFLOAT16"])
@@ -23,12 +25,21 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What is known of a value before anything runs: its name, shape, type, and constant data."""
+    """What is known of a value before anything runs: its name, shape, type, and constant data.
+
+    `stored` values are tensors of the file; their size is not that of what is computed.
+    """
 
     name: str
     shape: Shape
     dtype: str
     constant: npt.NDArray[Any] | None = None
+    stored: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Numbers in it; at one position, if it has them for each."""
+        return math.prod(size for size in self.shape if isinstance(size, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +235,7 @@ def _attention(call: Call) -> list[Shape]:
 
 def _block_layout(call: Call) -> tuple[int, int]:
     bits, block = call.integer("bits", 4), call.integer("block_size")
-    if bits not in (4, 8) or block not in (16, 32, 64, 128, 256):
+    if bits not in BITS or block not in BLOCK_SIZES:
         raise Mismatch(f"bits {bits} with block_size {block} is not supported")
     return bits, block
 
@@ -232,6 +243,8 @@ def _block_layout(call: Call) -> tuple[int, int]:
 def _matmul_nbits(call: Call) -> list[Shape]:
     call.arity(4)
     bits, block = _block_layout(call)
+    if call.integer("accuracy_level", 0) not in (0, *ACCURACY_LEVELS):
+        raise Mismatch(f"accuracy_level {call.integer('accuracy_level')} is not supported")
     k, n = call.integer("K"), call.integer("N")
     a = call.input(0)
     blocks = -(-_last(a) // block)

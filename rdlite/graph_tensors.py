@@ -39,13 +39,14 @@ def check_tensor(tensor: Any, file_sizes: Mapping[str, int], where: str) -> Valu
     size = math.prod(shape) * width
     if tensor.data_location == 1:  # external
         _check_external(tensor, size, file_sizes, what)
-        return Value(tensor.name, shape, dtype)
+        return Value(tensor.name, shape, dtype, stored=True)
     if len(tensor.raw_data) != size:
         raise GraphError(
             f"{what} must hold {size} bytes of raw data for {shape} of {dtype}, "
             f"it has {len(tensor.raw_data)}"
         )
-    return Value(tensor.name, shape, dtype, _constant(tensor, shape, dtype))
+    constant = _constant(tensor, shape, dtype)
+    return Value(tensor.name, shape, dtype, constant, stored=True)
 
 
 def _constant(tensor: Any, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any] | None:

@@ -14,6 +14,7 @@ from rdlite.commands.export import export
 from rdlite.commands.generate import generate
 from rdlite.commands.inspect import inspect
 from rdlite.commands.options import complain
+from rdlite.commands.quantize import quantize
 from rdlite.commands.verify import verify
 from rdlite.errors import RdliteError
 
@@ -69,5 +70,5 @@ def main() -> None:
     """
 
 
-for command in (chat, generate, export, inspect, verify, evaluate, doctor):
+for command in (chat, generate, export, quantize, inspect, verify, evaluate, doctor):
     main.add_command(command)

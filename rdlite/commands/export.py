@@ -1,17 +1,22 @@
 """`rdlite export`: a checkpoint folder in, a bundle out."""
 
-import shlex
+from typing import Any
 
 import click
 
+from rdlite.commands.making import quantize_options, report_bundle
 from rdlite.commands.options import progress_bar
 
 
 @click.command()
 @click.argument("checkpoint", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="The bundle to make.")
+@click.option(
+    "--quant", metavar="SCHEME", help="Quantize on the way; see 'rdlite quantize --help'."
+)
+@quantize_options
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle already.")
-def export(checkpoint: str, output: str, force: bool) -> None:
+def export(checkpoint: str, output: str, quant: str | None, force: bool, **options: Any) -> None:
     """Turn CHECKPOINT, a folder from the hub, into a bundle that rdlite runs.
 
     Reads config.json, safetensors and the tokenizer's files. Never runs code from the folder and
@@ -20,14 +25,12 @@ def export(checkpoint: str, output: str, force: bool) -> None:
     \b
     Example:
         rdlite export Huginn-0125 -o huginn
+        rdlite export Huginn-0125 -o huginn-int4 --quant int4
     """
     from rdlite.export import export_checkpoint
+    from rdlite.quant import Options, find_scheme
 
+    scheme = find_scheme(quant, Options(**options)) if quant else None
     with progress_bar("weights") as progress:
-        out = export_checkpoint(checkpoint, output, force=force, progress=progress)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"{out}: {size / 2**20:.1f} MiB")
-    if (out / "tokenizer.json").exists():
-        click.echo(f"Next: rdlite chat {shlex.quote(output)}")
-    else:
-        click.echo("It has no tokenizer.json, so it takes token ids, through the Python API alone.")
+        out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)
+    report_bundle(out, output)

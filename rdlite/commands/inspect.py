@@ -26,6 +26,8 @@ def inspect(model: str, as_json: bool) -> None:
         return
     for key, value in report.items():
         if isinstance(value, dict):
+            if "bits" in value:  # of each weight: for programs
+                value = {name: item for name, item in value.items() if name != "bits"}
             click.echo(f"{key}:")
             for name, item in value.items():
                 click.echo(f"  {one_line(name):<24} {_human(key, item)}")
@@ -54,6 +56,7 @@ def _report(bundle: Any) -> dict[str, Any]:
         "rotary": rotary,
         "recurrence": recurrence,
         "weights": dict(manifest.weights),
+        "quantization": _quantization(manifest.quantization),
         "parameters": {**manifest.parameters, "all": sum(manifest.parameters.values())},
         "bytes": {name: entry.bytes for name, entry in manifest.files.items()}
         | {"all": sum(entry.bytes for entry in manifest.files.values())},
@@ -64,6 +67,17 @@ def _report(bundle: Any) -> dict[str, Any]:
             "compared": len(manifest.files) - len(bundle.unhashed),
             "left to 'rdlite verify'": ", ".join(bundle.unhashed) or "none",
         },
+    }
+
+
+def _quantization(quantization: Any) -> dict[str, Any] | None:
+    if quantization is None:
+        return None
+    return {
+        "scheme": quantization.scheme,
+        "block_size": quantization.block_size,
+        "accuracy_level": quantization.accuracy_level,
+        "bits": dict(quantization.bits),
     }
 
 

@@ -1,0 +1,155 @@
+"""What a bundle is made of, wherever it comes from: config, weights and text files."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdlite.bundle import GROUPS, MANIFEST, Bundle
+from rdlite.config import ModelConfig
+from rdlite.errors import BundleError, CheckpointError, FamilyError
+
+from .blocks import Weights
+from .checkpoint import Checkpoint, open_checkpoint
+from .families import FAMILIES, Family, find_family
+from .sources import BundleWeights, CheckpointWeights, WeightSource
+from .text_files import collect_text_files
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A model that is to be written as a bundle.
+
+    Attributes:
+        name: for people.
+        family: builds its graphs.
+        config: sizes and constants.
+        weights: every weight's shape, by rdlite's name.
+        source: gives the weights.
+        text_files: contents by name.
+        special_tokens: for the chat template.
+    """
+
+    name: str
+    family: Family
+    config: ModelConfig
+    weights: Weights
+    source: WeightSource
+    text_files: Mapping[str, bytes]
+    special_tokens: Mapping[str, str]
+
+    def matrices(self) -> list[str]:
+        """Names of the weights that can be quantized: the trained matrices."""
+        return [name for name, w in self.weights.items() if len(w.shape) == 2 and w.sources]
+
+    def count_parameters(self) -> dict[str, int]:
+        """Trained numbers in each group; tables that follow from the config do not count."""
+        counts = dict.fromkeys(GROUPS, 0)
+        for name, weight in self.weights.items():
+            if weight.sources:
+                # Norms outside the parts go with the head, whose output they shape.
+                group = name.split(".")[0]
+                counts[group if group in counts else "head"] += math.prod(weight.shape)
+        return counts
+
+
+def read_checkpoint(path: str | Path) -> Original:
+    """Read a checkpoint folder from the hub.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, pickled, or its tensors do not fit.
+        FamilyError: its family, or a key of its config, is not understood.
+    """
+    checkpoint = open_checkpoint(path)
+    family = find_family(checkpoint.config)
+    try:
+        config = family.read_config(checkpoint.config)
+    except BundleError as problem:  # a size that no bundle may have
+        raise FamilyError(str(problem)) from None
+    weights = family.weights(config)
+    _check_tensors(checkpoint, weights, family)
+    text = collect_text_files(checkpoint, family.STOP_TOKENS, config)
+    return Original(
+        _name(checkpoint),
+        family,
+        config,
+        weights,
+        CheckpointWeights(checkpoint, weights),
+        text.files,
+        text.special_tokens,
+    )
+
+
+def read_bundle(bundle: Bundle) -> Original:
+    """Take a bundle with float32 weights apart again.
+
+    Raises:
+        BundleError: it is quantized already, of a family that is not known, or its weights are
+            not those that its family and config call for.
+    """
+    manifest = bundle.manifest
+    if manifest.quantization is not None:
+        raise BundleError(
+            f"{bundle.folder} is quantized already ({manifest.quantization.scheme}); quantize the "
+            "bundle or checkpoint that it was made from"
+        )
+    family = FAMILIES.get(manifest.model.family)
+    if family is None:
+        raise BundleError(
+            f"{bundle.folder} is of the family {manifest.model.family!r:.60}; known are "
+            f"{', '.join(FAMILIES)}"
+        )
+    weights = family.weights(manifest.model)
+    source = BundleWeights(bundle)
+    source.check(weights)
+    texts = {name: bundle.read_text(name) for name in manifest.files if _is_text(name)}
+    return Original(
+        manifest.name,
+        family,
+        manifest.model,
+        weights,
+        source,
+        {name: data for name, data in texts.items() if data is not None},
+        manifest.special_tokens,
+    )
+
+
+def _is_text(name: str) -> bool:
+    return name != MANIFEST and name.endswith((".json", ".jinja", ".md"))
+
+
+def _check_tensors(checkpoint: Checkpoint, weights: Weights, family: Family) -> None:
+    """Raise CheckpointError unless the checkpoint's tensors are the ones its config calls for."""
+    used: set[str] = set(family.REDUNDANT)
+    for name, weight in weights.items():
+        missing = [source for source in weight.sources if source not in checkpoint.tensors]
+        if missing:
+            raise CheckpointError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}")
+        used.update(weight.sources)
+        if not weight.sources:
+            continue
+        shapes = [checkpoint.tensors[source].shape for source in weight.sources]
+        found = (
+            shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        )
+        expected = weight.source_shape or weight.shape
+        if found != expected or any(shape[1:] != shapes[0][1:] for shape in shapes):
+            raise CheckpointError(
+                f"tensor {' + '.join(weight.sources)} has the shape {list(found)}, the config "
+                f"calls for {list(expected)} ({name})"
+            )
+    if "head.weight" not in weights:
+        used.add("lm_head.weight")  # stored again though tied
+    unknown = sorted(set(checkpoint.tensors) - used)
+    if unknown:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds {len(unknown)} tensors that its family and config do not "
+            f"account for, the first {unknown[0]!r}; leaving them out would change the model"
+        )
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    given = checkpoint.config.get("_name_or_path") or checkpoint.config.get("name")
+    path = given if isinstance(given, str) else str(checkpoint.folder.absolute())
+    return re.sub(r"[^\w.+-]", "_", re.split(r"[/\\]", path.rstrip("/\\"))[-1])[:100] or "model"

@@ -1,0 +1,6 @@
+"""Quantized weights: int8 and int4, judged by what the loop makes of their errors."""
+
+from .quantize import quantize_bundle
+from .schemes import SCHEMES, Options, find_scheme
+
+__all__ = ["SCHEMES", "Options", "find_scheme", "quantize_bundle"]
