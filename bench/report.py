@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,22 @@ def environment() -> dict[str, Any]:
     }
 
 
+def spread(values: Sequence[float], digits: int) -> str:
+    """The median of some measurements, with the smallest and the largest."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def finish(name: str, rows: Sequence[Mapping[str, Any]], out: Path | None) -> None:
     """Print the rows as a Markdown table under the machine's line; write JSON to `out`."""
     where = environment()
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     print()
-    columns = list(rows[0])
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     print("| " + " | ".join(columns) + " |")
     print("|" + "---|" * len(columns))
     for row in rows:
-        print("| " + " | ".join(str(row[column]) for column in columns) + " |")
+        print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         result = {"benchmark": name, "environment": where, "rows": list(rows)}

@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,15 +40,18 @@ class Rounding:
         pieces = [rows[i : i + step] for i in range(0, len(rows), step)]
 
         def work(piece: Floats) -> tuple[Codes, Scales]:
-            blocks = in_blocks(piece, block_size)
-            return search_scales(blocks, bits) if self._search else plain_scales(blocks, bits)
+            return self.blocks(in_blocks(piece, block_size), bits)
 
         with ThreadPoolExecutor(self._threads) as pool:
             codes, scales = zip(*pool.map(work, pieces), strict=True)
         return np.concatenate(codes), np.concatenate(scales)
 
+    def blocks(self, blocks: Floats, bits: int) -> tuple[Codes, Scales]:
+        """Quantize [n, blocks, block_size]."""
+        return search_scales(blocks, bits) if self._search else plain_scales(blocks, bits)
 
-def encode(blocks: Floats, scales: Scales, bits: int) -> Codes:
+
+def encode(blocks: Floats, scales: npt.NDArray[Any], bits: int) -> Codes:
     """The nearest integers at given scales: [n, blocks, block_size] -> int8, same shape."""
     top = 2 ** (bits - 1)
     inverse = 1 / np.where(scales == 0, 1, scales).astype(np.float32)

@@ -11,6 +11,7 @@ from rdlite.export.write import Storage
 from rdlite.errors import InputError
 from rdlite.quantization import ACCURACY_LEVELS, BLOCK_SIZES, Quantization
 
+from .hqq import HalfQuadratic
 from .rounding import Rounding
 
 
@@ -74,6 +75,7 @@ def quantization(scheme: str, bits: Mapping[str, int], options: Options) -> Quan
 SCHEMES: dict[str, Callable[[str, Options], Uniform]] = {
     "int8": lambda name, options: Uniform(name, 8, Rounding(), options),
     "int4": lambda name, options: Uniform(name, 4, Rounding(), options),
+    "int4-hqq": lambda name, options: Uniform(name, 4, HalfQuadratic(), options),
     "int4-plain": lambda name, options: Uniform(name, 4, Rounding(search=False), options),
 }
 

@@ -1,0 +1,144 @@
+"""One core step at Huginn-0125's shape: time against the machine's read bandwidth, and overhead.
+
+    .venv/bin/python bench/core_step.py
+
+Writes bundles whose core has Huginn's sizes (an adapter and four blocks of width 5280) with random
+int4 and int8 weights, and times core steps of 1 to 64 positions over a context of 64. In turn with
+them it measures how fast this machine reads memory. "bandwidth" is the share of it that the step
+reaches: integers and float32 scales, as they lie in memory, over the step's time.
+
+"host" is what a core step costs beside onnxruntime's call: the loop that asks for it, exit rule
+latent-diff included, timed against the bare call, on the same buffers, one after the other.
+"empty call" is a whole call on a core that has next to nothing to compute (16 wide).
+"""
+
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from random_huginn import write_random_bundle
+from rdlite.export import export_checkpoint
+from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
+from report import finish, spread
+
+from rdlite import Cache, Depth
+from rdlite.bandwidth import read_bandwidth
+from rdlite.bundle import open_bundle
+from rdlite.depth import Controller
+from rdlite.engine import Engine, Sequence
+
+SIZES = (1, 2, 4, 8, 64)
+CONTEXT, ROUNDS = 64, 9
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    clock = time.perf_counter()
+    call()
+    return time.perf_counter() - clock
+
+
+def resident() -> int:
+    """Resident memory of this process, in bytes."""
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
+    """Time core steps of each size, in turn with the bandwidth."""
+    bundle = open_bundle(write_random_bundle(folder / f"int{bits}", bits, (0, 4, 0), 262))
+    matrices = bundle.manifest.parameters["core"]
+    streamed = matrices * bits / 8 + matrices / 32 * 4
+    before, clock = resident(), time.perf_counter()
+    engine = Engine(bundle, threads)
+    loading = time.perf_counter() - clock
+    sequence = Sequence(engine, Cache(1), 4096)
+    lane = sequence.begin([1] * CONTEXT, 2)
+    lane.step(0)
+    sequence.commit(CONTEXT)
+    held = resident() - before
+    times: dict[int, list[float]] = {size: [] for size in SIZES}
+    rates = []
+    for turn in range(ROUNDS + 1):
+        rates.append(read_bandwidth(threads, repeats=1))
+        for size in SIZES:
+            lane = sequence.begin([1] * size, 2)
+            seconds = [timed(lambda lane=lane: lane.step(0)) for _ in range(2)]
+            if turn:  # the first warms up
+                times[size] += seconds
+    bandwidth = statistics.median(rates)
+    one = statistics.median(times[1])
+    rows = []
+    for size, found in times.items():
+        middle = statistics.median(found)
+        rows.append(
+            {
+                "core": f"Huginn int{bits}",
+                "positions": size,
+                "ms": spread([1e3 * t for t in found], 1),
+                "of one": round(middle / one, 2),
+                "GB/s": round(streamed / middle / 1e9, 1),
+                "bandwidth": f"{streamed / middle / bandwidth:.0%} of {bandwidth / 1e9:.1f} GB/s",
+                "resident / weights + cache": round(held / (streamed + sequence.cache_bytes), 2),
+                "load s": round(loading, 1),
+                **host_work(engine, sequence, 4),
+            }
+        )
+    return rows
+
+
+def host_work(engine: Engine, sequence: Sequence, turns: int) -> dict[str, Any]:
+    """Time the loop, exit rule included, against the bound calls alone."""
+    steps = 8
+    controller = Controller(
+        Depth(steps, exit="latent-diff", threshold=0), steps, engine.config.vocab_size
+    )
+    lane = sequence.begin([1], steps)
+    lane.states[0].fill(0.1)
+    controller.think(lane)
+    loop, call = [], []
+    for _ in range(turns):
+        clock = time.perf_counter()
+        controller.think(lane)
+        loop.append((time.perf_counter() - clock) / steps)
+        clock = time.perf_counter()
+        for run in lane.steps[:steps]:
+            run()
+        call.append((time.perf_counter() - clock) / steps)
+    extra = statistics.median(loop) - statistics.median(call)
+    return {"host us": round(1e6 * extra, 1), "host": f"{extra / statistics.median(loop):.1%}"}
+
+
+def small_row(name: str, bundle: Path | str, threads: int) -> dict[str, Any]:
+    """Time the steps of a small model."""
+    sequence = Sequence(Engine(open_bundle(bundle), threads), Cache(), 256)
+    host = host_work(sequence.engine, sequence, 500)
+    lane = sequence.begin([1], 8)
+    times = [timed(lane.steps[turn % 8]) for turn in range(4000)]
+    return {"core": name, "positions": 1, "us": spread([1e6 * t for t in times], 1), **host}
+
+
+@click.command(help=__doc__)
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 256))
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
+def main(threads: int, out: Path | None) -> None:
+    rows: list[dict[str, Any]] = []
+    small = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for bits in (4, 8):
+            rows += huginn_rows(folder, bits, threads)
+        tiny = hub_config(16, 1, 16, 262, 256, 8, layers=(1, 1, 1))
+        empty = export_checkpoint(write_random_checkpoint(folder / "tiny", tiny), folder / "empty")
+        small = [small_row("nano", "nano", threads), small_row("empty call", empty, threads)]
+    finish("core_step", rows + small, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Quantized bundles of Huginn-0125's shape with random weights, written straight, for timing.
+
+Times do not depend on what the numbers are, so the integers are drawn instead of rounded.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rdlite.export.blocks import Weights
+from rdlite.export.exporter import write_bundle
+from rdlite.export.families import huginn
+from rdlite.export.original import Original
+from rdlite.export.packing import Codes, Floats, Scales, count_blocks
+from rdlite.export.random_checkpoint import hub_config
+from rdlite.export.write import Storage
+from rdlite.quantization import Quantization
+
+#: Sizes of Huginn-0125: width, heads, the MLP's inner width, vocabulary, context, steps.
+SHAPE = (5280, 55, 17920, 65536, 4096, 32)
+
+
+class _Ones:
+    """Norms of one, tables as they are; what is quantized is read and not looked at."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def pieces(self, name: str) -> Iterator[Floats]:
+        weight = self._weights[name]
+        if weight.make is not None and not weight.sources:
+            yield weight.make()
+            return
+        rows = 1 if len(weight.shape) == 1 else 64
+        left = weight.shape[0] if len(weight.shape) == 2 else 1
+        while left > 0:
+            yield np.ones((min(rows, left), weight.shape[-1]), np.float32)
+            left -= rows
+
+
+class _Drawn:
+    """Integers and scales drawn at random, once for each shape."""
+
+    def __init__(self, std: float) -> None:
+        self._rng = np.random.default_rng(0)
+        self._std = std
+        self._codes: dict[tuple[int, ...], Codes] = {}
+
+    def quantize(self, name: str, rows: Floats, bits: int, block_size: int) -> tuple[Codes, Scales]:
+        shape = (len(rows), count_blocks(rows.shape[1], block_size), block_size)
+        top = 2 ** (bits - 1)
+        if shape not in self._codes:
+            self._codes[shape] = self._rng.integers(-top, top, shape, np.int8)
+        spread = 2 * top / np.sqrt(12)  # of evenly spread integers
+        return self._codes[shape], np.full(shape[:2], self._std / spread, np.float16)
+
+
+def write_random_bundle(
+    folder: Path, bits: int, layers: tuple[int, int, int] = (2, 4, 2), vocabulary: int = SHAPE[3]
+) -> Path:
+    """Write a bundle of Huginn's width at 4 or 8 bits, block 32; returns its path."""
+    width, heads, inner, _, context, steps = SHAPE
+    raw = hub_config(width, heads, inner, vocabulary, context, steps, layers)
+    config = huginn.read_config(raw)
+    weights = huginn.weights(config)
+    original = Original("huginn-random", huginn, config, weights, _Ones(weights), {}, {})
+    matrices = dict.fromkeys(original.matrices(), bits)
+    storage = Storage(Quantization("random", matrices), _Drawn(raw["init_values"]["std"]))
+    return write_bundle(original, folder, storage, force=True)
