@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from rdlite import engine
 from rdlite.depth import Controller
@@ -34,10 +34,19 @@ class Token:
 
 @dataclass(slots=True)
 class Stats:
-    """What a generation took. Times in seconds; `finish` says why it ended.
+    """What a generation took. Times in seconds.
 
-    `finish` is "stop" (a stop token), "stop-string", "length" (max_tokens), "context" (no room)
-    or "cancelled".
+    Attributes:
+        prompt_tokens: positions of the prompt.
+        reused_tokens: those of them that were in the cache already.
+        new_tokens: tokens that were generated.
+        core_steps: core steps that chose them, one position each.
+        prompt_steps: core steps that read the prompt, times the positions that took them.
+        rounds: of speculation.
+        time_to_first_token: from the start to the first token, the reading of the prompt included.
+        decode_seconds: what the tokens after the first took.
+        finish: why it ended: "stop" (a stop token), "stop-string", "length" (max_tokens),
+            "context" (no room) or "cancelled".
     """
 
     prompt_tokens: int = 0
@@ -46,7 +55,7 @@ class Stats:
     core_steps: int = 0
     prompt_steps: int = 0
     rounds: int = 0
-    prompt_seconds: float = 0.0
+    time_to_first_token: float = 0.0
     decode_seconds: float = 0.0
     finish: str = "cancelled"
 
@@ -60,6 +69,17 @@ class Stats:
     def mean_steps(self) -> float:
         """Core steps per new token."""
         return self.core_steps / self.new_tokens if self.new_tokens else 0.0
+
+    @property
+    def mean_prompt_steps(self) -> float:
+        """Core steps per token of the prompt that was not in the cache."""
+        read = self.prompt_tokens - self.reused_tokens
+        return self.prompt_steps / read if read else 0.0
+
+    def as_dict(self) -> dict[str, int | float | str]:
+        """Return all of it by name, the means and the speed too."""
+        means = ("tokens_per_second", "mean_steps", "mean_prompt_steps")
+        return asdict(self) | {name: getattr(self, name) for name in means}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +184,7 @@ def generate_tokens(
             if stats.finish != "cancelled":
                 text += plan.stops.flush()
             if stats.new_tokens == 1:
-                stats.prompt_seconds = time.perf_counter() - clock
+                stats.time_to_first_token = time.perf_counter() - clock
             else:
                 stats.decode_seconds += time.perf_counter() - clock
             yield Token(id=token, text=text, steps=steps, exit_value=value, logprob=logprob)

@@ -41,7 +41,8 @@ def test_export_inspect_verify_generate(text_checkpoint, tmp_path):
     result = run("generate", out, "hello", "--max-tokens", 5, "--temp", 0, "--stats")
     assert result.exit_code == 0
     assert "5 tokens" in result.stderr
-    assert "4.0 steps a token" in result.stderr
+    assert ", 4.0 steps a token; prompt 5 tokens, 4.0 steps a token; " in result.stderr
+    assert result.stderr.splitlines()[-1].rpartition("; first token after ")[2].startswith("0.")
 
 
 def test_inspect_json_says_what_inspect_promises(text_bundle):
