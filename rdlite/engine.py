@@ -1,7 +1,8 @@
 """Buffers and bindings: three sessions, and sequences that read positions through them.
 
 The engine knows ids, states and caches, and nothing of text. Everything that a step touches is
-allocated and bound before the first step: a step is one call into onnxruntime.
+allocated in advance, and bound when a lane takes the step for the first time: from then on a step
+is one call into onnxruntime.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from rdlite.cache import Cache, CacheSlot, StepCaches, next_capacity
 from rdlite.session import Array, Run, Session
 
 CHUNK = 64  # positions of a prompt that are read at once
-MAX_LANES = 24
+MAX_LANES = 64  # one for every size, since positions of a chunk may leave one by one
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,6 +50,7 @@ class Sequence:
         self.steps_cache = StepCaches(engine.config, cache)
         self._outer_slots: dict[str, CacheSlot] = {}
         self._lanes: dict[int, Lane] = {}
+        self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
 
     def lane(self, position: int, size: int, steps: int) -> "Lane":
         """Return the lane of `size` positions from `position` on, ready for up to `steps` steps.
@@ -105,6 +107,13 @@ class Sequence:
         """Memory of all caches."""
         return sum(slot.data.nbytes for slot in self._all_slots())
 
+    def rows(self, size: int) -> list[Floats]:
+        """Room for three float32 [1, size, E]; the lanes share it, since one is used at a time."""
+        _, _, held, width = self._rows.shape
+        if size > held:
+            self._rows = np.zeros((3, 1, 1 << (size - 1).bit_length(), width), np.float32)
+        return [block[:, :size] for block in self._rows]
+
     def _all_slots(self) -> tuple[CacheSlot, ...]:
         return (*self.steps_cache.slots, *self._outer_slots.values())
 
@@ -124,10 +133,11 @@ class Sequence:
 
 
 class Lane:
-    """Buffers for S new positions, and the calls that run on them, all bound in advance.
+    """Buffers for S new positions, and the calls that run on them, each bound once.
 
     The state goes back and forth between `states[0]` and `states[1]`: after n steps it is in
-    `states[n % 2]`. A lane is good until its sequence reads more positions.
+    `states[n % 2]`. A lane is good until its sequence is asked for the next one, which uses the
+    same memory.
     """
 
     def __init__(self, sequence: Sequence, size: int) -> None:
@@ -143,30 +153,23 @@ class Lane:
             "total_sequence_length": sequence.total_sequence_length,
         }
         self.input_ids = np.zeros((1, size), np.int64)
-        self.embeds = np.zeros((1, size, config.hidden_size), np.float32)
-        self.states = (np.zeros_like(self.embeds), np.zeros_like(self.embeds))
+        self.embeds, *states = sequence.rows(size)
+        self.states = (states[0], states[1])
         self.change = np.zeros((1, size), np.float32)
         slot = sequence.outer_slot("prelude")
         self.prelude = self._sessions["prelude"].bind(
             {"input_ids": self.input_ids, **self._lengths, **slot.inputs()},
             {"embeds": self.embeds, **slot.outputs()},
         )
-        self.steps: list[Run] = []
+        # Bound when first taken: under an exit rule, most sizes take few of the steps.
+        self.steps: list[Run | None] = []
         self._codas: dict[tuple[int, int], tuple[Run, Floats]] = {}
         self._vocab_size = config.vocab_size
         self._decoded = (0, 0)  # what the coda decoded last: steps, positions
 
     def prepare(self, steps: int) -> None:
-        """Bind core steps up to number `steps`."""
-        for step in range(len(self.steps), steps):
-            slot = self._core.slots[self._core.index(step)]
-            inputs: dict[str, Array] = {"state": self.states[step % 2], "embeds": self.embeds}
-            outputs = {"next_state": self.states[(step + 1) % 2], "change": self.change}
-            self.steps.append(
-                self._sessions["core"].bind(
-                    {**inputs, **self._lengths, **slot.inputs()}, {**outputs, **slot.outputs()}
-                )
-            )
+        """Make place for core steps up to number `steps`."""
+        self.steps += [None] * (steps - len(self.steps))
 
     def place(self, position: int) -> None:
         """Serve the positions from `position` on."""
@@ -176,7 +179,8 @@ class Lane:
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""
         self._core.fill(number, self._start, self._end)
-        self.steps[number]()
+        run = self.steps[number] or self._bind_step(number)
+        run()
 
     def logits(self, steps: int, positions: int = 1) -> Floats:
         """Decode the state after `steps` steps: float32 [P, V] of the last P positions.
@@ -191,6 +195,15 @@ class Lane:
             run()
             self._decoded = (steps, positions)
         return logits
+
+    def _bind_step(self, number: int) -> Run:
+        slot = self._core.slots[self._core.index(number)]
+        inputs: dict[str, Array] = {"state": self.states[number % 2], "embeds": self.embeds}
+        outputs = {"next_state": self.states[(number + 1) % 2], "change": self.change}
+        run = self.steps[number] = self._sessions["core"].bind(
+            {**inputs, **self._lengths, **slot.inputs()}, {**outputs, **slot.outputs()}
+        )
+        return run
 
     def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Floats]:
         logits = np.zeros((1, positions, self._vocab_size), np.float32)

@@ -3,10 +3,12 @@
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 from rdlite import engine
 from rdlite.depth import Controller
+from rdlite.group import Group
 from rdlite.sampling import Sampler
 from rdlite.speculate import Speculation
 from rdlite.start import Start
@@ -34,10 +36,19 @@ class Token:
 
 @dataclass(slots=True)
 class Stats:
-    """What a generation took. Times in seconds; `finish` says why it ended.
+    """What a generation took. Times in seconds.
 
-    `finish` is "stop" (a stop token), "stop-string", "length" (max_tokens), "context" (no room)
-    or "cancelled".
+    Attributes:
+        prompt_tokens: positions of the prompt.
+        reused_tokens: those of them that were in the cache already.
+        new_tokens: tokens that were generated.
+        core_steps: core steps that chose them, one position each.
+        prompt_steps: core steps that read the prompt, times the positions that took them.
+        rounds: of speculation.
+        time_to_first_token: from the start to the first token, the reading of the prompt included.
+        decode_seconds: what the tokens after the first took.
+        finish: why it ended: "stop" (a stop token), "stop-string", "length" (max_tokens),
+            "context" (no room) or "cancelled".
     """
 
     prompt_tokens: int = 0
@@ -46,7 +57,7 @@ class Stats:
     core_steps: int = 0
     prompt_steps: int = 0
     rounds: int = 0
-    prompt_seconds: float = 0.0
+    time_to_first_token: float = 0.0
     decode_seconds: float = 0.0
     finish: str = "cancelled"
 
@@ -60,6 +71,17 @@ class Stats:
     def mean_steps(self) -> float:
         """Core steps per new token."""
         return self.core_steps / self.new_tokens if self.new_tokens else 0.0
+
+    @property
+    def mean_prompt_steps(self) -> float:
+        """Core steps per token of the prompt that was not in the cache."""
+        read = self.prompt_tokens - self.reused_tokens
+        return self.prompt_steps / read if read else 0.0
+
+    def as_dict(self) -> dict[str, int | float | str]:
+        """Return all of it by name, the means and the speed too."""
+        means = ("tokens_per_second", "mean_steps", "mean_prompt_steps")
+        return asdict(self) | {name: getattr(self, name) for name in means}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +144,46 @@ class Generation:
             pass
 
 
+class Chunk(NamedTuple):
+    """Positions that were read together, after the last core step of each.
+
+    Attributes:
+        lane: the S positions.
+        steps: core steps that the last position took; `lane.logits(steps)` decodes.
+        all_steps: core steps that all of them took, summed.
+        value: what the exit rule said last: of the last position, or of all if they stop together.
+    """
+
+    lane: engine.Lane
+    steps: int
+    all_steps: int
+    value: float | None
+
+
 def read(
     sequence: engine.Sequence,
     ids: Sequence[int],
     controller: Controller,
     start: Start,
     chunk: int = engine.CHUNK,
-) -> Iterator[tuple[engine.Lane, int]]:
-    """Read positions in chunks; yields each chunk's lane after its last core step, and its steps.
-
-    All positions of a chunk stop together.
-    """
+) -> Iterator[Chunk]:
+    """Read positions in chunks; those of a chunk stop together, or each at its own step."""
+    group = None
+    if controller.each and len(ids) > 1:
+        group = Group(controller, min(chunk, len(ids)), sequence.config.hidden_size)
     for first in range(0, len(ids), chunk):
         lane = sequence.begin(list(ids[first : first + chunk]), controller.max_steps)
         start(lane, sequence.length)
-        steps = controller.think(lane)
-        yield lane, steps
+        last = lane.size - 1
+        if group is None or last == 0:
+            steps = controller.think(lane)
+            yield Chunk(lane, steps, steps * lane.size, controller.value)
+        else:
+            controller.start(0, lane.size)
+            group.take(lane, 0, 0)
+            lane = group.finish(sequence, sequence.length, lane.size)
+            all_steps = int(group.steps[: lane.size].sum())
+            yield Chunk(lane, int(group.steps[last]), all_steps, controller.value_of(last))
         sequence.commit(lane.size)
 
 
@@ -164,7 +210,7 @@ def generate_tokens(
             if stats.finish != "cancelled":
                 text += plan.stops.flush()
             if stats.new_tokens == 1:
-                stats.prompt_seconds = time.perf_counter() - clock
+                stats.time_to_first_token = time.perf_counter() - clock
             else:
                 stats.decode_seconds += time.perf_counter() - clock
             yield Token(id=token, text=text, steps=steps, exit_value=value, logprob=logprob)
@@ -186,13 +232,13 @@ def _choose(
     stats, controller = plan.stats, plan.controller
     fresh: Sequence[int] = prompt[sequence.length :]
     while True:
-        for lane, steps in read(sequence, fresh, controller, plan.start, plan.chunk):
+        for chunk in read(sequence, fresh, controller, plan.start, plan.chunk):
             # Decoded for every chunk: this is what fills the coda's cache.
-            logits = lane.logits(steps)[-1]
+            logits = chunk.lane.logits(chunk.steps)[-1]
             if stats.new_tokens == 0:
-                stats.prompt_steps += steps * lane.size
+                stats.prompt_steps += chunk.all_steps
         token, logprob = plan.sampler(logits, sequence.length)
-        yield token, logprob, steps, controller.value
+        yield token, logprob, chunk.steps, chunk.value
         fresh = (token,)
 
 

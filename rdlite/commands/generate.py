@@ -64,8 +64,8 @@ def generate(
             else:
                 say(token.text)
         if as_json:
-            stats = dataclasses.asdict(generation.stats)
-            print_json({"text": generation.text, "stats": stats}, indent=None)
+            report = {"text": generation.text, "stats": generation.stats.as_dict()}
+            print_json(report, indent=None)
         elif sys.stdout.isatty():
             click.echo()
         if show_stats:

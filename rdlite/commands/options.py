@@ -67,6 +67,14 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Core steps from one question to the exit rule to the next.",
             ),
             click.option(
+                "--prompt-exit",
+                type=click.Choice(("mean", "each")),
+                default="mean",
+                show_default=True,
+                help="How the exit rule reads a prompt: a chunk's tokens stop together at their "
+                "mean, or each token at its own step.",
+            ),
+            click.option(
                 "--speculate",
                 callback=_speculation,
                 metavar="K,D",
@@ -159,6 +167,7 @@ def depth_of(options: dict[str, Any]) -> "Depth":
         options["exit"],
         options["threshold"],
         options["check_every"],
+        options["prompt_exit"],
     )
 
 
@@ -207,11 +216,13 @@ def say(text: str) -> None:
 def describe_stats(stats: "Stats") -> str:
     """Return one line that says what a generation took."""
     reused = f" ({stats.reused_tokens} reused)" if stats.reused_tokens else ""
+    prompt_steps = f", {stats.mean_prompt_steps:.1f} steps a token" if stats.prompt_steps else ""
     speed = f", {stats.tokens_per_second:.1f} tokens/s" if stats.tokens_per_second else ""
     cut = {"length": "; cut off by --max-tokens", "context": "; cut off: the context is full"}
     return (
         f"{stats.new_tokens} tokens{speed}, {stats.mean_steps:.1f} steps a token; prompt "
-        f"{stats.prompt_tokens} tokens{reused} in {stats.prompt_seconds:.2f} s"
+        f"{stats.prompt_tokens} tokens{reused}{prompt_steps}; first token after "
+        f"{stats.time_to_first_token:.3f} s"
         f"{cut.get(stats.finish, '')}"
     )
 

@@ -18,6 +18,7 @@ def test_a_turn_reads_only_what_is_new(talk):
     # the whole first prompt is reused; the answer as far as its text encodes to the same tokens
     assert second.stats.reused_tokens >= first.stats.prompt_tokens
     assert second.stats.prompt_tokens > second.stats.reused_tokens
+    assert second.stats.mean_prompt_steps == 2  # of those that were read
 
 
 def test_the_cache_changes_no_answer(model):

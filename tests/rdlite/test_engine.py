@@ -1,4 +1,4 @@
-"""What runs per step is bound in advance and allocates nothing."""
+"""What runs per step is bound once and allocates nothing."""
 
 import gc
 import tracemalloc
@@ -16,6 +16,11 @@ from rdlite.engine import MAX_LANES
 def slot(sequence, step):
     """The cache that a core step reads and writes."""
     return sequence.steps_cache.slots[sequence.steps_cache.index(step)]
+
+
+def take(lane, steps):
+    for number in range(steps):
+        lane.step(number)
 
 
 def test_a_core_step_allocates_nothing(model):
@@ -48,16 +53,30 @@ def test_a_core_step_allocates_nothing(model):
 def test_bindings_are_made_once_for_each_step_and_size(model):
     sequence = model.new_sequence()
     lane = sequence.begin([1], 4)
+    take(lane, 3)
     steps = list(lane.steps)
+    assert [step is None for step in steps] == [False, False, False, True]  # never taken
     sequence.commit(1)
     sequence.begin([1, 2, 3], 4)
     sequence.commit(3)
     again = sequence.begin([2], 4)
     assert again is lane
-    assert all(a is b for a, b in zip(again.steps, steps, strict=True))
+    take(again, 3)
+    assert again.steps == steps
     deeper = sequence.begin([2], 6)
-    assert deeper.steps[:4] == steps
+    take(deeper, 6)
+    assert deeper.steps[:3] == steps[:3]
     assert len(deeper.steps) == 6
+
+
+def test_lanes_share_the_room_for_states(model):
+    sequence = model.new_sequence()
+    small, large = sequence.begin([1] * 40, 1), sequence.begin([1] * 64, 1)
+    assert all(np.shares_memory(a, b) for a, b in zip(small.states, large.states, strict=True))
+    assert np.shares_memory(small.embeds, large.embeds)
+    apart = (*large.states, large.embeds)
+    for number, array in enumerate(apart):
+        assert not any(np.shares_memory(array, other) for other in apart[:number])
 
 
 def test_the_cache_is_updated_in_place_and_truncation_forgets(model):
@@ -65,7 +84,7 @@ def test_the_cache_is_updated_in_place_and_truncation_forgets(model):
     lane = sequence.begin([5, 6], 1)
     lane.states[0].fill(0)
     slot(sequence, 0).data.fill(0)
-    lane.steps[0]()
+    lane.step(0)
     data = slot(sequence, 0).data
     assert data[..., :2, :].any()
     assert not data[..., 2:, :].any()
@@ -121,8 +140,8 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
     def read():
         lane = sequence.begin(ids, 3)
         lane.states[0].fill(0)
-        for step in lane.steps:
-            step()
+        for number in range(3):
+            lane.step(number)
         return lane.logits(3)
 
     read()

@@ -68,9 +68,12 @@ def test_stats_count_and_say_why_it_ended(model):
     stats = generation.stats
     assert (stats.prompt_tokens, stats.new_tokens, stats.core_steps) == (5, 6, 12)
     assert stats.finish == "length"
-    assert stats.mean_steps == 2
-    assert stats.prompt_seconds > 0
+    assert (stats.mean_steps, stats.mean_prompt_steps, stats.prompt_steps) == (2, 2, 10)
+    assert stats.time_to_first_token > 0
     assert stats.tokens_per_second > 0
+    values = stats.as_dict()
+    assert values["time_to_first_token"] == stats.time_to_first_token
+    assert values["mean_prompt_steps"] == 2
 
 
 def test_stop_ids_end_it_and_have_no_text(model):
