@@ -22,12 +22,12 @@ import click
 import numpy as np
 from export_memory import measure
 from random_huginn import SHAPE
+from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from report import finish, spread
 
 import rdlite
 from rdlite import Cache, Depth
 from rdlite.bandwidth import read_bandwidth
-from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 
 DEPTHS = (4, 8, 16, 32)
 TOKENS, REPEATS = 4, 3

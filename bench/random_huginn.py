@@ -14,6 +14,7 @@ from rdlite.export.original import Original
 from rdlite.export.packing import Codes, Floats, Scales, count_blocks
 from rdlite.export.random_checkpoint import hub_config
 from rdlite.export.write import Storage
+
 from rdlite.quantization import Quantization
 
 #: Sizes of Huginn-0125: width, heads, the MLP's inner width, vocabulary, context, steps.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
 from rdlite.export.packing import Codes, Scales, in_blocks
 
 from .rounding import Rounding, encode, search_scales
