@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rdlite import __version__
 from rdlite.bundle import CONTRACT_VERSION, GROUPS, FileEntry, Manifest
+from rdlite.bundle_write import write_bytes, write_manifest
 from rdlite.errors import BundleError, CheckpointError, FamilyError
 from rdlite.progress import Progress
 
@@ -14,14 +15,7 @@ from .checkpoint import Checkpoint, open_checkpoint
 from .families import Family, find_family
 from .graphs import build_graphs
 from .text_files import collect_text_files
-from .write import (
-    check_replaceable,
-    new_folder,
-    with_files,
-    write_bytes,
-    write_graphs,
-    write_manifest,
-)
+from .write import check_replaceable, new_folder, with_files, write_graphs
 
 
 def export_checkpoint(
