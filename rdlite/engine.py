@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from rdlite.bundle import PARTS, Bundle
 from rdlite.cache import Cache, CacheSlot, StepCaches, next_capacity
+from rdlite.cache_scales import read_cache_scales
+from rdlite.int8_cache_graph import with_int8_cache
 from rdlite.session import Array, Run, Session
 
 CHUNK = 64  # positions of a prompt that are read at once
@@ -20,11 +22,24 @@ Floats = npt.NDArray[np.float32]
 class Engine:
     """The three sessions of one model. Thread-safe; each text has a Sequence of its own."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        """Load the graphs of a bundle; raises RuntimeFailure."""
+    def __init__(self, bundle: Bundle, cache: Cache, threads: int | None = None) -> None:
+        """Load the graphs of a bundle, for caches of one kind.
+
+        Raises:
+            InputError: the cache is to be int8, and the bundle has no scales.
+            BundleError: the file of its scales breaks a rule.
+            RuntimeFailure: onnxruntime is missing or refuses a graph.
+        """
         self.config = bundle.config
+        self.cache = cache
+        graphs = bundle.graphs
+        #: Those of the slots, if they are int8.
+        self.scales = None
+        if cache.bits is not None:
+            self.scales = read_cache_scales(bundle).shared(cache.share)
+            graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
         self.sessions = {
-            part: Session(part, bundle.graphs[part], bundle.folder, threads) for part in PARTS
+            part: Session(part, graphs[part], bundle.folder, threads) for part in PARTS
         }
 
 
@@ -36,17 +51,16 @@ class Sequence:
     `truncate`: what lies past the length is never looked at.
     """
 
-    def __init__(self, engine: Engine, cache: Cache, context: int) -> None:
+    def __init__(self, engine: Engine, context: int) -> None:
         self.engine = engine
         self.config = engine.config
-        self.cache = cache
         self.context = context
         self.length = 0
         self.capacity = 0
         self._pending = 0  # positions that were read and not committed
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
-        self.steps_cache = StepCaches(engine.config, cache)
+        self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales)
         self._outer_slots: dict[str, CacheSlot] = {}
         self._lanes: dict[int, Lane] = {}
 
@@ -118,7 +132,8 @@ class Sequence:
             for part in ("prelude", "coda"):
                 if part not in self._outer_slots:
                     count = getattr(layers, part)
-                    self._outer_slots[part] = CacheSlot(self.config, count, capacity)
+                    scales = getattr(self.engine.scales, part, None)
+                    self._outer_slots[part] = CacheSlot(self.config, count, capacity, scales)
             self.capacity = capacity  # last: should memory run out, the next call starts over
         self.steps_cache.provide(steps, self.capacity)
 
