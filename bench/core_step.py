@@ -56,9 +56,9 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
     matrices = bundle.manifest.parameters["core"]
     streamed = matrices * bits / 8 + matrices / 32 * 4
     before, clock = resident(), time.perf_counter()
-    engine = Engine(bundle, threads)
+    engine = Engine(bundle, Cache(1), threads)
     loading = time.perf_counter() - clock
-    sequence = Sequence(engine, Cache(1), 4096)
+    sequence = Sequence(engine, 4096)
     lane = sequence.begin([1] * CONTEXT, 2)
     lane.step(0)
     sequence.commit(CONTEXT)
@@ -117,7 +117,7 @@ def host_work(engine: Engine, sequence: Sequence, turns: int) -> dict[str, Any]:
 
 def small_row(name: str, bundle: Path | str, threads: int) -> dict[str, Any]:
     """Time the steps of a small model."""
-    sequence = Sequence(Engine(open_bundle(bundle), threads), Cache(), 256)
+    sequence = Sequence(Engine(open_bundle(bundle), Cache(), threads), 256)
     host = host_work(sequence.engine, sequence, 500)
     lane = sequence.begin([1], 8)
     times = [timed(lane.steps[turn % 8]) for turn in range(4000)]

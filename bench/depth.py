@@ -39,6 +39,8 @@ def settings() -> dict[str, tuple[Cache, dict[str, Any]]]:
         **{f"plain, {steps} steps": (Cache(), {"depth": Depth(steps)}) for steps in (16, 8, 4)},
         **{f"exit {name}": (Cache(), {"depth": depth}) for name, depth in rules.items()},
         **{f"cache share {n}": (Cache(n), {"depth": full}) for n in (1, 2, 4)},
+        "cache int8": (Cache(bits=8), {"depth": full}),
+        "cache share 1, int8": (Cache(1, 8), {"depth": full}),
         f"speculate {SPECULATE}": (Cache(), {"depth": full, "speculate": SPECULATE}),
         f"speculate {SPECULATE}, exit latent-diff": (
             Cache(),

@@ -121,7 +121,7 @@ def main(threads: int, out: Path | None) -> None:
         bundle = open_bundle(write_random_bundle(folder / "core", 4, (0, 4, 0), 262))
         weights["rdlite int4"] = bundle.manifest.parameters["core"]
         llama = Llama(folder / "llama.gguf", threads)
-        sequence = Sequence(Engine(bundle, threads), Cache(1), 4096)
+        sequence = Sequence(Engine(bundle, Cache(1), threads), 4096)
         times: dict[tuple[str, int], list[float]] = {}
         rates = []
         for turn in range(ROUNDS + 1):

@@ -5,20 +5,13 @@ from typing import Protocol
 
 from rdlite import __version__
 from rdlite.bundle import CONTRACT_VERSION, GROUPS, FileEntry, Manifest
+from rdlite.bundle_write import write_bytes, write_manifest
 from rdlite.progress import Progress
 from rdlite.quantization import Quantization
 
 from .graphs import build_graphs
 from .original import Original, read_checkpoint
-from .write import (
-    Storage,
-    check_replaceable,
-    new_folder,
-    with_files,
-    write_bytes,
-    write_graphs,
-    write_manifest,
-)
+from .write import Storage, check_replaceable, new_folder, with_files, write_graphs
 
 
 class Scheme(Protocol):

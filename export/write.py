@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import glob
-import hashlib
-import json
 import math
 import os
 import shutil
@@ -18,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from rdlite.bundle import MANIFEST, FileEntry, Manifest, hash_manifest
+from rdlite.bundle import MANIFEST, FileEntry, Manifest
+from rdlite.bundle_write import HashingFile, sync_folder, write_bytes
 from rdlite.errors import OutputError
 from rdlite.progress import Progress, meter
 from rdlite.quantization import Quantization
@@ -48,9 +47,9 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         yield partial
-        _sync(partial)
+        sync_folder(partial)
         _swap(partial, out)
-        _sync(out.parent)
+        sync_folder(out.parent)
     except OSError as problem:
         raise OutputError(f"cannot write {out}: {problem.strerror or problem}") from problem
     finally:
@@ -109,57 +108,6 @@ def _swap(partial: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there; NTFS journals renames itself
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class _HashingFile:
-    """A file being written: hashed as it goes, synced when closed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.open("xb")
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-        self.size += len(data)
-
-    def close(self) -> FileEntry:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return FileEntry(self.size, self._digest.hexdigest())
-
-    def __enter__(self) -> "_HashingFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def write_bytes(folder: Path, name: str, data: bytes) -> FileEntry:
-    """Write one file of a bundle and return its manifest entry."""
-    with _HashingFile(folder / name) as file:
-        file.write(data)
-        return file.close()
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write rdlite.json; it must be the last file of a bundle."""
-    data = dataclasses.asdict(manifest)
-    data["sha256"] = hash_manifest(data)
-    write_bytes(folder, MANIFEST, (json.dumps(data, indent=1) + "\n").encode())
-
-
 @dataclass(frozen=True, slots=True)
 class Storage:
     """How weights are stored: which of them are quantized, and by what."""
@@ -189,7 +137,7 @@ def write_graphs(
     entries: dict[str, FileEntry] = {}
     places: dict[str, tuple[str, int]] = {}
     for data_file, names in files.items():
-        with _HashingFile(folder / data_file) as file:
+        with HashingFile(folder / data_file) as file:
             for name in names:
                 for tensor, data in _stored(name, weights[name], source, storage, advance):
                     if tensor not in places:

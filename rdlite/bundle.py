@@ -33,7 +33,7 @@ MAX_GRAPH_BYTES = 4 * 2**20
 #: Loading hashes files up to this size; `verify` hashes all of them.
 HASHED_ON_LOAD_BYTES = 64 * 2**20
 
-_BARE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+BARE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -46,12 +46,21 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheScalesEntry:
+    """The file with the scales of int8 caches, and how many core steps they were calibrated for."""
+
+    file: str
+    steps: Annotated[int, Bounds(1, 1024)]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What rdlite.json says.
 
     `weights` and `parameters` say of each group of weights how they are stored and how many they
-    are; `quantization` is how matrices are quantized, if they are. `sha256` is the hash of
-    everything else in the manifest, see `hash_manifest`.
+    are; `quantization` is how matrices are quantized, if they are, and `cache_scales` is there if
+    the cache can be int8. `sha256` is the hash of everything else in the manifest, see
+    `hash_manifest`.
     """
 
     contract_version: int
@@ -63,6 +72,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     quantization: Quantization | None = None
+    cache_scales: CacheScalesEntry | None = None
     sha256: str = ""
 
 
@@ -102,18 +112,19 @@ def find_model(name: str | Path) -> Path:
     return SHIPPED / NANO
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, manifest_file: Path | None = None) -> Bundle:
     """Open a bundle and check all of it but the hashes of large files.
 
     Args:
         path: its folder, or "nano".
+        manifest_file: its manifest, where that is not in the folder yet.
 
     Raises:
         BundleError: the folder is no bundle, or anything in it breaks a rule of its format.
         GraphError: a graph breaks the graph contract.
     """
     folder = find_model(path)
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder, manifest_file)
     _check_files(folder, manifest)
     small = {n for n, e in manifest.files.items() if e.bytes <= HASHED_ON_LOAD_BYTES}
     for name in sorted(small):
@@ -167,10 +178,11 @@ def hash_manifest(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, file: Path | None = None) -> Manifest:
+    """Return the manifest of a bundle, from another file if given; raises BundleError."""
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a folder; MODEL is a bundle made by 'rdlite export'")
-    path = folder / MANIFEST
+    path = file or folder / MANIFEST
     if not path.exists():
         hint = (
             f"; it looks like a checkpoint: run 'rdlite export {folder} -o BUNDLE' first"
@@ -199,7 +211,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
-        if not _BARE_NAME.fullmatch(name):
+        if not BARE_NAME.fullmatch(name):
             raise BundleError(
                 f"{folder / MANIFEST} lists {name!r:.140}; files of a bundle have bare names"
             )
@@ -211,6 +223,14 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
                 f"{folder / name} has {size} bytes, the manifest says {entry.bytes}; "
                 "copy or export the bundle again"
             )
+    scales = manifest.cache_scales
+    if scales is not None and not (
+        scales.file in manifest.files and scales.file.endswith(".safetensors")
+    ):
+        raise BundleError(
+            f"{folder / MANIFEST}: cache_scales.file {scales.file!r:.140} is no safetensors file "
+            "of the bundle"
+        )
 
 
 def _regular_size(path: Path) -> int:

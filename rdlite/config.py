@@ -88,7 +88,7 @@ class ModelConfig:
             raise BundleError(f"config: head_dim must be even for rotary, got {self.head_dim}")
 
     @property
-    def cache_floats_per_layer(self) -> int:
+    def cache_numbers_per_layer(self) -> int:
         """Numbers that one layer keeps of one token: a key and a value for every head."""
         return 2 * self.num_key_value_heads * self.head_dim
 

@@ -10,22 +10,38 @@ import numpy.typing as npt
 
 from rdlite.bundle import PARTS, Bundle
 from rdlite.cache import Cache, CacheSlot, StepCaches, next_capacity
+from rdlite.cache_scales import read_cache_scales
+from rdlite.int8_cache_graph import with_int8_cache
 from rdlite.session import Array, Run, Session
 
 CHUNK = 64  # positions of a prompt that are read at once
 MAX_LANES = 64  # one for every size, since positions of a chunk may leave one by one
 
 Floats = npt.NDArray[np.float32]
+Arrays = dict[str, Array]
 
 
 class Engine:
     """The three sessions of one model. Thread-safe; each text has a Sequence of its own."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        """Load the graphs of a bundle; raises RuntimeFailure."""
+    def __init__(self, bundle: Bundle, cache: Cache, threads: int | None = None) -> None:
+        """Load the graphs of a bundle, for caches of one kind.
+
+        Raises:
+            InputError: the cache is to be int8, and the bundle has no scales.
+            BundleError: the file of its scales breaks a rule.
+            RuntimeFailure: onnxruntime is missing or refuses a graph.
+        """
         self.config = bundle.config
+        self.cache = cache
+        graphs = bundle.graphs
+        #: Those of the slots, if they are int8.
+        self.scales = None
+        if cache.bits is not None:
+            self.scales = read_cache_scales(bundle).shared(cache.share)
+            graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
         self.sessions = {
-            part: Session(part, bundle.graphs[part], bundle.folder, threads) for part in PARTS
+            part: Session(part, graphs[part], bundle.folder, threads) for part in PARTS
         }
 
 
@@ -37,17 +53,16 @@ class Sequence:
     `truncate`: what lies past the length is never looked at.
     """
 
-    def __init__(self, engine: Engine, cache: Cache, context: int) -> None:
+    def __init__(self, engine: Engine, context: int) -> None:
         self.engine = engine
         self.config = engine.config
-        self.cache = cache
         self.context = context
         self.length = 0
         self.capacity = 0
         self._pending = 0  # positions that were read and not committed
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
-        self.steps_cache = StepCaches(engine.config, cache)
+        self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales)
         self._outer_slots: dict[str, CacheSlot] = {}
         self._lanes: dict[int, Lane] = {}
         self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
@@ -127,7 +142,8 @@ class Sequence:
             for part in ("prelude", "coda"):
                 if part not in self._outer_slots:
                     count = getattr(layers, part)
-                    self._outer_slots[part] = CacheSlot(self.config, count, capacity)
+                    scales = getattr(self.engine.scales, part, None)
+                    self._outer_slots[part] = CacheSlot(self.config, count, capacity, scales)
             self.capacity = capacity  # last: should memory run out, the next call starts over
         self.steps_cache.provide(steps, self.capacity)
 
@@ -156,11 +172,8 @@ class Lane:
         self.embeds, *states = sequence.rows(size)
         self.states = (states[0], states[1])
         self.change = np.zeros((1, size), np.float32)
-        slot = sequence.outer_slot("prelude")
-        self.prelude = self._sessions["prelude"].bind(
-            {"input_ids": self.input_ids, **self._lengths, **slot.inputs()},
-            {"embeds": self.embeds, **slot.outputs()},
-        )
+        self._prelude_slot = sequence.outer_slot("prelude")
+        self.prelude = self._sessions["prelude"].bind(*self.prelude_arrays())
         # Bound when first taken: under an exit rule, most sizes take few of the steps.
         self.steps: list[Run | None] = []
         self._codas: dict[tuple[int, int], tuple[Run, Floats]] = {}
@@ -196,21 +209,39 @@ class Lane:
             self._decoded = (steps, positions)
         return logits
 
-    def _bind_step(self, number: int) -> Run:
-        slot = self._core.slots[self._core.index(number)]
-        inputs: dict[str, Array] = {"state": self.states[number % 2], "embeds": self.embeds}
-        outputs = {"next_state": self.states[(number + 1) % 2], "change": self.change}
-        run = self.steps[number] = self._sessions["core"].bind(
-            {**inputs, **self._lengths, **slot.inputs()}, {**outputs, **slot.outputs()}
+    def prelude_arrays(self) -> tuple[Arrays, Arrays]:
+        """What the prelude reads and writes, by the graph's names."""
+        slot = self._prelude_slot
+        return (
+            {"input_ids": self.input_ids, **self._lengths, **slot.inputs()},
+            {"embeds": self.embeds, **slot.outputs()},
         )
+
+    def core_arrays(self, number: int) -> tuple[Arrays, Arrays]:
+        """What core step `number` reads and writes, by the graph's names."""
+        slot = self._core.slots[self._core.index(number)]
+        before, after = self.states[number % 2], self.states[(number + 1) % 2]
+        return (
+            {"state": before, "embeds": self.embeds, **self._lengths, **slot.inputs()},
+            {"next_state": after, "change": self.change, **slot.outputs()},
+        )
+
+    def coda_arrays(self, steps: int, positions: int) -> tuple[Arrays, Arrays]:
+        """What the coda reads, after so many steps, and writes, by the graph's names."""
+        slot = self._coda_slot
+        wanted = np.arange(self.size - positions, self.size, dtype=np.int64)
+        state = self.states[steps % 2]
+        logits = np.zeros((1, positions, self._vocab_size), np.float32)
+        return (
+            {"state": state, "logit_positions": wanted, **self._lengths, **slot.inputs()},
+            {"logits": logits, **slot.outputs()},
+        )
+
+    def _bind_step(self, number: int) -> Run:
+        run = self.steps[number] = self._sessions["core"].bind(*self.core_arrays(number))
         return run
 
     def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Floats]:
-        logits = np.zeros((1, positions, self._vocab_size), np.float32)
-        wanted = np.arange(self.size - positions, self.size, dtype=np.int64)
-        inputs: dict[str, Array] = {"state": self.states[parity], "logit_positions": wanted}
-        run = self._sessions["coda"].bind(
-            {**inputs, **self._lengths, **self._coda_slot.inputs()},
-            {"logits": logits, **self._coda_slot.outputs()},
-        )
-        return run, logits[0]
+        inputs, outputs = self.coda_arrays(parity, positions)
+        logits: Floats = outputs["logits"][0]
+        return self._sessions["coda"].bind(inputs, outputs), logits

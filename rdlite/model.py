@@ -47,11 +47,12 @@ def load(
         device: "cpu".
         threads: threads for one operator, 1 to 256; None: one for each physical core.
         context: the longest text in tokens, at most the model's own; None: the model's own.
-        cache: what to keep of past positions; None: one slot per step.
+        cache: what to keep of past positions; None: one slot per step, in float32.
 
     Raises:
         BundleError: the bundle breaks a rule of its format.
-        InputError: a number or the device is out of bounds.
+        InputError: a number or the device is out of bounds, or the cache is to be int8 and the
+            bundle has no scales for that.
         RuntimeFailure: onnxruntime is missing or refuses a graph.
     """
     if not isinstance(path, str | os.PathLike):
@@ -94,7 +95,7 @@ class Model:
             if data is not None
             else None
         )
-        self._pool = SequencePool(Engine(bundle, threads), cache, context)
+        self._pool = SequencePool(Engine(bundle, cache, threads), context)
 
     @property
     def config(self) -> ModelConfig:

@@ -4,7 +4,6 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from rdlite.cache import Cache
 from rdlite.engine import Engine, Sequence
 from rdlite.errors import InputError
 
@@ -14,9 +13,8 @@ KEPT_CACHE_BYTES = 64 * 2**20
 class SequencePool:
     """Gives sequences to generations and chats until it is closed. Thread-safe."""
 
-    def __init__(self, engine: Engine, cache: Cache, context: int) -> None:
+    def __init__(self, engine: Engine, context: int) -> None:
         self._engine: Engine | None = engine
-        self._cache = cache
         self._context = context
         self._idle: list[Sequence] = []
         self._lock = threading.Lock()
@@ -30,7 +28,7 @@ class SequencePool:
 
     def new(self) -> Sequence:
         """Make the caches and buffers of one text; raises InputError when the pool is closed."""
-        return Sequence(self.check_open(), self._cache, self._context)
+        return Sequence(self.check_open(), self._context)
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[Sequence]:

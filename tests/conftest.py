@@ -11,6 +11,7 @@ from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 
 import rdlite
 from rdlite.bundle import hash_file, hash_manifest
+from rdlite.cache_calibration import calibrate_bundle
 
 DATA = Path(__file__).parent / "data"
 ORACLES = ("huginn-tiny", "huginn-tiny-bf16")
@@ -46,6 +47,15 @@ def text_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def text_bundle(text_checkpoint):
     return export_checkpoint(text_checkpoint, text_checkpoint.parent / "bundle")
+
+
+@pytest.fixture(scope="session")
+def scaled_bundle(text_bundle):
+    """The same with scales for an int8 cache."""
+    folder = shutil.copytree(text_bundle, text_bundle.parent / "scaled")
+    texts = [[(i * j) % 256 for i in range(1, 60)] for j in (1, 3, 7)]
+    calibrate_bundle(folder, texts, steps=3)
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

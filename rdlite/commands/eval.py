@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdlite.commands.options import json_option, model_argument, print_json, progress_bar
+from rdlite.commands.options import (
+    cache_bits_option,
+    json_option,
+    model_argument,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from rdlite.evaluation import Answers
@@ -92,6 +98,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     type=click.IntRange(1, 256),
     help="Threads for one operator. Default: one a physical core.",
 )
+@cache_bits_option
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -108,6 +115,7 @@ def evaluate(
     window: int | None,
     seed: int,
     threads: int | None,
+    cache_bits: int | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -140,7 +148,8 @@ def evaluate(
         check_plot(plot)
     answers = None
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(rdlite.load(model, threads=threads))
+        cache = rdlite.Cache(bits=cache_bits)
+        opened = stack.enter_context(rdlite.load(model, threads=threads, cache=cache))
         report: Report = {"model": opened.bundle.manifest.name, "steps": list(steps), "seed": seed}
         if against is not None:
             reference = stack.enter_context(rdlite.load(against, threads=threads))

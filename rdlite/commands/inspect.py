@@ -33,6 +33,8 @@ def inspect(model: str, as_json: bool) -> None:
                 click.echo(f"  {one_line(name):<24} {_human(key, item)}")
         else:
             click.echo(f"{key:<26} {_human(key, value)}")
+    if report["int8_cache_scales"] is None:
+        click.echo("note: the cache cannot be int8 until 'rdlite tune' finds its scales")
 
 
 def _report(bundle: Any) -> dict[str, Any]:
@@ -45,7 +47,10 @@ def _report(bundle: Any) -> dict[str, Any]:
     recurrence, layers = sizes.pop("recurrence"), sizes.pop("layers")
     family, rotary = sizes.pop("family"), sizes.pop("rotary")
     steps = config.recurrence.mean_steps
-    policies = {"one slot a step": Cache(), **{f"share {n}": Cache(n) for n in (1, 2, 4)}}
+    shares = {"one slot a step": None, "share 1": 1, "share 2": 2, "share 4": 4}
+    policies = {name: Cache(share) for name, share in shares.items()}
+    policies |= {f"{name}, int8": Cache(share, 8) for name, share in shares.items()}
+    scales = manifest.cache_scales
     return {
         "name": manifest.name,
         "family": family,
@@ -63,6 +68,7 @@ def _report(bundle: Any) -> dict[str, Any]:
         f"cache_bytes_per_token_at_{steps}_steps": {
             name: cache.bytes_per_token(config, steps) for name, cache in policies.items()
         },
+        "int8_cache_scales": dataclasses.asdict(scales) if scales else None,
         "hashes": {
             "compared": len(manifest.files) - len(bundle.unhashed),
             "left to 'rdlite verify'": ", ".join(bundle.unhashed) or "none",

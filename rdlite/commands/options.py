@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 model_argument = click.argument("model", type=click.Path(), default="nano", required=False)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+cache_bits_option = click.option(
+    "--cache-bits",
+    type=int,
+    metavar="8",
+    help="Keep the cache in int8: a quarter of the memory, not exact. MODEL needs scales for that, "
+    "which 'rdlite tune' finds. Default: float32.",
+)
 
 
 def _speculation(
@@ -137,6 +144,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Keep the cache of this many steps and reuse it for the others: less memory, "
                 "not exact. Default: keep every step's.",
             ),
+            cache_bits_option,
         )
     ):
         command = option(command)
@@ -147,7 +155,7 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
     """Load MODEL as the run options say."""
     import rdlite
 
-    cache = rdlite.Cache(share=options["cache_share"])
+    cache = rdlite.Cache(options["cache_share"], options["cache_bits"])
     opened = rdlite.load(model, threads=options["threads"], context=options["context"], cache=cache)
     if opened.bundle.unhashed:
         count = len(opened.bundle.unhashed)

@@ -384,12 +384,12 @@ def test_a_checkpoint_that_vanishes_is_not_blamed_on_the_output(checkpoint_copy)
 
 
 def test_a_full_disk_is_one_clear_error(checkpoint_copy, tmp_path, monkeypatch):
-    import rdlite.export.write as write
+    from rdlite.bundle_write import HashingFile
 
     def full(self, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write._HashingFile, "write", full)
+    monkeypatch.setattr(HashingFile, "write", full)
     with pytest.raises(OutputError, match=r"cannot write .*out: No space left on device"):
         export_checkpoint(checkpoint_copy, tmp_path / "out")
     assert not (tmp_path / "out").exists()

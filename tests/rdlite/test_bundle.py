@@ -170,6 +170,19 @@ def test_a_broken_manifest_is_refused(bundle_copy, text, message):
         (lambda m: m["files"]["core.onnx"].update(sha256="x"), "no valid sha256"),
         (lambda m: m["files"].pop("core.onnx"), "does not list core.onnx"),
         (lambda m: m["files"].pop("core.onnx.data"), "which is no data file of the bundle"),
+        (lambda m: m.update(cache_scales={"file": "core.onnx"}), "lacks the key 'steps'"),
+        (
+            lambda m: m.update(cache_scales={"file": "core.onnx", "steps": 1}),
+            "cache_scales.file 'core.onnx' is no safetensors file of the bundle",
+        ),
+        (
+            lambda m: m.update(cache_scales={"file": "../x.safetensors", "steps": 1}),
+            "is no safetensors file of the bundle",
+        ),
+        (
+            lambda m: m.update(cache_scales={"file": "core.onnx", "steps": 1025}),
+            "cache_scales.steps must lie between 1 and 1024",
+        ),
     ],
 )
 def test_manifest_fields_are_checked_by_name(bundle_copy, change, message):

@@ -23,8 +23,9 @@ def take(lane, steps):
         lane.step(number)
 
 
-def test_a_core_step_allocates_nothing(model):
-    sequence = model.new_sequence()
+@pytest.mark.parametrize("bits", [None, 8])
+def test_a_core_step_allocates_nothing(scaled_bundle, bits):
+    sequence = rdlite.load(scaled_bundle, cache=Cache(bits=bits)).new_sequence()
     lane = sequence.begin([1] * 64, 8)
 
     def run():

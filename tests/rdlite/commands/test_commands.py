@@ -61,6 +61,31 @@ def test_inspect_json_says_what_inspect_promises(text_bundle):
         rdlite.load(text_bundle).config, 4
     )
     assert cache["share 1"] < cache["share 2"] < cache["one slot a step"]
+    assert cache["share 2, int8"] == cache["share 2"] / 4
+    assert report["int8_cache_scales"] is None
+
+
+def test_inspect_says_whether_the_cache_can_be_int8(text_bundle, scaled_bundle):
+    note = "note: the cache cannot be int8 until 'rdlite tune' finds its scales"
+    assert note in run("inspect", text_bundle).output
+    result = run("inspect", scaled_bundle)
+    assert note not in result.output
+    report = json.loads(run("inspect", scaled_bundle, "--json").output)
+    assert report["int8_cache_scales"]["steps"] == 3
+    assert report["int8_cache_scales"]["file"] in report["bytes"]
+
+
+def test_the_cache_can_be_int8(scaled_bundle):
+    result = run("generate", scaled_bundle, "hello", "--max-tokens", 4, "--cache-bits", 8, "--json")
+    assert result.exit_code == 0
+    with rdlite.load(scaled_bundle, cache=rdlite.Cache(bits=8)) as model:
+        tokens = [json.loads(line) for line in result.output.splitlines()[:-1]]
+        again = model.generate("hello", 4, sampling=model.generation_config.sampling)
+        assert [token["logprob"] for token in tokens] == [token.logprob for token in again]
+    asked = ("--against", "nano", "--tasks", "hops", "--count", 1, "--steps", "8,16")
+    result = run("eval", "--cache-bits", 8, *asked, "--json")
+    found = json.loads(result.output)["divergence"]
+    assert all(0 < mean < 0.01 for mean in found["mean"])
 
 
 def test_verify_json(text_bundle):
@@ -173,6 +198,11 @@ def test_chat_complains_and_goes_on(text_bundle):
         (["generate", "BUNDLE", "x", "--threads", "0"], "'--threads': 0 is not in"),
         (["generate", "BUNDLE", "x", "--context", "9999"], "context must be"),
         (["generate", "BUNDLE", "x", "--cache-share", "0"], "'--cache-share': 0 is not in"),
+        (["generate", "BUNDLE", "x", "--cache-bits", "4"], "bits must be None (float32) or 8"),
+        (
+            ["chat", "BUNDLE", "--cache-bits", "8"],
+            "has no scales for an int8 cache: run 'rdlite tune",
+        ),
         (["generate", "BUNDLE", "x", "--nope"], "No such option"),
         (["generate", "BUNDLE", "x", "--exit", "cosin"], "got 'cosin'; did you mean cosine?"),
         (["generate", "BUNDLE", "x", "--speculate", "4"], "'4' must be two numbers like 4,8"),
