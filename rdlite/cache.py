@@ -107,7 +107,8 @@ class StepCaches:
         if filled < start:
             source, target = self.slots[index - 1].data, self.slots[index].data
             target[..., filled:start, :] = source[..., filled:start, :]
-        self._filled[index] = end
+        # In a shared slot, positions past `end` may have left what they wrote at other steps.
+        self._filled[index] = max(filled, end)
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
 
+import numpy as np
+
 from rdlite.config import check_integer, check_number
 from rdlite.errors import InputError
-from rdlite.exit_rules import RULES, ExitRule, Step
+from rdlite.exit_rules import RULES, Bools, ExitRule, Step
+
+PROMPTS = ("mean", "each")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,14 @@ class Depth:
             cosine, kl, gated-kl, minp-kl, entropy-diff or argmax-stability; None: never.
         threshold: the rule's; None is the rule's own default.
         check_every: steps from one question to the next. 1 to 1024.
+        prompt: how the rule reads a prompt. "mean", the published way: the positions of a chunk
+            stop together, when their mean value (the last position's, where a rule looks at
+            predictions) says so. "each": every position stops at its own step, the one at which it
+            would stop if it were read alone, as new tokens are; so the result does not depend on
+            how the prompt is cut (with `Cache(share=None)`). For latent-diff, acceleration and
+            cosine.
 
-    Raises InputError for numbers out of bounds and unknown rules.
+    Raises InputError for numbers out of bounds, unknown rules and unknown ways to read a prompt.
     """
 
     max_steps: int | None = None
@@ -30,6 +40,7 @@ class Depth:
     exit: str | None = None
     threshold: float | None = None
     check_every: int = 1
+    prompt: str = "mean"
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -37,9 +48,13 @@ class Depth:
             check_integer("max_steps", self.max_steps, 1, 1024)
         check_integer("min_steps", self.min_steps, 1, self.max_steps or 1024)
         check_integer("check_every", self.check_every, 1, 1024)
+        if self.prompt not in PROMPTS:
+            raise InputError(f"prompt must be one of {', '.join(PROMPTS)}, got {self.prompt!r:.40}")
         if self.exit is None:
             if self.threshold is not None:
                 raise InputError("a threshold needs an exit rule; give exit=... too")
+            if self.prompt == "each":
+                raise InputError("prompt='each' needs an exit rule; give exit=... too")
             return
         if self.exit not in RULES:
             near = get_close_matches(str(self.exit), RULES, 1)
@@ -48,6 +63,12 @@ class Depth:
         kind = RULES[self.exit]
         if self.threshold is not None:
             check_number(f"the threshold of {self.exit}", self.threshold, kind.low, kind.high)
+        if self.prompt == "each" and kind.decodes:
+            latent = ", ".join(name for name, kind in RULES.items() if not kind.decodes)
+            raise InputError(
+                f"prompt='each' needs a rule that looks at states ({latent}), not {self.exit}, "
+                "which looks at the last position's predictions; or read with prompt='mean'"
+            )
 
 
 class Thinking(Step, Protocol):
@@ -60,22 +81,27 @@ class Thinking(Step, Protocol):
 class Controller:
     """Runs core steps on a group of positions until its rule, or the depth, says stop.
 
-    Not thread-safe: each generation has its own.
+    Positions are rows of the group, 0 on. Not thread-safe: each generation has its own.
     """
 
     def __init__(self, depth: Depth, max_steps: int, vocab_size: int) -> None:
         self.max_steps = max_steps
+        #: Whether the positions of a prompt stop each at its own step.
+        self.each = depth.prompt == "each"
+        #: Whether its rule decodes what it looks at.
+        self.decodes = False
         self._min_steps = min(depth.min_steps, max_steps)
         self._every = depth.check_every
         self._rule: ExitRule | None = None
-        #: What the rule said last; None without a rule, or while it has nothing to say.
-        self.value: float | None = None
-        #: Whether the rule was content.
-        self.settled = False
         if depth.exit is not None:
             kind = RULES[depth.exit]
             threshold = kind.default if depth.threshold is None else depth.threshold
             self._rule = kind.make(threshold, vocab_size)
+            self.decodes = kind.decodes
+        #: By row, whether the rule was content; what it said last; how often in a row it was.
+        self.settled = np.zeros(1, np.bool_)
+        self._values = np.full(1, np.inf, np.float32)
+        self._hits = np.zeros(1, np.int64)
 
     @property
     def has_rule(self) -> bool:
@@ -83,37 +109,65 @@ class Controller:
         return self._rule is not None
 
     @property
-    def decodes(self) -> bool:
-        """Whether its rule decodes what it looks at."""
-        return self._rule is not None and self._rule.decodes
+    def value(self) -> float | None:
+        """What the rule said last of positions that stop together."""
+        return self.value_of(0)
 
-    def start(self) -> None:
-        """Forget the positions looked at before."""
-        self.settled = False
+    def value_of(self, row: int) -> float | None:
+        """What the rule said last of a row; None without a rule, or while it has nothing to say."""
+        value = float(self._values[row])
+        return value if math.isfinite(value) else None
+
+    def start(self, first: int = 0, size: int = 1) -> None:
+        """Forget what was seen of `size` rows from `first` on."""
+        end = first + size
+        if len(self.settled) < end:
+            self.settled, self._values, self._hits = (
+                np.concatenate((old, np.zeros(end - len(old), old.dtype)))
+                for old in (self.settled, self._values, self._hits)
+            )
+        self.settled[first:end] = False
+        self._values[first:end] = np.inf
+        self._hits[first:end] = 0
         if self._rule is not None:
-            self._rule.start()
+            self._rule.start(first, size)
 
-    def look(self, lane: Step, steps: int) -> bool:
-        """Ask the rule after a step; true if the positions may leave the loop."""
-        rule = self._rule
+    def look(self, lane: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
+        """Ask the rule after a step; returns which positions may leave the loop, bool [S].
+
+        Args:
+            lane: S positions, the rows from `first` on.
+            steps: taken so far.
+            first: row of the first of them.
+            together: they leave as one, row `first`, whose value is their mean.
+        """
+        rule, size = self._rule, 1 if together else lane.change.shape[1]
+        rows = slice(first, first + size)
+        settled = self.settled[rows]
         due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
         if rule is not None and due:
-            value = rule.look(lane, steps)
-            self.value = value if math.isfinite(value) else None
-            self.settled = rule.settled(value)
-        return self.settled
+            values = rule.measure(lane, steps, first)
+            if together and len(values) > 1:
+                values = values.mean(keepdims=True)
+            self._values[rows] = values
+            hits = self._hits[rows]
+            hits += 1
+            hits *= rule.content(values)
+            np.greater_equal(hits, rule.patience, out=settled)
+        return settled
 
-    def think(self, lane: Thinking, most: int | None = None) -> int:
-        """Run core steps on the lane, from the first on; returns how many.
+    def think(self, lane: Thinking, most: int | None = None, first: int = 0) -> int:
+        """Run core steps on the lane, whose positions stop together; returns how many.
 
         Args:
             lane: the positions.
             most: stop after so many, though the depth would allow more.
+            first: row of the first position, by which they are known afterwards.
         """
-        self.start()
+        self.start(first, lane.change.shape[1])
         end = self.max_steps if most is None else min(most, self.max_steps)
         for number in range(end):
             lane.step(number)
-            if self._rule is not None and self.look(lane, number + 1):
+            if self._rule is not None and self.look(lane, number + 1, first, together=True)[0]:
                 return number + 1
         return end

@@ -1,7 +1,8 @@
 """When to stop thinking: rules that look at what one core step produced. Pure NumPy.
 
 They give the step counts of the published evaluators (raven_modeling_minimal.py); a rule is made
-once, started for each group of positions, and keeps its own buffers.
+once, started for each group of positions, and keeps its own buffers. What it measures has a value
+for each position; whether these stop together, at their mean, or each alone is not its affair.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 
 
 class Step(Protocol):
@@ -28,53 +30,69 @@ class Step(Protocol):
 
 
 class ExitRule(Protocol):
-    """Measures whether more steps would still change something."""
+    """Measures, for each position, whether more steps would still change something.
 
-    #: Whether it decodes the state at every look, which costs a pass of the coda.
-    decodes: bool
+    Positions are rows of a group: what a rule keeps of them between looks it keeps by row.
+    """
 
-    def start(self) -> None:
-        """Forget the positions looked at before."""
+    #: Looks in a row that must be content before a position has settled.
+    patience: int
 
-    def look(self, lane: Step, steps: int) -> float:
-        """Return the rule's value after so many steps; infinite where it has none yet."""
+    def start(self, first: int, size: int) -> None:
+        """Forget what was seen of the rows from `first` on, `size` of them."""
 
-    def settled(self, value: float) -> bool:
-        """Whether this value means that it is enough."""
+    def measure(self, lane: Step, steps: int, first: int) -> Floats:
+        """Return each position's value after so many steps; infinite where it has none yet.
+
+        Args:
+            lane: S positions.
+            steps: taken so far.
+            first: the row that the first of them is.
+
+        Returns:
+            float32 [S]; of rules that decode float32 [1], the last position's.
+        """
+
+    def content(self, values: Floats) -> Bools:
+        """Return whether each of these values means that it is enough."""
 
 
 class _Below:
     """A rule that is content when its value falls below a threshold."""
 
-    decodes = False
+    patience = 1
 
     def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
+        self.threshold = np.float32(threshold)  # as the values, so that arrays and numbers agree
 
-    def start(self) -> None:
+    def start(self, first: int, size: int) -> None:
         """Nothing is kept between looks."""
 
-    def settled(self, value: float) -> bool:
-        return value < self.threshold
+    def content(self, values: Floats) -> Bools:
+        below: Bools = values < self.threshold
+        return below
 
 
 class LatentDiff(_Below):
-    """||x_t - x_(t-1)|| / ||x_t||, mean over the positions."""
+    """||x_t - x_(t-1)|| / ||x_t||."""
 
-    def look(self, lane: Step, steps: int) -> float:
-        return float(lane.change.mean())
+    def measure(self, lane: Step, steps: int, first: int) -> Floats:
+        values: Floats = lane.change[0]
+        return values
 
 
 class Cosine(_Below):
-    """1 - cos(x_t, x_(t-1)), mean over the positions."""
+    """1 - cos(x_t, x_(t-1))."""
 
-    def look(self, lane: Step, steps: int) -> float:
+    def measure(self, lane: Step, steps: int, first: int) -> Floats:
         now, before = lane.states[steps % 2][0], lane.states[(steps - 1) % 2][0]
         product = np.einsum("se,se->s", now, before)
         lengths = np.einsum("se,se->s", now, now) * np.einsum("se,se->s", before, before)
         if not lengths.all():  # a state that starts at zero has no direction
-            return float("inf")
-        return float(1 - (product / np.sqrt(lengths)).mean())
+            product[lengths == 0] = -np.inf
+            lengths[lengths == 0] = 1
+        cosines: Floats = product / np.sqrt(lengths)
+        return 1 - cosines
 
 
 class Acceleration(_Below):
@@ -83,37 +101,33 @@ class Acceleration(_Below):
     d' is the move at the look before, so d_(t-1) where every step is looked at.
     """
 
+    patience = 2
+
     def __init__(self, threshold: float) -> None:
         super().__init__(threshold)
+        #: By row: the move at the look before, infinite where there was none; room for a new one.
         self._moves = np.zeros((2, 0, 0), np.float32)
-        self._looks = self._hits = 0
 
-    def start(self) -> None:
-        self._looks = self._hits = 0
+    def start(self, first: int, size: int) -> None:
+        self._moves[0, first : first + size] = np.inf
 
-    def look(self, lane: Step, steps: int) -> float:
+    def measure(self, lane: Step, steps: int, first: int) -> Floats:
         now, before = lane.states[steps % 2][0], lane.states[(steps - 1) % 2][0]
-        if self._moves.shape[1:] != now.shape:
-            self._moves = np.zeros((2, *now.shape), np.float32)
-        move, last = self._moves[self._looks % 2], self._moves[(self._looks - 1) % 2]
+        end, rows = first + len(now), self._moves.shape[1]
+        if rows < end:
+            more = np.full((2, end - rows, now.shape[1]), np.inf, np.float32)
+            self._moves = np.concatenate((self._moves, more), axis=1) if rows else more
+        last, move = self._moves[:, first:end]
         np.subtract(now, before, out=move)
-        self._looks += 1
-        if self._looks == 1:  # there is no move to compare with
-            return float("inf")
         np.subtract(move, last, out=last)
         bend = np.einsum("se,se->s", last, last) / np.einsum("se,se->s", now, now)
-        value = float(np.sqrt(bend).mean())
-        self._hits = self._hits + 1 if value < self.threshold else 0
-        return value
-
-    def settled(self, value: float) -> bool:
-        return self._hits >= 2
+        last[:] = move
+        values: Floats = np.sqrt(bend)
+        return values
 
 
 class _Predictions(_Below):
     """Rules that compare what the last position predicts with what it predicted before."""
-
-    decodes = True
 
     def __init__(self, threshold: float, vocab_size: int) -> None:
         super().__init__(threshold)
@@ -121,10 +135,17 @@ class _Predictions(_Below):
         self._scratch = np.zeros(vocab_size, np.float32)
         self._looks = 0
 
-    def start(self) -> None:
+    def start(self, first: int, size: int) -> None:
         """Before the first look, every token is equally likely."""
         self._looks = 0
         self._logs[1].fill(-np.log(self._logs.shape[1]))
+
+    def measure(self, lane: Step, steps: int, first: int) -> Floats:
+        return np.array([self._look(lane, steps)], np.float32)
+
+    def _look(self, lane: Step, steps: int) -> float:
+        """Return the last position's value."""
+        raise NotImplementedError
 
     def _log_softmax(self, logits: Floats) -> tuple[Floats, Floats]:
         """Return log-probabilities now and at the look before; float32 [V] each."""
@@ -145,7 +166,7 @@ class _Predictions(_Below):
 class KL(_Predictions):
     """KL(before || now) of the last position's predictions."""
 
-    def look(self, lane: Step, steps: int) -> float:
+    def _look(self, lane: Step, steps: int) -> float:
         now, before = self._log_softmax(lane.logits(steps)[-1])
         return self._divergence(now, before)
 
@@ -155,10 +176,10 @@ class GatedKL(KL):
 
     GATE = 0.3  # of `latent-diff`'s value
 
-    def look(self, lane: Step, steps: int) -> float:
+    def _look(self, lane: Step, steps: int) -> float:
         if float(lane.change.mean()) >= self.GATE:
             return float("inf")
-        return super().look(lane, steps)
+        return super()._look(lane, steps)
 
 
 class MinPKL(_Predictions):
@@ -166,7 +187,7 @@ class MinPKL(_Predictions):
 
     CUT = 0.1
 
-    def look(self, lane: Step, steps: int) -> float:
+    def _look(self, lane: Step, steps: int) -> float:
         now, before = self._log_softmax(lane.logits(steps)[-1])
         np.exp(now, out=now)
         now[now < self.CUT * now.max()] = 1 / len(now)
@@ -178,11 +199,11 @@ class MinPKL(_Predictions):
 class EntropyDiff(_Predictions):
     """|H_t - H_(t-1)|, the entropy of the last position's predictions in nats; at first 100."""
 
-    def start(self) -> None:
-        super().start()
+    def start(self, first: int, size: int) -> None:
+        super().start(first, size)
         self._entropy = 100.0
 
-    def look(self, lane: Step, steps: int) -> float:
+    def _look(self, lane: Step, steps: int) -> float:
         logs, _ = self._log_softmax(lane.logits(steps)[-1])
         np.exp(logs, out=self._scratch)
         entropy = -float(np.dot(self._scratch, logs))
@@ -193,23 +214,23 @@ class EntropyDiff(_Predictions):
 class ArgmaxStability:
     """How many looks in a row found the same token likeliest as the look before."""
 
-    decodes = True
+    patience = 1
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self.start()
+        self.start(0, 1)
 
-    def start(self) -> None:
+    def start(self, first: int, size: int) -> None:
         self._top, self._stable = -1, 0
 
-    def look(self, lane: Step, steps: int) -> float:
+    def measure(self, lane: Step, steps: int, first: int) -> Floats:
         top = int(lane.logits(steps)[-1].argmax())
         self._stable = self._stable + 1 if top == self._top else 0
         self._top = top
-        return float(self._stable)
+        return np.array([self._stable], np.float32)
 
-    def settled(self, value: float) -> bool:
-        return value >= self.threshold
+    def content(self, values: Floats) -> Bools:
+        return values >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +241,17 @@ class RuleKind:
     default: float
     low: float
     high: float
+    #: Whether it decodes the last position's state at every look, which costs a pass of the coda.
+    decodes: bool = False
 
 
 RULES = {
     "latent-diff": RuleKind(lambda threshold, _: LatentDiff(threshold), 0.03, 0, 10),
     "acceleration": RuleKind(lambda threshold, _: Acceleration(threshold), 0.03, 0, 10),
     "cosine": RuleKind(lambda threshold, _: Cosine(threshold), 1e-3, 0, 2),
-    "kl": RuleKind(KL, 1e-3, 0, 100),
-    "gated-kl": RuleKind(GatedKL, 1e-3, 0, 100),
-    "minp-kl": RuleKind(MinPKL, 1e-5, 0, 100),
-    "entropy-diff": RuleKind(EntropyDiff, 1e-3, 0, 100),
-    "argmax-stability": RuleKind(lambda threshold, _: ArgmaxStability(threshold), 5, 1, 1024),
+    "kl": RuleKind(KL, 1e-3, 0, 100, True),
+    "gated-kl": RuleKind(GatedKL, 1e-3, 0, 100, True),
+    "minp-kl": RuleKind(MinPKL, 1e-5, 0, 100, True),
+    "entropy-diff": RuleKind(EntropyDiff, 1e-3, 0, 100, True),
+    "argmax-stability": RuleKind(lambda threshold, _: ArgmaxStability(threshold), 5, 1, 1024, True),
 }

@@ -4,9 +4,11 @@ import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 from rdlite import engine
 from rdlite.depth import Controller
+from rdlite.group import Group
 from rdlite.sampling import Sampler
 from rdlite.speculate import Speculation
 from rdlite.start import Start
@@ -142,22 +144,46 @@ class Generation:
             pass
 
 
+class Chunk(NamedTuple):
+    """Positions that were read together, after the last core step of each.
+
+    Attributes:
+        lane: the S positions.
+        steps: core steps that the last position took; `lane.logits(steps)` decodes.
+        all_steps: core steps that all of them took, summed.
+        value: what the exit rule said last: of the last position, or of all if they stop together.
+    """
+
+    lane: engine.Lane
+    steps: int
+    all_steps: int
+    value: float | None
+
+
 def read(
     sequence: engine.Sequence,
     ids: Sequence[int],
     controller: Controller,
     start: Start,
     chunk: int = engine.CHUNK,
-) -> Iterator[tuple[engine.Lane, int]]:
-    """Read positions in chunks; yields each chunk's lane after its last core step, and its steps.
-
-    All positions of a chunk stop together.
-    """
+) -> Iterator[Chunk]:
+    """Read positions in chunks; those of a chunk stop together, or each at its own step."""
+    group = None
+    if controller.each and len(ids) > 1:
+        group = Group(controller, min(chunk, len(ids)), sequence.config.hidden_size)
     for first in range(0, len(ids), chunk):
         lane = sequence.begin(list(ids[first : first + chunk]), controller.max_steps)
         start(lane, sequence.length)
-        steps = controller.think(lane)
-        yield lane, steps
+        last = lane.size - 1
+        if group is None or last == 0:
+            steps = controller.think(lane)
+            yield Chunk(lane, steps, steps * lane.size, controller.value)
+        else:
+            controller.start(0, lane.size)
+            group.take(lane, 0, 0)
+            lane = group.finish(sequence, sequence.length, lane.size)
+            all_steps = int(group.steps[: lane.size].sum())
+            yield Chunk(lane, int(group.steps[last]), all_steps, controller.value_of(last))
         sequence.commit(lane.size)
 
 
@@ -206,13 +232,13 @@ def _choose(
     stats, controller = plan.stats, plan.controller
     fresh: Sequence[int] = prompt[sequence.length :]
     while True:
-        for lane, steps in read(sequence, fresh, controller, plan.start, plan.chunk):
+        for chunk in read(sequence, fresh, controller, plan.start, plan.chunk):
             # Decoded for every chunk: this is what fills the coda's cache.
-            logits = lane.logits(steps)[-1]
+            logits = chunk.lane.logits(chunk.steps)[-1]
             if stats.new_tokens == 0:
-                stats.prompt_steps += steps * lane.size
+                stats.prompt_steps += chunk.all_steps
         token, logprob = plan.sampler(logits, sequence.length)
-        yield token, logprob, steps, controller.value
+        yield token, logprob, chunk.steps, chunk.value
         fresh = (token,)
 
 

@@ -145,7 +145,7 @@ class Model:
         start = start_at(self.config, initial_state, seed, len(ids))
         result = np.empty((len(ids), self.config.vocab_size), np.float32)
         with self._pool.borrowed() as sequence:
-            for lane, steps in read(sequence, ids, controller, start, chunk):
+            for lane, steps, *_ in read(sequence, ids, controller, start, chunk):
                 end = sequence.length + lane.size
                 result[sequence.length : end] = lane.logits(steps, lane.size)
         return result
@@ -322,8 +322,8 @@ class Model:
         if self.cache.share is not None:
             raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
         drafts, steps = check_speculation(wanted)
-        controllers = [self._controller(depth) for _ in range(drafts)]
-        return Speculation(drafts, steps, controllers, self.config.hidden_size, start)
+        controller = self._controller(depth)
+        return Speculation(drafts, steps, controller, self.config.hidden_size, start)
 
     def _controller(self, depth: Depth) -> Controller:
         config = self.config

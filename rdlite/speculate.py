@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from rdlite.config import check_integer
 from rdlite.depth import Controller
-from rdlite.engine import Lane, Sequence
+from rdlite.engine import Sequence
 from rdlite.errors import InputError
-from rdlite.exit_rules import Step
+from rdlite.group import Group
 from rdlite.start import Start
 
 Floats = npt.NDArray[np.float32]
@@ -34,19 +34,6 @@ def check_speculation(value: object) -> tuple[int, int]:
     )
 
 
-class _Row:
-    """One position of a lane, for an exit rule to look at."""
-
-    def __init__(self, lane: Lane, row: int) -> None:
-        self.change = lane.change[:, row : row + 1]
-        a, b = lane.states
-        self.states = (a[:, row : row + 1], b[:, row : row + 1])
-
-    def logits(self, steps: int) -> Floats:
-        """Decode; never asked, because rules that decode look at one position alone."""
-        raise NotImplementedError
-
-
 class Speculation:
     """Rounds of drafting and verifying. Not thread-safe: each generation has its own.
 
@@ -55,25 +42,22 @@ class Speculation:
     """
 
     def __init__(
-        self, positions: int, steps: int, controllers: list[Controller], width: int, start: Start
+        self, positions: int, steps: int, controller: Controller, width: int, start: Start
     ) -> None:
         """Make the buffers.
 
         Args:
             positions: most positions of a round.
             steps: core steps of a draft.
-            controllers: one for each position of a round.
+            controller: of the positions of a round.
             width: of the states.
             start: writes initial states.
         """
-        self._most = 1 if controllers[0].decodes else positions
+        self._most = 1 if controller.decodes else positions
         self._draft_steps = steps
-        self._controllers = controllers
-        self._max_steps = controllers[0].max_steps
+        self._controller = controller
+        self._group = Group(controller, positions, width)
         self._start = start
-        self._states = np.zeros((positions, width), np.float32)
-        self._embeds = np.zeros((positions, width), np.float32)
-        self._steps = [0] * positions
 
     def round(
         self,
@@ -98,14 +82,12 @@ class Speculation:
         first, read = sequence.length, 0
         try:
             tokens = self._draft(sequence, token, min(self._most, most), guess)
-            self._finish(sequence, first, 0, len(tokens), self._draft_steps)
-            lane = sequence.lane(first, len(tokens), self._max_steps)
-            lane.states[0][0] = self._states[: len(tokens)]
-            logits = lane.logits(0, len(tokens))
+            lane = self._group.finish(sequence, first, len(tokens), self._draft_steps)
+            steps = self._group.steps.tolist()
+            logits = lane.logits(steps[len(tokens) - 1], len(tokens))
             for row, following in enumerate([*tokens[1:], None]):
                 read += 1
-                controller = self._controllers[row]
-                yield logits[row], self._steps[row], controller.value, following
+                yield logits[row], steps[row], self._controller.value_of(row), following
         finally:
             sequence.truncate(first + read)
 
@@ -115,53 +97,11 @@ class Speculation:
         """Read `count` positions at a draft's depth; returns the tokens, all but one guessed."""
         tokens = [token]
         for row in range(count):
-            lane = sequence.begin([tokens[row]], self._max_steps)
+            lane = sequence.begin([tokens[row]], self._controller.max_steps)
             self._start(lane, sequence.length)
-            steps = self._controllers[row].think(lane, self._draft_steps)
-            self._steps[row] = steps
-            self._states[row] = lane.states[steps % 2][0, 0]
-            self._embeds[row] = lane.embeds[0, 0]
+            steps = self._controller.think(lane, self._draft_steps, row)
+            self._group.take(lane, row, steps)
             if row + 1 < count:
                 tokens.append(guess(lane.logits(steps)[-1], sequence.length + 1))
             sequence.commit(1)
         return tokens
-
-    def _finish(self, sequence: Sequence, first: int, low: int, high: int, done: int) -> None:
-        """Think rows `low` to `high` to their ends; those not settled are `done` steps deep.
-
-        Neighbours that are equally deep go on together. Where one settles, those on its left are
-        finished before those on its right, which have to see what the left ones left.
-        """
-        if done >= self._max_steps:
-            return
-        for a, b in self._unsettled(low, high):
-            lane = sequence.lane(first + a, b - a, self._max_steps)
-            lane.states[done % 2][0] = self._states[a:b]
-            lane.embeds[0] = self._embeds[a:b]
-            rows: list[tuple[Controller, Step]] = []
-            if self._controllers[0].has_rule:
-                rows = [
-                    (self._controllers[row], _Row(lane, row - a) if b - a > 1 else lane)
-                    for row in range(a, b)
-                ]
-            steps, left = done, False
-            while steps < self._max_steps and not left:
-                lane.step(steps)
-                steps += 1
-                for controller, row in rows:
-                    left |= controller.look(row, steps)
-            self._states[a:b] = lane.states[steps % 2][0]
-            self._steps[a:b] = [steps] * (b - a)
-            self._finish(sequence, first, a, b, steps)
-
-    def _unsettled(self, low: int, high: int) -> list[tuple[int, int]]:
-        """Runs of neighbouring rows that have not settled."""
-        runs: list[tuple[int, int]] = []
-        for row in range(low, high):
-            if self._controllers[row].settled:
-                continue
-            if runs and runs[-1][1] == row:
-                runs[-1] = (runs[-1][0], row + 1)
-            else:
-                runs.append((row, row + 1))
-        return runs

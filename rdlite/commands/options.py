@@ -67,6 +67,14 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Core steps from one question to the exit rule to the next.",
             ),
             click.option(
+                "--prompt-exit",
+                type=click.Choice(("mean", "each")),
+                default="mean",
+                show_default=True,
+                help="How the exit rule reads a prompt: a chunk's tokens stop together at their "
+                "mean, or each token at its own step.",
+            ),
+            click.option(
                 "--speculate",
                 callback=_speculation,
                 metavar="K,D",
@@ -159,6 +167,7 @@ def depth_of(options: dict[str, Any]) -> "Depth":
         options["exit"],
         options["threshold"],
         options["check_every"],
+        options["prompt_exit"],
     )
 
 

@@ -1,9 +1,12 @@
 """Exit rules and their controller, on made-up states; the published values are in test_oracle."""
 
+import re
+
 import numpy as np
 import pytest
 
 import rdlite
+from rdlite import Depth
 from rdlite.depth import Controller
 from rdlite.exit_rules import RULES, GatedKL
 
@@ -104,6 +107,68 @@ def test_fewest_steps_and_steps_between_questions():
     assert think(depth, Made(settling(0.5)), max_steps=4)[0] == 4  # the depth is the bound
 
 
+def per_position(rule, path):
+    """What a latent rule measures at each step from the second on, float64 [steps, positions]."""
+    now, before = path[1:], path[:-1]
+    moves, lengths = now - before, np.linalg.norm(now, axis=2)
+    if rule == "latent-diff":
+        values = np.linalg.norm(moves, axis=2) / lengths
+    elif rule == "cosine":
+        values = 1 - (now * before).sum(axis=2) / lengths / np.linalg.norm(before, axis=2)
+    else:
+        values = np.full(lengths.shape, np.inf)
+        values[1:] = np.linalg.norm(np.diff(moves, axis=0), axis=2) / lengths[1:]
+    return values
+
+
+LATENT = [name for name, kind in RULES.items() if not kind.decodes]
+
+
+@pytest.mark.parametrize("name", LATENT)
+@pytest.mark.parametrize("parts", [[(0, 5)], [(0, 2), (2, 5)]])
+def test_latent_rules_measure_each_position(name, parts):
+    path = settling(0.8, steps=12, positions=5)
+    expected = per_position(name, path)
+    rule = RULES[name].make(0.03, VOCABULARY)
+    for _ in range(2):  # what was seen before is forgotten
+        rule.start(0, 5)
+        lanes = [Made(path[:, a:b]) for a, b in parts]
+        for number in range(11):
+            for lane, (a, b) in zip(lanes, parts, strict=True):
+                lane.step(number)
+                values = rule.measure(lane, number + 1, a)
+                assert values.dtype == np.float32
+                assert np.allclose(values, expected[number, a:b], rtol=1e-3, atol=1e-6)
+
+
+def test_a_state_of_zeros_has_no_direction():
+    path = settling(0.5)
+    path[0, 1] = 0
+    lane = Made(path)
+    lane.step(0)
+    values = RULES["cosine"].make(0.1, VOCABULARY).measure(lane, 1, 0)
+    assert np.isinf(values).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_each_position_settles_at_its_own_step(name):
+    path = np.concatenate([settling(rate, 30, 1) for rate in (0.3, 0.7, 0.5)], axis=1)
+    below = per_position(name, path) < 0.03
+    if name == "acceleration":
+        below[1:] &= below[:-1].copy()  # two in a row
+    first = 1 + below.argmax(axis=0)
+    assert below.any(axis=0).all()
+    assert len(set(first)) == 3
+    controller = Controller(Depth(exit=name, threshold=0.03, prompt="each"), 29, VOCABULARY)
+    controller.start(0, 3)
+    lane, seen = Made(path), {}
+    for number in range(29):
+        lane.step(number)
+        for row in np.flatnonzero(controller.look(lane, number + 1)).tolist():
+            seen.setdefault(row, number + 1)
+    assert [seen[row] for row in range(3)] == first.tolist()
+
+
 def test_a_rule_that_is_never_content_ends_at_the_depth():
     steps, value = think(rdlite.Depth(exit="latent-diff", threshold=0), Made(settling(0.9)), 11)
     assert steps == 11
@@ -160,10 +225,18 @@ def test_a_rule_starts_anew_for_each_group():
         ({"exit": "kl", "threshold": -1}, "the threshold of kl must be a number from 0 to 100"),
         ({"exit": "kl", "threshold": float("nan")}, "the threshold of kl must be"),
         ({"exit": "argmax-stability", "threshold": 0}, "from 1 to 1024, got 0"),
+        ({"exit": "cosine", "prompt": "all"}, "prompt must be one of mean, each, got 'all'"),
+        ({"prompt": None}, "prompt must be one of mean, each, got None"),
+        ({"prompt": "each"}, "prompt='each' needs an exit rule; give exit=... too"),
+        (
+            {"exit": "kl", "prompt": "each"},
+            "looks at states (latent-diff, acceleration, cosine), not kl, which looks at the last "
+            "position's predictions; or read with prompt='mean'",
+        ),
     ],
 )
 def test_what_is_out_of_bounds_is_refused(arguments, message):
-    with pytest.raises(rdlite.InputError, match=message.replace("?", r"\?")):
+    with pytest.raises(rdlite.InputError, match=re.escape(message)):
         rdlite.Depth(**arguments)
 
 

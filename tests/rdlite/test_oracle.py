@@ -69,7 +69,7 @@ def test_cached_reading_in_chunks(oracle, share, name):
         rows, position = [], 0
         for size in (10, 6, 1, 1, 6):
             ids = oracle.ids[position : position + size]
-            for lane, steps in read(sequence, ids, controller, start):
+            for lane, steps, *_ in read(sequence, ids, controller, start):
                 rows.append(lane.logits(steps, size).copy())
             position += size
     assert agree(np.concatenate(rows), oracle.expected[f"cached_{name}_r6_chunks_10_6_1_1_6"][0])
@@ -100,17 +100,18 @@ def test_exit_rules_are_the_published_ones(oracle, rule, threshold, monkeypatch)
 
     def make(*arguments):
         made = kind.make(*arguments)
-        start, look = made.start, made.look
+        start, measure = made.start, made.measure
 
-        def spy_start():
+        def spy_start(*arguments):
             seen.append([])
-            start()
+            start(*arguments)
 
-        def spy_look(*arguments):
-            seen[-1].append(look(*arguments))
-            return seen[-1][-1]
+        def spy_measure(*arguments):
+            values = measure(*arguments)
+            seen[-1].append(float(values.mean()))
+            return values
 
-        made.start, made.look = spy_start, spy_look
+        made.start, made.measure = spy_start, spy_measure
         return made
 
     monkeypatch.setitem(RULES, rule, dataclasses.replace(kind, make=make))

@@ -182,6 +182,9 @@ def test_chat_complains_and_goes_on(text_bundle):
             "speculate needs a cache slot for each step",
         ),
         (["generate", "BUNDLE", "x", "--threshold", "1"], "a threshold needs an exit rule"),
+        (["generate", "BUNDLE", "x", "--prompt-exit", "each"], "needs an exit rule"),
+        (["chat", "--exit", "kl", "--prompt-exit", "each"], "needs a rule that looks at states"),
+        (["chat", "--prompt-exit", "all"], "'all' is not one of 'mean', 'each'"),
         (
             ["generate", "BUNDLE", "x", "--exit", "kl", "--threshold", "-1"],
             "the threshold of kl must be a number from 0 to 100, got -1.0",
@@ -232,6 +235,19 @@ def test_an_exit_rule_is_reported_token_by_token(text_bundle):
     assert last["stats"]["core_steps"] == sum(token["steps"] for token in tokens)
     plain = run("generate", text_bundle, "hi", "--max-tokens", 1, "--json")
     assert json.loads(plain.stdout.splitlines()[0])["exit_value"] is None
+
+
+def test_a_prompt_can_be_read_with_each_token_at_its_own_step():
+    def stats(*options):
+        question = ("generate", "nano", "What is 48 + 76?", "--exit", "latent-diff")
+        result = run(*question, "--max-tokens", 1, "--json", *options)
+        return json.loads(result.stdout.splitlines()[-1])["stats"]
+
+    mean, each = stats(), stats("--prompt-exit", "each")
+    assert stats("--prompt-exit", "mean")["prompt_steps"] == mean["prompt_steps"]
+    assert each["prompt_steps"] < mean["prompt_steps"]
+    assert each["mean_prompt_steps"] == each["prompt_steps"] / each["prompt_tokens"]
+    assert each["time_to_first_token"] > 0
 
 
 def test_a_chat_says_that_an_exit_rule_may_stop_sooner(text_bundle):
