@@ -3,10 +3,11 @@
     .venv/bin/python bench/depth.py
 
 Asks nano held-out problems of every task and difficulty under each setting, and reports exact
-answers, core steps for a token of the prompt and of the answer, and time relative to plain decoding
-at the same depth. Every problem is asked under all settings before the next one, so that a busy
-machine slows all of them alike. For exit rules: the rank correlation (Spearman) of a problem's
-difficulty with the steps that its answer took, mean over the tasks.
+answers, core steps for a token of the prompt and of the answer, and the time to the first token and
+of the whole answer, relative to plain decoding at the same depth. Every problem is asked under all
+settings before the next one, so that a busy machine slows all of them alike. For exit rules: the
+rank correlation (Spearman) of a problem's difficulty with the steps that its answer took, mean over
+the tasks.
 """
 
 import time
@@ -44,6 +45,10 @@ def settings() -> dict[str, tuple[Cache, dict[str, Any]]]:
             {"depth": rules["latent-diff"], "speculate": SPECULATE},
         ),
         "cache share 1, exit latent-diff": (Cache(1), {"depth": rules["latent-diff"]}),
+        "exit latent-diff, prompt each": (
+            Cache(),
+            {"depth": Depth(DEPTH, exit="latent-diff", prompt="each")},
+        ),
     }
 
 
@@ -99,12 +104,22 @@ def main(count: int, out: Path | None) -> None:
     for problem in problems:
         for name in chosen:
             answers[name].append(ask(name, problem))
-    base = sum(row.seconds for row in answers[f"plain, {DEPTH} steps"])
-    finish("depth", [describe(name, rows, base) for name, rows in answers.items()], out)
+    plain = answers[f"plain, {DEPTH} steps"]
+    finish("depth", [describe(name, rows, plain) for name, rows in answers.items()], out)
 
 
-def describe(name: str, rows: list[Row], base: float) -> dict[str, Any]:
-    """Return a line of the table; `base` is what plain decoding took, in seconds."""
+def seconds(rows: list[Row]) -> float:
+    """Time for whole answers."""
+    return sum(row.seconds for row in rows)
+
+
+def time_to_first_token(rows: list[Row]) -> float:
+    """The part of it until each answer's first token."""
+    return sum(row.stats.time_to_first_token for row in rows)
+
+
+def describe(name: str, rows: list[Row], plain: list[Row]) -> dict[str, Any]:
+    """Return a line of the table; `plain` is what times are relative to."""
     tokens = sum(row.stats.new_tokens for row in rows)
     rounds = sum(row.stats.rounds for row in rows)
     correlation = rank_correlation(rows)
@@ -118,7 +133,8 @@ def describe(name: str, rows: list[Row], base: float) -> dict[str, Any]:
         ),
         "steps, answer": round(sum(row.stats.core_steps for row in rows) / tokens, 1),
         "tokens a round": round((tokens - len(rows)) / rounds, 2) if rounds else "",
-        "speed": f"{base / sum(row.seconds for row in rows):.2f}x",
+        "first token": f"{time_to_first_token(plain) / time_to_first_token(rows):.2f}x",
+        "speed": f"{seconds(plain) / seconds(rows):.2f}x",
         "steps follow difficulty": "" if np.isnan(correlation) else round(correlation, 2),
     }
 
