@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError
+from rdlite.exit_defaults import ExitDefaults
 from rdlite.graph_check import check_graph
 from rdlite.progress import Progress, meter
 from rdlite.quantization import Quantization
@@ -58,9 +59,9 @@ class Manifest:
     """What rdlite.json says.
 
     `weights` and `parameters` say of each group of weights how they are stored and how many they
-    are; `quantization` is how matrices are quantized, if they are, and `cache_scales` is there if
-    the cache can be int8. `sha256` is the hash of everything else in the manifest, see
-    `hash_manifest`.
+    are; `quantization` is how matrices are quantized, if they are. `cache_scales` is there if the
+    cache can be int8, `exit` if exit thresholds were measured. `sha256` is the hash of everything
+    else in the manifest, see `hash_manifest`.
     """
 
     contract_version: int
@@ -73,6 +74,7 @@ class Manifest:
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     quantization: Quantization | None = None
     cache_scales: CacheScalesEntry | None = None
+    exit: ExitDefaults | None = None
     sha256: str = ""
 
 

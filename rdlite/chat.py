@@ -34,7 +34,7 @@ class Chat:
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
         model.plan(1, depth, sampling, seed, (), speculate=speculate)
         self.model = model
-        self.depth = depth or Depth()
+        self.depth = depth or model.default_depth
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
         self.speculate = speculate

@@ -1,5 +1,6 @@
 """How deep to think: what a user asks for, and the controller that stops a loop of core steps."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ import numpy as np
 
 from rdlite.config import check_integer, check_number
 from rdlite.errors import InputError
+from rdlite.exit_defaults import ExitDefaults
 from rdlite.exit_rules import RULES, Bools, ExitRule, Step
 
 PROMPTS = ("mean", "each")
@@ -23,7 +25,8 @@ class Depth:
         min_steps: the fewest, after which `exit` is first asked. 1 to 1024.
         exit: the rule that says when to stop before `max_steps`: latent-diff, acceleration,
             cosine, kl, gated-kl, minp-kl, entropy-diff or argmax-stability; None: never.
-        threshold: the rule's; None is the rule's own default.
+        threshold: the rule's; None is what `rdlite tune` found for the model, or else the rule's
+            own default.
         check_every: steps from one question to the next. 1 to 1024.
         prompt: how the rule reads a prompt. "mean", the published way: the positions of a chunk
             stop together, when their mean value (the last position's, where a rule looks at
@@ -69,6 +72,20 @@ class Depth:
                 f"prompt='each' needs a rule that looks at states ({latent}), not {self.exit}, "
                 "which looks at the last position's predictions; or read with prompt='mean'"
             )
+
+
+def default_depth(defaults: ExitDefaults | None) -> Depth:
+    """Return how deep a model thinks when it is not told."""
+    if defaults is None:
+        return Depth()
+    return Depth(defaults.steps, exit=defaults.rule, threshold=defaults.thresholds[defaults.rule])
+
+
+def with_threshold(depth: Depth, defaults: ExitDefaults | None) -> Depth:
+    """Return `depth`, with the model's own threshold if it has a rule and no threshold."""
+    if depth.exit is None or depth.threshold is not None or defaults is None:
+        return depth
+    return dataclasses.replace(depth, threshold=defaults.thresholds.get(depth.exit))
 
 
 class Thinking(Step, Protocol):

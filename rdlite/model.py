@@ -16,7 +16,7 @@ from rdlite.cache import Cache
 from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig, check_integer
-from rdlite.depth import Controller, Depth
+from rdlite.depth import Controller, Depth, default_depth, with_threshold
 from rdlite.engine import CHUNK, Engine
 from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
@@ -101,6 +101,11 @@ class Model:
     def config(self) -> ModelConfig:
         """Sizes and constants of the model, frozen."""
         return self.bundle.config
+
+    @property
+    def default_depth(self) -> Depth:
+        """How deep it thinks when it is not told: as `rdlite tune` found, or its mean depth."""
+        return default_depth(self.bundle.manifest.exit)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -302,7 +307,7 @@ class Model:
         stops += self.generation_config.stop_strings
         if stops and self._tokenizer is None:
             raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
-        depth, start = depth or Depth(), start_at(self.config, initial_state, seed)
+        depth, start = depth or self.default_depth, start_at(self.config, initial_state, seed)
         return Plan(
             controller=self._controller(depth),
             max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
@@ -328,6 +333,7 @@ class Model:
 
     def _controller(self, depth: Depth) -> Controller:
         config = self.config
+        depth = with_threshold(depth, self.bundle.manifest.exit)
         return Controller(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
 
     def close(self) -> None:

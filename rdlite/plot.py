@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from rdlite.errors import OutputError, RuntimeFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rdlite.evaluation import Answers
+    from rdlite.tuning import Curve
 
 KINDS = (".png", ".svg", ".pdf")
 COLUMNS = 3
@@ -73,6 +76,34 @@ def plot_accuracy(answers: "Answers", path: Path) -> None:
         panel.legend(title="difficulty", fontsize=6, title_fontsize=7, ncols=2, loc="lower right")
     figure.supxlabel("core steps")
     figure.supylabel("exact answers")
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:], dpi=110)
+    _replace(path, picture.getvalue())
+
+
+def plot_tuning(curves: "Sequence[Curve]", path: Path) -> None:
+    """Draw what every exit rule agrees with full depth against the steps it takes.
+
+    Args:
+        curves: of `rdlite.tuning.curve`.
+        path: the picture; its ending says the kind, see KINDS. Replaced if it exists.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    panel = figure.subplots()
+    for curve in curves:
+        points = sorted(curve.points, key=lambda point: point.steps)
+        steps, agreement = zip(*((p.steps, p.agreement) for p in points), strict=True)
+        (line,) = panel.plot(steps, agreement, linewidth=1.5, label=curve.rule)
+        if curve.chosen:
+            chosen = curve.chosen
+            panel.plot(chosen.steps, chosen.agreement, "o", color=line.get_color())
+    panel.set_xlabel("core steps a token, mean")
+    panel.set_ylabel("answers as at full depth")
+    panel.yaxis.set_major_formatter("{x:.0%}")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:], dpi=110)
     _replace(path, picture.getvalue())

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 
 import rdlite
+from rdlite.commands.bench import bench
 from rdlite.commands.chat import chat
 from rdlite.commands.doctor import doctor
 from rdlite.commands.eval import evaluate
@@ -15,6 +16,7 @@ from rdlite.commands.generate import generate
 from rdlite.commands.inspect import inspect
 from rdlite.commands.options import complain
 from rdlite.commands.quantize import quantize
+from rdlite.commands.tune import tune
 from rdlite.commands.verify import verify
 from rdlite.errors import RdliteError
 
@@ -70,5 +72,5 @@ def main() -> None:
     """
 
 
-for command in (chat, generate, export, quantize, inspect, verify, evaluate, doctor):
+for command in (chat, generate, export, quantize, tune, inspect, verify, evaluate, bench, doctor):
     main.add_command(command)

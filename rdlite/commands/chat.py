@@ -10,6 +10,7 @@ from rdlite.commands.options import (
     complain,
     depth_of,
     describe_stats,
+    max_tokens_option,
     model_argument,
     one_line,
     open_model,
@@ -31,6 +32,7 @@ HELP = """\
 
 @click.command()
 @model_argument
+@max_tokens_option
 @run_options
 @click.option("--system", help="A system prompt.")
 def chat(model: str, system: str | None, **options: Any) -> None:
@@ -48,7 +50,7 @@ def chat(model: str, system: str | None, **options: Any) -> None:
     with open_model(model, options) as opened:
         talk = opened.chat(
             system,
-            depth_of(options),
+            depth_of(opened, options),
             sampling_of(opened, options),
             options["seed"],
             options["speculate"],
@@ -165,6 +167,8 @@ class _Conversation:
         try:
             wanted = None if number is None else _whole_number(number)
             self._talk.model.config.steps_or_default(wanted)  # the model's own bound
+            if wanted is None:
+                wanted = self._talk.model.default_depth.max_steps
             self._talk.depth = dataclasses.replace(self._talk.depth, max_steps=wanted)
         except InputError as problem:
             self._complain(str(problem))

@@ -11,6 +11,7 @@ from rdlite.commands.options import (
     depth_of,
     describe_stats,
     json_option,
+    max_tokens_option,
     one_line,
     open_model,
     print_json,
@@ -22,6 +23,7 @@ from rdlite.commands.options import (
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
+@max_tokens_option
 @run_options
 @click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
 @click.option("--stats", "show_stats", is_flag=True, help="Say on stderr what it took.")
@@ -52,7 +54,7 @@ def generate(
         generation = opened.generate(
             prompt,
             max_tokens=options["max_tokens"],
-            depth=depth_of(options),
+            depth=depth_of(opened, options),
             sampling=sampling_of(opened, options),
             seed=options["seed"],
             stop=stop,

@@ -39,6 +39,15 @@ def _speculation(
     return drafts, steps
 
 
+max_tokens_option = click.option(
+    "--max-tokens",
+    type=click.IntRange(1, 2**22),
+    default=1024,
+    show_default=True,
+    help="Most tokens of an answer.",
+)
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that run a model."""
     for option in reversed(
@@ -52,12 +61,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--exit",
                 metavar="RULE",
                 help="Stop thinking before --steps when this rule says so: latent-diff, "
-                "acceleration, cosine, kl, gated-kl, minp-kl, entropy-diff or argmax-stability.",
+                "acceleration, cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability; off: "
+                "never. Default: the model's, if 'rdlite tune' found one.",
             ),
             click.option(
                 "--threshold",
                 type=float,
-                help="Of the exit rule. Default: the rule's own.",
+                help="Of the exit rule. Default: what 'rdlite tune' found, or the rule's own.",
             ),
             click.option(
                 "--min-steps",
@@ -87,13 +97,6 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="K,D",
                 help="Draft K tokens at D core steps each and verify them together: the same "
                 "text, sooner. Default: off.",
-            ),
-            click.option(
-                "--max-tokens",
-                type=click.IntRange(1, 2**22),
-                default=1024,
-                show_default=True,
-                help="Most tokens of an answer.",
             ),
             click.option(
                 "--temp",
@@ -165,15 +168,21 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
     return opened
 
 
-def depth_of(options: dict[str, Any]) -> "Depth":
-    """Return how deep to think as the run options say."""
+def depth_of(model: "Model", options: dict[str, Any]) -> "Depth":
+    """Return how deep to think: the model's default, changed as the run options say."""
     from rdlite import Depth
 
+    default = model.default_depth
+    rule = default.exit if options["exit"] is None else options["exit"]
+    rule = None if rule == "off" else rule
+    threshold = options["threshold"]
+    if threshold is None and rule == default.exit:
+        threshold = default.threshold
     return Depth(
-        options["steps"],
+        options["steps"] or default.max_steps,
         options["min_steps"],
-        options["exit"],
-        options["threshold"],
+        rule,
+        threshold,
         options["check_every"],
         options["prompt_exit"],
     )
