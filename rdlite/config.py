@@ -1,9 +1,10 @@
 """What a model is: its sizes, where its recurrence starts, how deep it goes. Frozen, checked."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Annotated
 
-from rdlite.errors import BundleError, InputError
+from rdlite.errors import BundleError, DepthWarning, InputError
 from rdlite.schema import Bounds, Choices, check_fields
 
 #: Products that bound memory: a token's key in one layer, the rotary tables, core layers run.
@@ -33,6 +34,7 @@ class Recurrence:
 
     `random` starts are normal with `initial_std`, cut off at three of them; `embeds` starts from
     the prelude's output. `mean_steps` is the depth the model was trained around, and the default.
+    Past `max_steps`, if there is one, answers get worse.
     """
 
     initial_state: Annotated[str, Choices(("random", "zeros", "embeds"))]
@@ -95,11 +97,21 @@ class ModelConfig:
     def steps_or_default(self, steps: int | None) -> int:
         """The depth to run at: `steps`, or the model's own where it is None.
 
-        Raises InputError outside 1 .. 1024, or past the depth that the model allows.
+        Warns with DepthWarning past the depth that the model was made for; raises InputError
+        outside 1 .. 1024.
         """
         if steps is None:
             return self.recurrence.mean_steps
-        return check_integer("steps", steps, 1, self.recurrence.max_steps or 1024)
+        check_integer("steps", steps, 1, 1024)
+        most = self.recurrence.max_steps
+        if most is not None and steps > most:
+            warnings.warn(
+                f"{steps} steps were asked for; the model was made for {most} at most, more of "
+                "them make its answers worse",
+                DepthWarning,
+                stacklevel=2,
+            )
+        return steps
 
 
 def check_integer(name: str, value: object, low: int, high: int) -> int:

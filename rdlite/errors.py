@@ -46,3 +46,7 @@ class OutputError(RdliteError):
 
 class RuntimeFailure(RdliteError):
     """The ONNX Runtime is missing, too old, or failed while running a graph."""
+
+
+class DepthWarning(UserWarning):
+    """More core steps were asked for than the model was made for."""

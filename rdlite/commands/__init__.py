@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from typing import Any, NoReturn
 
 import click
@@ -14,7 +15,7 @@ from rdlite.commands.eval import evaluate
 from rdlite.commands.export import export
 from rdlite.commands.generate import generate
 from rdlite.commands.inspect import inspect
-from rdlite.commands.options import complain
+from rdlite.commands.options import complain, one_line
 from rdlite.commands.quantize import quantize
 from rdlite.commands.tune import tune
 from rdlite.commands.verify import verify
@@ -30,7 +31,9 @@ class _Group(click.Group):
         if not kwargs.setdefault("standalone_mode", True):
             return super().main(*args, **kwargs)
         try:
-            result = super().main(*args, **kwargs | {"standalone_mode": False})
+            with warnings.catch_warnings():
+                warnings.showwarning = _note
+                result = super().main(*args, **kwargs | {"standalone_mode": False})
             sys.stdout.flush()
         except click.UsageError as problem:
             help_of = f" ('{problem.ctx.command_path} --help' tells)" if problem.ctx else ""
@@ -49,6 +52,10 @@ class _Group(click.Group):
         except OSError as problem:
             _fail(f"cannot read or write: {problem}")
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"note: {one_line(str(message))}", err=True)
 
 
 def _fail(message: str) -> NoReturn:

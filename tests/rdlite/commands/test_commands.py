@@ -329,3 +329,25 @@ def test_cli_py_in_the_checkout_is_rdlite():
         [sys.executable, "cli.py", "--version"], cwd=root, capture_output=True, text=True
     )
     assert result.stdout.startswith("rdlite, version")
+
+
+def test_more_steps_than_the_model_was_made_for_get_a_note(bundle_copy, sign):
+    path = bundle_copy / "rdlite.json"
+    manifest = json.loads(path.read_text())
+    manifest["model"]["recurrence"]["max_steps"] = 4
+    path.write_text(json.dumps(manifest))
+    sign(bundle_copy)
+    for steps, notes in (
+        (4, ""),
+        (5, "note: 5 steps were asked for; the model was made for 4 at "),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "rdlite", "generate", bundle_copy, "x", "--steps", str(steps)],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0
+        assert result.stderr.startswith(notes)
+        assert len(result.stderr.splitlines()) == bool(notes)
+    with rdlite.load(bundle_copy) as model, pytest.warns(rdlite.DepthWarning, match="6 steps"):
+        model.logits([1], 6)
