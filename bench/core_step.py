@@ -8,12 +8,15 @@ them it measures how fast this machine reads memory. "bandwidth" is the share of
 reaches: integers and float32 scales, as they lie in memory, over the step's time.
 
 "host" is what a core step costs beside onnxruntime's call: the loop that asks for it, exit rule
-latent-diff included, timed against the bare call, on the same buffers, one after the other.
-"empty call" is a whole call on a core that has next to nothing to compute (16 wide).
+latent-diff included, with calls that do nothing. The last rows are whole calls: nano's, and those
+of a core that has next to nothing to compute (16 wide). "resident" is what loading the model and
+reading the context has added to this process, relative to the weights as they are stored.
 """
 
 import gc
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +25,7 @@ from typing import Any
 
 import click
 import psutil
-from random_huginn import write_random_bundle
+import random_huginn
 from rdlite.export import export_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from report import finish, spread
@@ -52,9 +55,16 @@ def resident() -> int:
 
 def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
     """Time core steps of each size, in turn with the bandwidth."""
-    bundle = open_bundle(write_random_bundle(folder / f"int{bits}", bits, (0, 4, 0), 262))
+    made = folder / f"int{bits}"
+    # In a process of its own, whose memory does not count here.
+    layers = ["--layers", "0", "4", "0", "--vocabulary", "262"]
+    subprocess.run(
+        [sys.executable, random_huginn.__file__, str(made), "--bits", str(bits), *layers],
+        check=True,
+    )
+    bundle = open_bundle(made)
     matrices = bundle.manifest.parameters["core"]
-    streamed = matrices * bits / 8 + matrices / 32 * 4
+    streamed, stored = matrices * (bits + 1) / 8, matrices * (bits + 0.5) / 8
     before, clock = resident(), time.perf_counter()
     engine = Engine(bundle, Cache(1), threads)
     loading = time.perf_counter() - clock
@@ -73,7 +83,7 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
             if turn:  # the first warms up
                 times[size] += seconds
     bandwidth = statistics.median(rates)
-    one = statistics.median(times[1])
+    one, host = statistics.median(times[1]), host_work(sequence)
     rows = []
     for size, found in times.items():
         middle = statistics.median(found)
@@ -85,43 +95,43 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
                 "of one": round(middle / one, 2),
                 "GB/s": round(streamed / middle / 1e9, 1),
                 "bandwidth": f"{streamed / middle / bandwidth:.0%} of {bandwidth / 1e9:.1f} GB/s",
-                "resident / weights + cache": round(held / (streamed + sequence.cache_bytes), 2),
+                "resident / weights and cache": round(held / (stored + sequence.cache_bytes), 2),
                 "load s": round(loading, 1),
-                **host_work(engine, sequence, 4),
+                "host us": round(1e6 * host, 1),
+                "host": f"{host / one:.2%}",
             }
         )
     return rows
 
 
-def host_work(engine: Engine, sequence: Sequence, turns: int) -> dict[str, Any]:
-    """Time the loop, exit rule included, against the bound calls alone."""
-    steps = 8
+def host_work(sequence: Sequence) -> float:
+    """Seconds that the loop takes for a core step beside the call, exit rule included."""
+    steps, turns = 8, 200
     controller = Controller(
-        Depth(steps, exit="latent-diff", threshold=0), steps, engine.config.vocab_size
+        Depth(steps, exit="latent-diff", threshold=0), steps, sequence.config.vocab_size
     )
     lane = sequence.begin([1], steps)
-    lane.states[0].fill(0.1)
-    controller.think(lane)
-    loop, call = [], []
-    for _ in range(turns):
-        clock = time.perf_counter()
-        controller.think(lane)
-        loop.append((time.perf_counter() - clock) / steps)
-        clock = time.perf_counter()
-        for run in lane.steps[:steps]:
-            run()
-        call.append((time.perf_counter() - clock) / steps)
-    extra = statistics.median(loop) - statistics.median(call)
-    return {"host us": round(1e6 * extra, 1), "host": f"{extra / statistics.median(loop):.1%}"}
+    lane.change.fill(1)
+    calls = lane.steps[:]
+    lane.steps[:steps] = [lambda: None] * steps
+    times = [timed(lambda: controller.think(lane)) / steps for _ in range(turns)]
+    lane.steps[:] = calls
+    return statistics.median(times)
 
 
 def small_row(name: str, bundle: Path | str, threads: int) -> dict[str, Any]:
     """Time the steps of a small model."""
     sequence = Sequence(Engine(open_bundle(bundle), Cache(), threads), 256)
-    host = host_work(sequence.engine, sequence, 500)
     lane = sequence.begin([1], 8)
+    for number in range(8):
+        lane.step(number)
     times = [timed(lane.steps[turn % 8]) for turn in range(4000)]
-    return {"core": name, "positions": 1, "us": spread([1e6 * t for t in times], 1), **host}
+    return {
+        "core": name,
+        "positions": 1,
+        "ms": f"{1e3 * statistics.median(times):.4f}",
+        "host us": round(1e6 * host_work(sequence), 1),
+    }
 
 
 @click.command(help=__doc__)

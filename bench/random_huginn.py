@@ -6,6 +6,7 @@ Times do not depend on what the numbers are, so the integers are drawn instead o
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 from rdlite.export.blocks import Weights
 from rdlite.export.exporter import write_bundle
@@ -68,3 +69,16 @@ def write_random_bundle(
     matrices = dict.fromkeys(original.matrices(), bits)
     storage = Storage(Quantization("random", matrices), _Drawn(raw["init_values"]["std"]))
     return write_bundle(original, folder, storage, force=True)
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--bits", default=4, show_default=True, type=click.IntRange(4, 8))
+@click.option("--layers", nargs=3, type=int, default=(2, 4, 2), show_default=True)
+@click.option("--vocabulary", default=SHAPE[3], show_default=True, type=click.IntRange(1, 2**22))
+def main(folder: Path, bits: int, layers: tuple[int, int, int], vocabulary: int) -> None:
+    write_random_bundle(folder, bits, layers, vocabulary)
+
+
+if __name__ == "__main__":
+    main()

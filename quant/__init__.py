@@ -1,6 +1,7 @@
 """Quantized weights: int8 and int4, judged by what the loop makes of their errors."""
 
+from .options import Options
 from .quantize import quantize_bundle
-from .schemes import SCHEMES, Options, find_scheme
+from .schemes import SCHEMES, find_scheme
 
 __all__ = ["SCHEMES", "Options", "find_scheme", "quantize_bundle"]

@@ -4,8 +4,7 @@ Rows are independent of each other, so a weight is quantized a few rows at a tim
 is the second moment of the weight's inputs, which `calibrate` gathers.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,19 @@ Floats = npt.NDArray[np.float32]
 DAMPING = 0.01
 
 
-class GPTQ:
-    """Quantizes with the factors of `factor_moments`; weights without one are rounded."""
+class Factors(Protocol):
+    """What `factor_moments` made, by the weight's name."""
 
-    def __init__(self, factors: Mapping[str, Path]) -> None:
-        """Take the files of the factors, by the weight's name."""
+    def __contains__(self, name: str) -> bool: ...
+
+    def load(self, name: str) -> Floats:
+        """Return the factor of a weight [N, K]: float32 [K, K]."""
+
+
+class GPTQ:
+    """Quantizes with the factors of the weights' inputs; weights without one are rounded."""
+
+    def __init__(self, factors: Factors) -> None:
         self._factors = factors
         self._rounding = Rounding()
         self._loaded: tuple[str, Floats] | None = None
@@ -34,7 +41,7 @@ class GPTQ:
             return self._rounding.quantize(name, rows, bits, block_size)
         if self._loaded is None or self._loaded[0] != name:
             self._loaded = None  # first: two may be more than memory holds
-            self._loaded = name, np.load(self._factors[name])
+            self._loaded = name, self._factors.load(name)
         return quantize_rows(rows, self._loaded[1], bits, block_size)
 
 

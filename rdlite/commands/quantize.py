@@ -26,6 +26,7 @@ def quantize(model: str, output: str, scheme: str, force: bool, **options: Any) 
         int8         8 bits a weight (8.5 with the scales): next to nothing is lost
         int4         4 bits, every scale searched for the least error
         int4-hqq     4 bits, scales searched for the most small errors, whatever the large ones
+        int4-gptq    4 bits, calibrated in the loop (--calibration, --steps): the best, and slow
         int4-plain   4 bits, scales from the largest weights; to compare with
 
     \b
