@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rdlite.config import check_integer
+from rdlite.config import check_integer, check_number
 from rdlite.errors import InputError
 from rdlite.quantization import ACCURACY_LEVELS, BLOCK_SIZES
 from rdlite.randomness import check_seed
@@ -16,6 +16,7 @@ class Options:
     Attributes:
         block_size: weights that share a scale: 16, 32, 64, 128 or 256.
         accuracy_level: 4 computes with int8 activations, which is faster; 1 with float32.
+        bits: a weight on the average, scales included, for schemes that mix them; None: 4.6.
         calibration: a text file to calibrate on; None: practice problems, for models that chat.
         steps: core steps to calibrate over, 1 to 1024; None: the model's mean depth.
         seed: selects initial states and problems, 0 to 2^64 - 1.
@@ -28,6 +29,7 @@ class Options:
 
     block_size: int = 32
     accuracy_level: int = 4
+    bits: float | None = None
     calibration: Path | None = None
     steps: int | None = None
     seed: int = 0
@@ -43,6 +45,8 @@ class Options:
             if value not in choices:
                 known = ", ".join(map(str, choices))
                 raise InputError(f"{name} must be one of {known}, got {value!r:.40}")
+        if self.bits is not None:
+            check_number("bits", self.bits, 4, 10)
         if self.steps is not None:
             check_integer("steps", self.steps, 1, 1024)
         check_seed(self.seed)

@@ -13,6 +13,7 @@ from rdlite.errors import InputError
 
 from .calibrated import Calibrated
 from .hqq import HalfQuadratic
+from .mixed import Mixed
 from .options import Options
 from .plan import quantizable, quantization
 from .rounding import Rounding
@@ -38,14 +39,31 @@ SCHEMES: dict[str, Callable[[str, Options], Scheme]] = {
     "int4": lambda name, options: Uniform(name, 4, Rounding(), options),
     "int4-hqq": lambda name, options: Uniform(name, 4, HalfQuadratic(), options),
     "int4-gptq": lambda name, options: Calibrated(name, options),
+    "int4-mixed": lambda name, options: Mixed(name, options),
     "int4-plain": lambda name, options: Uniform(name, 4, Rounding(search=False), options),
 }
 
 
+#: Schemes that run the model, and what only they can use.
+CALIBRATED = ("int4-gptq", "int4-mixed")
+
+
 def find_scheme(name: str, options: Options | None = None) -> Scheme:
-    """Return a scheme by its name; raises InputError with the nearest known one."""
+    """Return a scheme by its name.
+
+    Raises InputError with the nearest known one, or if an option is not for it.
+    """
     if name not in SCHEMES:
         near = get_close_matches(str(name), SCHEMES, 1, 0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InputError(f"scheme must be one of {', '.join(SCHEMES)}, got {name!r:.40}{hint}")
-    return SCHEMES[name](name, options or Options())
+    options = options or Options()
+    if options.bits is not None and name != "int4-mixed":
+        raise InputError(f"bits are for int4-mixed; {name} has its own")
+    for option in ("calibration", "steps"):
+        if getattr(options, option) is not None and name not in CALIBRATED:
+            raise InputError(
+                f"{option} means nothing to {name}, which looks at the weights alone; "
+                f"it is for {' and '.join(CALIBRATED)}"
+            )
+    return SCHEMES[name](name, options)

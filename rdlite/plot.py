@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rdlite.errors import OutputError, RuntimeFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rdlite.evaluation import Answers
     from rdlite.tuning import Curve
@@ -102,6 +102,30 @@ def plot_tuning(curves: "Sequence[Curve]", path: Path) -> None:
     panel.set_xlabel("core steps a token, mean")
     panel.set_ylabel("answers as at full depth")
     panel.yaxis.set_major_formatter("{x:.0%}")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:], dpi=110)
+    _replace(path, picture.getvalue())
+
+
+def plot_errors(curves: "Mapping[str, Sequence[float]]", path: Path) -> None:
+    """Draw the relative error of a quantized model's states after each core step.
+
+    Args:
+        curves: errors after step 1, 2 and so on, by name.
+        path: the picture; its ending says the kind, see KINDS. Replaced if it exists.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    panel = figure.subplots()
+    for name, errors in curves.items():
+        panel.plot(range(1, len(errors) + 1), errors, linewidth=1.5, label=name)
+    panel.set_xlabel("core steps")
+    panel.set_ylabel("relative error of the state")
+    panel.yaxis.set_major_formatter("{x:.0%}")
+    panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
     panel.legend(fontsize=8)
     picture = io.BytesIO()

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from rdlite.commands.making import quantize_options, report_bundle
+from rdlite.commands.making import quantize_options, report_bundle, scheme_of
 from rdlite.commands.options import progress_bar
 
 
@@ -28,9 +28,8 @@ def export(checkpoint: str, output: str, quant: str | None, force: bool, **optio
         rdlite export Huginn-0125 -o huginn-int4 --quant int4
     """
     from rdlite.export import export_checkpoint
-    from rdlite.quant import Options, find_scheme
 
-    scheme = find_scheme(quant, Options(**options)) if quant else None
+    scheme = scheme_of(quant, output, options) if quant else None
     with progress_bar("weights") as progress:
         out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)
     report_bundle(out, output)

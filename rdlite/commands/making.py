@@ -3,9 +3,12 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rdlite.export.exporter import Scheme
 
 
 def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,10 +29,45 @@ def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="4 rounds activations to int8, which is faster; 1 computes with float32.",
             ),
+            click.option(
+                "--bits",
+                type=float,
+                help="For int4-mixed: bits a weight on the average, scales included. Default: 4.6.",
+            ),
+            click.option(
+                "--calibration",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="For schemes that run the model: a text file. Default: practice problems.",
+            ),
+            click.option(
+                "--steps",
+                type=click.IntRange(1, 1024),
+                help="For schemes that run the model: core steps. Default: its mean depth.",
+            ),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, 2**64 - 1),
+                default=0,
+                show_default=True,
+                help="Selects initial states and problems.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1, 256),
+                help="Threads for running the model. Default: one a physical core.",
+            ),
         )
     ):
         command = option(command)
     return command
+
+
+def scheme_of(name: str, output: str, options: dict[str, Any]) -> "Scheme":
+    """Return the scheme that the options describe; temporary files go beside the output."""
+    from rdlite.quant import Options, find_scheme
+
+    folder = Path(output).absolute().parent
+    return find_scheme(name, Options(**options, work=folder if folder.is_dir() else None))
 
 
 def report_bundle(out: Path, given: str) -> None:

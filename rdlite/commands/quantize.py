@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from rdlite.commands.making import quantize_options, report_bundle
+from rdlite.commands.making import quantize_options, report_bundle, scheme_of
 from rdlite.commands.options import model_argument, progress_bar
 
 
@@ -27,6 +27,7 @@ def quantize(model: str, output: str, scheme: str, force: bool, **options: Any) 
         int4         4 bits, every scale searched for the least error
         int4-hqq     4 bits, scales searched for the most small errors, whatever the large ones
         int4-gptq    4 bits, calibrated in the loop (--calibration, --steps): the best, and slow
+        int4-mixed   like int4-gptq, with 8 bits where they do the most good (--bits)
         int4-plain   4 bits, scales from the largest weights; to compare with
 
     \b
@@ -36,9 +37,9 @@ def quantize(model: str, output: str, scheme: str, force: bool, **options: Any) 
     from pathlib import Path
 
     from rdlite.export import export_checkpoint
-    from rdlite.quant import Options, find_scheme, quantize_bundle
+    from rdlite.quant import quantize_bundle
 
-    chosen = find_scheme(scheme, Options(**options))
+    chosen = scheme_of(scheme, output, options)
     with progress_bar("weights") as progress:
         if (Path(model) / "config.json").exists():
             out = export_checkpoint(model, output, quant=chosen, force=force, progress=progress)
