@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from rdlite.export.exporter import Scheme, write_bundle
-from rdlite.export.original import read_bundle
-from rdlite.export.write import check_replaceable
+from rdlite.export.original import Original, read_bundle, read_checkpoint
+from rdlite.export.write import Storage, check_replaceable
 
 from rdlite.bundle import open_bundle
 from rdlite.progress import Progress
 
+from .options import Options
 from .schemes import find_scheme
 
 
@@ -16,6 +17,7 @@ def quantize_bundle(
     bundle: str | Path,
     out: str | Path,
     scheme: str | Scheme = "int4",
+    calibration: str | Path | None = None,
     *,
     force: bool = False,
     progress: Progress | None = None,
@@ -23,9 +25,11 @@ def quantize_bundle(
     """Quantize the weights of a bundle, a few rows at a time.
 
     Args:
-        bundle: the folder of a bundle with float32 weights.
+        bundle: the folder of a bundle with float32 weights, or "nano".
         out: the bundle folder to make. It appears whole or not at all.
         scheme: a key of SCHEMES, or what `find_scheme` returns.
+        calibration: a text file for schemes that run the model; None: practice problems. It goes
+            into the options where `find_scheme` made the scheme.
         force: replace `out` if it is a bundle already.
         progress: called with (bytes read, bytes in all).
 
@@ -33,12 +37,31 @@ def quantize_bundle(
         The path of the new bundle.
 
     Raises:
-        InputError: there is no such scheme.
+        InputError: there is no such scheme, or the calibration text is too short or not for it.
         BundleError: `bundle` is none, or it is quantized already, or its weights are not finite.
         OutputError: `out` exists, or cannot be written.
     """
-    out = Path(out).absolute()
-    chosen = find_scheme(scheme) if isinstance(scheme, str) else scheme
-    check_replaceable(out, force)
-    original = read_bundle(open_bundle(bundle))
-    return write_bundle(original, out, chosen.prepare(original), force=force, progress=progress)
+    text = None if calibration is None else Path(calibration)
+    chosen = find_scheme(scheme, Options(calibration=text)) if isinstance(scheme, str) else scheme
+    path, _ = write_quantized(read_bundle(open_bundle(bundle)), out, chosen, force, progress)
+    return path
+
+
+def read_original(path: str | Path) -> Original:
+    """Read what is to be quantized: a checkpoint folder, or a bundle; raises as these do."""
+    if (Path(path) / "config.json").exists():
+        return read_checkpoint(path)
+    return read_bundle(open_bundle(path))
+
+
+def write_quantized(
+    original: Original,
+    out: str | Path,
+    scheme: Scheme,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Path, Storage]:
+    """Write a quantized bundle; returns its path and how its weights are stored."""
+    check_replaceable(Path(out).absolute(), force)  # before any work
+    storage = scheme.prepare(original)
+    return write_bundle(original, out, storage, force=force, progress=progress), storage

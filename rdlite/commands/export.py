@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from rdlite.commands.making import quantize_options, report_bundle, scheme_of
+from rdlite.commands.making import options_of, quantize_options, report_bundle
 from rdlite.commands.options import progress_bar
 
 
@@ -28,8 +28,9 @@ def export(checkpoint: str, output: str, quant: str | None, force: bool, **optio
         rdlite export Huginn-0125 -o huginn-int4 --quant int4
     """
     from rdlite.export import export_checkpoint
+    from rdlite.quant import find_scheme
 
-    scheme = scheme_of(quant, output, options) if quant else None
+    scheme = find_scheme(quant, options_of(output, options)) if quant else None
     with progress_bar("weights") as progress:
         out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)
     report_bundle(out, output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rdlite.export.exporter import Scheme
+    from rdlite.quant import Options
 
 
 def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,12 +62,12 @@ def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def scheme_of(name: str, output: str, options: dict[str, Any]) -> "Scheme":
-    """Return the scheme that the options describe; temporary files go beside the output."""
-    from rdlite.quant import Options, find_scheme
+def options_of(output: str, options: dict[str, Any]) -> "Options":
+    """Return what was chosen beside the scheme; temporary files go beside the output."""
+    from rdlite.quant import Options
 
     folder = Path(output).absolute().parent
-    return find_scheme(name, Options(**options, work=folder if folder.is_dir() else None))
+    return Options(**options, work=folder if folder.is_dir() else None)
 
 
 def report_bundle(out: Path, given: str) -> None:

@@ -1,11 +1,16 @@
 """`rdlite quantize`: a bundle or a checkpoint in, a quantized bundle out."""
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdlite.commands.making import quantize_options, report_bundle, scheme_of
+from rdlite.commands.making import options_of, quantize_options, report_bundle
 from rdlite.commands.options import model_argument, progress_bar
+
+if TYPE_CHECKING:
+    from rdlite.quant.report import Report
 
 
 @click.command()
@@ -15,8 +20,27 @@ from rdlite.commands.options import model_argument, progress_bar
     "--scheme", default="int4", show_default=True, metavar="NAME", help="How to quantize."
 )
 @quantize_options
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Measure the result against full precision and write NAME.md; and beside it, NAME.json "
+    "and NAME.png.",
+)
+@click.option(
+    "--text",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="For the report: a text file to measure on. Default: held-out problems.",
+)
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle already.")
-def quantize(model: str, output: str, scheme: str, force: bool, **options: Any) -> None:
+def quantize(
+    model: str,
+    output: str,
+    scheme: str,
+    report: Path | None,
+    text: Path | None,
+    force: bool,
+    **options: Any,
+) -> None:
     """Store the weights of MODEL as small integers: less memory, and more speed.
 
     MODEL is a bundle with float32 weights, or a checkpoint folder from the hub.
@@ -33,16 +57,36 @@ def quantize(model: str, output: str, scheme: str, force: bool, **options: Any) 
     \b
     Example:
         rdlite quantize BUNDLE -o SMALL --scheme int4
+        rdlite quantize BUNDLE -o SMALL --scheme int4-gptq --report small.md
     """
-    from pathlib import Path
+    from rdlite.plot import check_plot
+    from rdlite.quant import find_scheme, read_original, write_quantized
 
-    from rdlite.export import export_checkpoint
-    from rdlite.quant import quantize_bundle
-
-    chosen = scheme_of(scheme, output, options)
+    if text and not report:
+        raise click.UsageError("--text is for --report; --calibration is what schemes run on")
+    if report:
+        if report.suffix != ".md":
+            raise click.UsageError(f"--report writes Markdown: {report} must end in .md")
+        check_plot(report.with_suffix(".png"))
+    chosen = find_scheme(scheme, wanted := options_of(output, options))
+    original = read_original(model)
     with progress_bar("weights") as progress:
-        if (Path(model) / "config.json").exists():
-            out = export_checkpoint(model, output, quant=chosen, force=force, progress=progress)
-        else:
-            out = quantize_bundle(model, output, chosen, force=force, progress=progress)
+        out, storage = write_quantized(original, output, chosen, force, progress)
     report_bundle(out, output)
+    if report:
+        from rdlite.quant.report import make_report
+
+        def say(what: str) -> None:
+            click.echo(f"measuring: {what}", err=True)
+
+        _write_report(make_report(original, storage, out, wanted, text, progress=say), report)
+
+
+def _write_report(found: "Report", path: Path) -> None:
+    from rdlite.plot import plot_errors
+    from rdlite.quant.report import as_markdown
+
+    path.with_suffix(".json").write_text(json.dumps(found.as_dict(), indent=1) + "\n")
+    plot_errors({found.scheme: found.state_errors}, path.with_suffix(".png"))
+    path.write_text(as_markdown(found))
+    click.echo(f"{path}: what it costs, by depth")
