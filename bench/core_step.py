@@ -9,11 +9,12 @@ reaches: integers and float32 scales, as they lie in memory, over the step's tim
 
 "host" is what a core step costs beside onnxruntime's call: the loop that asks for it, exit rule
 latent-diff included, with calls that do nothing. The last rows are whole calls: nano's, and those
-of a core that has next to nothing to compute (16 wide). "resident" is what loading the model and
-reading the context has added to this process, relative to the weights as they are stored.
+of a core that has next to nothing to compute (16 wide). "peak resident" is what loading the model
+and reading the context added to this process at most, relative to the weights as stored.
 """
 
 import gc
+import resource
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,11 @@ def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def peak_resident() -> int:
+    """The most that it ever was."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
     """Time core steps of each size, in turn with the bandwidth."""
     made = folder / f"int{bits}"
@@ -72,7 +78,7 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
     lane = sequence.begin([1] * CONTEXT, 2)
     lane.step(0)
     sequence.commit(CONTEXT)
-    held = resident() - before
+    held = peak_resident() - before
     times: dict[int, list[float]] = {size: [] for size in SIZES}
     rates = []
     for turn in range(ROUNDS + 1):
@@ -95,7 +101,9 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
                 "of one": round(middle / one, 2),
                 "GB/s": round(streamed / middle / 1e9, 1),
                 "bandwidth": f"{streamed / middle / bandwidth:.0%} of {bandwidth / 1e9:.1f} GB/s",
-                "resident / weights and cache": round(held / (stored + sequence.cache_bytes), 2),
+                "peak resident / weights and cache": round(
+                    held / (stored + sequence.cache_bytes), 2
+                ),
                 "load s": round(loading, 1),
                 "host us": round(1e6 * host, 1),
                 "host": f"{host / one:.2%}",

@@ -1,6 +1,8 @@
 """GPTQ as a scheme: the loop runs with the full weights, then with what was made of them."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,7 +62,8 @@ class FactorFolder:
     """GPTQ's factors of many weights, in files, because they may be more than memory holds."""
 
     def __init__(self, work: Path | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(dir=work)
+        self._folder = Path(tempfile.mkdtemp(dir=work))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._names: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -72,7 +75,7 @@ class FactorFolder:
         return factor
 
     def _path(self, name: str) -> Path:
-        return Path(self._folder.name) / f"{name}.npy"
+        return self._folder / f"{name}.npy"
 
     def gather(self, bundle: Bundle, names: Sequence[str], options: Options) -> None:
         """Run a model on the calibration texts and make the factors of these weights."""

@@ -35,16 +35,15 @@ class Mixed:
     def prepare(self, original: Original) -> Storage:
         """Calibrate, measure, and decide how the weights are stored."""
         options = self._options
+        low = 4 + 16 / options.block_size
+        budget = low + 0.1 if options.bits is None else options.bits
+        if not low <= budget <= low + 4:
+            raise InputError(
+                f"bits must lie between {low:g} and {low + 4:g} with blocks of "
+                f"{options.block_size} and their scales, got {budget:g}"
+            )
         storage = self._four.prepare(original)
         names = storage.quantization.bits
-        overhead = 16 / options.block_size
-        low, high = 4 + overhead, 8 + overhead
-        budget = low + 0.1 if options.bits is None else options.bits
-        if not low <= budget <= high:
-            raise InputError(
-                f"bits must lie between {low:g} and {high:g} with blocks of {options.block_size} "
-                f"and their scales, got {budget:g}"
-            )
         groups = grouped(names)
         sizes = {
             group: sum(math.prod(original.weights[name].shape) for name in members)

@@ -1,0 +1,228 @@
+"""Schemes that run the model: what they gather is what the loop computes, and it pays."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rdlite.export.packing import dequantize
+from rdlite.quant import Options, find_scheme, quantize_bundle
+from rdlite.quant.calibrate import second_moments
+from rdlite.quant.gptq import factor_moments, quantize_rows
+from rdlite.quant.hqq import HalfQuadratic
+from rdlite.quant.mixed import spend
+from rdlite.quant.report import state_errors
+from rdlite.quant.rounding import Rounding
+
+import rdlite
+from rdlite import InputError
+from rdlite.bundle import open_bundle
+from rdlite.commands import main
+from rdlite.evaluation import divergence, windows
+from rdlite.start import start_at
+from rdlite.tasks import TASKS, draw
+
+
+def correlated(columns, seed=0):
+    """Inputs whose columns have much to do with each other, and a weight for them."""
+    rng = np.random.default_rng(seed)
+    mix = rng.standard_normal((columns, columns)) * np.exp(-np.arange(columns) / 30)[:, None]
+    inputs = (rng.standard_normal((2000, columns)) @ mix).astype(np.float32)
+    return inputs, rng.standard_normal((40, columns)).astype(np.float32)
+
+
+def off(inputs, weight, codes, scales):
+    wrong = inputs @ (dequantize(codes, scales, weight.shape[1]) - weight).T
+    return np.linalg.norm(wrong) / np.linalg.norm(inputs @ weight.T)
+
+
+@pytest.fixture(scope="module")
+def practice(tmp_path_factory):
+    """A text of problems with their answers, as nano knows them."""
+    rng, lines = random.Random(0), []
+    for name in [*TASKS] * 3:
+        problem = draw(rng, name, 2, held_out=False)
+        lines.append(f"{problem.question}\n{problem.answer}\n")
+    path = tmp_path_factory.mktemp("text") / "practice.txt"
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("columns", [160, 150])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_gptq_makes_up_for_what_rounding_loses(columns, bits):
+    inputs, weight = correlated(columns)
+    factor = factor_moments(inputs.T @ inputs / len(inputs))
+    ours = off(inputs, weight, *quantize_rows(weight, factor, bits, 32))
+    rounded = off(inputs, weight, *Rounding().quantize("", weight, bits, 32))
+    assert ours < 0.6 * rounded
+
+
+def test_gptq_of_unrelated_inputs_is_rounding():
+    weight = correlated(64)[1]
+    codes, scales = quantize_rows(weight, np.eye(64, dtype=np.float32), 4, 32)
+    rounded, same = Rounding().quantize("", weight, 4, 32)
+    assert (scales == same).all()
+    assert (codes == rounded).mean() > 0.999
+
+
+def test_gptq_of_a_row_depends_on_no_other():
+    inputs, weight = correlated(96)
+    factor = factor_moments(inputs.T @ inputs)
+    codes, scales = quantize_rows(weight, factor, 4, 32)
+    alone, scale = quantize_rows(weight[7:8], factor, 4, 32)
+    assert (alone[0] == codes[7]).all()
+    assert (scale[0] == scales[7]).all()
+
+
+def test_inputs_that_never_come_do_no_harm():
+    inputs, weight = correlated(64)
+    inputs[:, 5] = 0
+    codes, scales = quantize_rows(weight, factor_moments(inputs.T @ inputs), 4, 32)
+    assert np.isfinite(dequantize(codes, scales, 64)).all()
+    assert off(inputs, weight, codes, scales) < 0.1
+
+
+def test_hqq_leaves_outliers_to_get_the_others_right():
+    rows = np.random.default_rng(0).standard_t(3, (50, 320)).astype(np.float32)
+
+    def typical(quantizer):
+        codes, scales = quantizer.quantize("", rows, 4, 32)
+        return (np.abs(dequantize(codes, scales, 320) - rows) ** 0.7).mean()
+
+    assert typical(HalfQuadratic()) < 0.99 * typical(Rounding())
+
+
+def test_moments_are_those_of_the_loop(text_bundle):
+    """The adapter's inputs, gathered by hand: state and embeds, at every step of every text."""
+    bundle, steps = open_bundle(text_bundle), 3
+    texts = [[5, 6, 7, 8], [9, 10]]
+    rows = []
+    with rdlite.load(text_bundle) as model:
+        start = start_at(model.config, "random", 4)
+        for ids in texts:
+            lane = model.new_sequence().begin(ids, steps)
+            start(lane, 0)
+            for step in range(steps):
+                rows.append(np.concatenate((lane.states[step % 2][0], lane.embeds[0]), axis=1))
+                lane.step(step)
+    inputs = np.concatenate(rows)
+    name = "core.adapter.weight"
+    found = second_moments(bundle, texts, steps, [name], seed=4)
+    assert list(found) == [name]
+    assert np.allclose(found[name], inputs.T @ inputs / len(inputs), rtol=1e-4, atol=1e-6)
+
+
+def test_moments_of_every_matrix_and_any_number_of_threads(text_bundle):
+    bundle = open_bundle(quantize_bundle(text_bundle, text_bundle.parent / "int8", "int8"))
+    texts = [list(range(40))]
+    names = [*bundle.manifest.quantization.bits]
+    one, two = (second_moments(bundle, texts, 4, names, threads=n) for n in (1, 2))
+    assert set(one) == set(names)
+    assert one["core.1.mlp.down.weight"].shape == (96, 96)
+    for name in names:
+        assert (one[name] == two[name]).all(), name
+        assert np.diag(one[name]).min() >= 0
+
+
+@pytest.mark.parametrize("scheme", ["int4-gptq", "int4-mixed"])
+def test_calibrated_schemes_halve_what_plain_rounding_costs(scheme, nano, practice, tmp_path):
+    options = Options(calibration=practice, steps=8)
+    ids = nano.tokenizer.encode(practice.read_text())
+    texts = list(windows(ids, 64, 1024))
+    found = {}
+    for name, chosen in (("plain", "int4-plain"), ("ours", find_scheme(scheme, options))):
+        with rdlite.load(quantize_bundle("nano", tmp_path / name, chosen)) as model:
+            found[name] = divergence(model, nano, texts, [8, 32])
+            errors = state_errors(model, nano, texts[:4], 32)
+        assert errors[31] < 2 * errors[0]  # the loop does not add them up
+    for plain, ours in zip(found["plain"], found["ours"], strict=True):
+        assert ours.mean < 0.5 * plain.mean
+    bits = open_bundle(tmp_path / "ours").manifest.quantization.bits
+    assert set(bits.values()) == ({4} if scheme == "int4-gptq" else {4, 8})
+
+
+def test_the_same_seed_and_text_give_the_same_bundle(text_bundle, practice, tmp_path):
+    outs = []
+    for threads in (1, 2):
+        options = Options(calibration=practice, steps=2, threads=threads, work=tmp_path)
+        outs.append(
+            quantize_bundle(text_bundle, tmp_path / f"{threads}", find_scheme("int4-gptq", options))
+        )
+    assert open_bundle(outs[0]).manifest.files == open_bundle(outs[1]).manifest.files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]  # nothing is left
+
+
+def test_the_budget_goes_where_the_harm_is():
+    harm = {"small": 1.0, "large": 5.0, "harmless": 0.1}
+    sizes = {"small": 10, "large": 100, "harmless": 10}
+    assert spend(harm, sizes, 0) == set()
+    assert spend(harm, sizes, 10 / 120) == {"small"}
+    assert spend(harm, sizes, 20 / 120) == {"small", "harmless"}
+    assert spend(harm, sizes, 110 / 120) == {"small", "large"}
+    assert spend(harm, sizes, 1) == {"small", "large", "harmless"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "words"),
+    [
+        ("int4-mixed", {"bits": 9}, "bits must lie between 4.5 and 8.5"),
+        ("int4-mixed", {"bits": 4.2}, "bits must lie between 4.5 and 8.5"),
+        ("int4", {"bits": 4.6}, "bits are for int4-mixed"),
+        ("int8", {"steps": 4}, "steps means nothing to int8"),
+        ("int4-gptq", {"steps": 0}, "steps must be a whole number from 1 to 1024, got 0"),
+        ("int4-gptq", {"threads": 257}, "threads must be a whole number from 1 to 256, got 257"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(scheme, options, words, text_bundle, practice):
+    if scheme == "int4-mixed":
+        options |= {"calibration": practice, "steps": 1}
+    out = text_bundle.parent / "never"
+    with pytest.raises(InputError, match=words):
+        quantize_bundle(text_bundle, out, find_scheme(scheme, Options(**options)))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["", "a little"])
+def test_short_calibration_texts_are_refused(text, text_bundle, tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"has \d tokens; at least 256 are needed"):
+        quantize_bundle(text_bundle, tmp_path / "out", "int4-gptq", path)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="means nothing to int4"):
+        quantize_bundle(text_bundle, tmp_path / "out", "int4", path)
+
+
+def test_a_report_says_what_it_cost(text_checkpoint, practice, tmp_path):
+    report = tmp_path / "report.md"
+    arguments = ["quantize", text_checkpoint, "-o", tmp_path / "out", "--report", report]
+    result = CliRunner().invoke(main, [str(a) for a in [*arguments, "--text", practice]])
+    assert result.exit_code == 0, result.output
+    found = json.loads(report.with_suffix(".json").read_text())
+    assert found["scheme"] == "int4"
+    assert found["depths"] == [1, 4, 8, 16, 32]
+    assert len(found["state_errors"]) == 32
+    assert set(found["sensitivity"]) >= {"embedding", "prelude", "core", "coda", "core.adapter"}
+    # Float32 activations leave less of an error, and one part alone less than all of them.
+    for column, both in enumerate(found["divergence"]):
+        assert found["sensitivity"]["prelude"][column] < both["mean"]
+    assert found["sizes"][0] < found["sizes"][1] / 4
+    assert "| core.*.mlp.down |" in report.read_text()
+    assert report.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_reports_are_refused_before_any_work(text_bundle, tmp_path):
+    for name, words in (("x.txt", "must end in .md"), ("no/x.md", "cannot write")):
+        arguments = [
+            str(text_bundle),
+            "-o",
+            str(tmp_path / "out"),
+            "--report",
+            str(tmp_path / name),
+        ]
+        result = CliRunner().invoke(main, ["quantize", *arguments])
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert not (tmp_path / "out").exists()
