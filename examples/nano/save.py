@@ -33,7 +33,8 @@ def save_checkpoint(model: Huginn, tokenizer: Tokenizer, folder: Path) -> None:
     )
     (new / "config.json").write_text(json.dumps(hub | {"_name_or_path": "nano"}, indent=1))
     write_text_files(new, tokenizer, temperature=0)
-    shutil.copyfile(Path(__file__).with_name("card.md"), new / "README.md")
+    card = Path(__file__).with_name("checkpoint") / "README.md"
+    shutil.copyfile(card, new / "README.md")
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
