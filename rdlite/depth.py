@@ -173,17 +173,19 @@ class Controller:
             np.greater_equal(hits, rule.patience, out=settled)
         return settled
 
-    def think(self, lane: Thinking, most: int | None = None, first: int = 0) -> int:
-        """Run core steps on the lane, whose positions stop together; returns how many.
+    def think(self, lane: Thinking, most: int | None = None, first: int = 0, done: int = 0) -> int:
+        """Run core steps on the lane, whose positions stop together; returns how deep they are.
 
         Args:
             lane: the positions.
             most: stop after so many, though the depth would allow more.
             first: row of the first position, by which they are known afterwards.
+            done: steps that were taken already; the positions have not settled.
         """
-        self.start(first, lane.change.shape[1])
+        if not done:
+            self.start(first, lane.change.shape[1])
         end = self.max_steps if most is None else min(most, self.max_steps)
-        for number in range(end):
+        for number in range(done, end):
             lane.step(number)
             if self._rule is not None and self.look(lane, number + 1, first, together=True)[0]:
                 return number + 1

@@ -73,11 +73,12 @@ class Sequence:
         It is good until the next lane is asked for.
         """
         self._make_room(position + size, steps)
-        lane = self._lanes.get(size)
+        lane = self._lanes.pop(size, None)
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
-                self._lanes = {1: self._lanes[1]} if 1 in self._lanes else {}
-            lane = self._lanes[size] = Lane(self, size)
+                del self._lanes[next(iter(self._lanes))]
+            lane = Lane(self, size)
+        self._lanes[size] = lane  # in the order of last use
         lane.prepare(steps)
         lane.place(position)
         self.seqlens_k[0] = position + size - 1

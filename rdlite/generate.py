@@ -1,6 +1,5 @@
 """The loop: read a prompt in chunks, then one token after another; yields Tokens."""
 
-import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from rdlite import engine
 from rdlite.depth import Controller
 from rdlite.group import Group
 from rdlite.sampling import Sampler
-from rdlite.speculate import Speculation
+from rdlite.speculate import Choice, Speculation
 from rdlite.start import Start
 from rdlite.tokenizer import StopScanner, TextStream
 
@@ -44,7 +43,11 @@ class Stats:
         new_tokens: tokens that were generated.
         core_steps: core steps that chose them, one position each.
         prompt_steps: core steps that read the prompt, times the positions that took them.
-        rounds: of speculation.
+        rounds: of speculation: the groups in which the tokens after the first came.
+        drafted: positions that were drafted.
+        accepted: how many of those stayed.
+        speculation: how the last rounds were: positions, and core steps of a draft; one position
+            at full depth is plain decoding.
         time_to_first_token: from the start to the first token, the reading of the prompt included.
         decode_seconds: what the tokens after the first took.
         finish: why it ended: "stop" (a stop token), "stop-string", "length" (max_tokens),
@@ -57,6 +60,9 @@ class Stats:
     core_steps: int = 0
     prompt_steps: int = 0
     rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    speculation: tuple[int, int] | None = None
     time_to_first_token: float = 0.0
     decode_seconds: float = 0.0
     finish: str = "cancelled"
@@ -66,6 +72,11 @@ class Stats:
         """Speed of the tokens after the first, which is counted to the prompt."""
         rest = self.new_tokens - 1
         return rest / self.decode_seconds if rest > 0 and self.decode_seconds else 0.0
+
+    @property
+    def acceptance(self) -> float | None:
+        """The part of the drafts that turned out right; None without drafts."""
+        return self.accepted / self.drafted if self.drafted else None
 
     @property
     def mean_steps(self) -> float:
@@ -80,7 +91,7 @@ class Stats:
 
     def as_dict(self) -> dict[str, int | float | str]:
         """Return all of it by name, the means and the speed too."""
-        means = ("tokens_per_second", "mean_steps", "mean_prompt_steps")
+        means = ("tokens_per_second", "mean_steps", "mean_prompt_steps", "acceptance")
         return asdict(self) | {name: getattr(self, name) for name in means}
 
 
@@ -221,10 +232,6 @@ def generate_tokens(
         choices.close()
 
 
-#: A token, its log-probability, the core steps it took and what the exit rule said last.
-Choice = tuple[int, float, int, float | None]
-
-
 def _choose(
     sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
 ) -> Generator[Choice, None, None]:
@@ -246,7 +253,7 @@ def _speculate(
     sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
 ) -> Generator[Choice, None, None]:
     """Like `_choose`, and with the same result, several positions at a time."""
-    stats, sampler, speculation = plan.stats, plan.sampler, plan.speculation
+    stats, speculation = plan.stats, plan.speculation
     assert speculation is not None
     first = next(choices := _choose(sequence, prompt, plan))
     choices.close()
@@ -254,14 +261,7 @@ def _speculate(
     token = first[0]
     while True:
         most = min(sequence.context - sequence.length, plan.max_tokens - stats.new_tokens)
-        verified = speculation.round(sequence, token, most, sampler.guess)
-        stats.rounds += 1
-        with contextlib.closing(verified):
-            for position, (logits, steps, value, draft) in enumerate(verified, sequence.length + 1):
-                token, logprob = sampler(logits, position)
-                yield token, logprob, steps, value
-                if token != draft:
-                    break
+        token = yield from speculation.round(sequence, token, most, stats)
 
 
 def _text(plan: Plan, token: int) -> str:
