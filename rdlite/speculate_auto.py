@@ -124,7 +124,7 @@ class AutoPace:
         self._right = [[0.6] * len(LEAST) for _ in self.depths]
         self._seen = [2] * len(self.depths)
         self._gain = 2.0  # how much faster than plain decoding the last rounds were
-        self._ends = 0.0
+        self._ends = 0.0  # part of the tokens that end a text
         self._depth = 0.0  # steps that a position takes in the end
         self._step: deque[float] = deque(maxlen=REMEMBERED)  # seconds of a step on one position
         self._around: deque[float] = deque(maxlen=REMEMBERED)  # seconds of a draft but its steps
@@ -163,7 +163,7 @@ class AutoPace:
 
     def _note_draft(self, index: int, confidence: float, right: bool) -> None:
         if right and confidence < 0:
-            return
+            return  # the text ends; `_ends` knows
         self._seen[index] += 1
         # Plain decoding sees few drafts, and should notice when they get better.
         weight = max(1 / self._seen[index], 8 * FORGET if self._best is self._plain else FORGET)
@@ -186,10 +186,10 @@ class AutoPace:
             seconds = report.finishing / (report.together / count + 1)
             self._together.note(count, seconds / median(self._step))
         if report.together and self._best is not self._plain:
-            took = report.thinking + report.around + report.finishing
+            took = max(report.thinking + report.around + report.finishing, 1e-9)
             plain = median(self._around) + self._depth * median(self._step)
             self._gain += (report.tokens * plain / took - self._gain) / TRY_EVERY
-            if self._gain < 1:  # what was learned is true no more
+            if self._gain < 1:  # what was learned is true no more: let what comes now count
                 self._seen, self._gain = [2] * len(self.depths), 2.0
 
     def _choose(self) -> None:

@@ -70,6 +70,22 @@ def nano():
     return rdlite.load("nano")
 
 
+@pytest.fixture(scope="session")
+def full_nano(tmp_path_factory):
+    """The bundle of nano with float32 weights, as it was trained."""
+    checkpoint = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("nano") / "full")
+
+
+@pytest.fixture(scope="session")
+def exact_nano(full_nano):
+    """Nano with float32 weights, where the order of a sum changes the last bits and no more.
+
+    Int8 activations are rounded, and a last bit can decide to where.
+    """
+    return rdlite.load(full_nano)
+
+
 @pytest.fixture
 def checkpoint_copy(text_checkpoint, tmp_path):
     """A checkpoint that a test may spoil."""

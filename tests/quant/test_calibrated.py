@@ -127,13 +127,13 @@ def test_moments_of_every_matrix_and_any_number_of_threads(text_bundle):
 
 
 @pytest.mark.parametrize("scheme", ["int4-gptq", "int4-mixed"])
-def test_calibrated_schemes_halve_what_plain_rounding_costs(scheme, nano, practice, tmp_path):
-    options = Options(calibration=practice, steps=8)
+def test_calibrated_schemes_halve_what_plain_rounding_costs(scheme, full_nano, practice, tmp_path):
+    options, nano = Options(calibration=practice, steps=8), rdlite.load(full_nano)
     ids = nano.tokenizer.encode(practice.read_text())
     texts = list(windows(ids, 64, 1024))
     found = {}
     for name, chosen in (("plain", "int4-plain"), ("ours", find_scheme(scheme, options))):
-        with rdlite.load(quantize_bundle("nano", tmp_path / name, chosen)) as model:
+        with rdlite.load(quantize_bundle(full_nano, tmp_path / name, chosen)) as model:
             found[name] = divergence(model, nano, texts, [8, 32])
             errors = state_errors(model, nano, texts[:4], 32)
         assert errors[31] < 2 * errors[0]  # the loop does not add them up

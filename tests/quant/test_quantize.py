@@ -95,8 +95,8 @@ def test_a_tied_embedding_is_stored_once(text_bundle, tmp_path):
 
 
 @pytest.mark.parametrize(("scheme", "bits"), [("int4", 4.5), ("int8", 8.5)])
-def test_bits_on_disk(scheme, bits, tmp_path):
-    out = quantize_bundle("nano", tmp_path / "out", scheme)
+def test_bits_on_disk(full_nano, scheme, bits, tmp_path):
+    out = quantize_bundle(full_nano, tmp_path / "out", scheme)
     manifest = open_bundle(out).manifest
     stored = sum(entry.bytes for name, entry in manifest.files.items() if name.endswith(".data"))
     tables = 2 * 4 * 1024 * 16  # rotary
@@ -113,8 +113,8 @@ def test_export_quantizes_in_one_pass(text_checkpoint, text_bundle, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["int4", "int8"])
-def test_nano_still_knows_its_tasks(scheme, tmp_path):
-    model = rdlite.load(quantize_bundle("nano", tmp_path / "out", scheme))
+def test_nano_still_knows_its_tasks(full_nano, scheme, tmp_path):
+    model = rdlite.load(quantize_bundle(full_nano, tmp_path / "out", scheme))
     with model:
         assert model.chat().send("What is 48 + 76?").text == "124"
 
@@ -211,3 +211,11 @@ def test_hostile_attributes_are_refused(text_bundle, sign, part, tmp_path):
         sign(out)
         with pytest.raises(BundleError):
             open_bundle(out)
+
+
+def test_the_shipped_nano_is_its_checkpoint_in_int8(full_nano, tmp_path):
+    out = quantize_bundle(full_nano, tmp_path / "out", "int8")
+    ours, shipped = open_bundle(out).manifest, open_bundle("nano").manifest
+    assert ours.quantization == shipped.quantization
+    for name, entry in ours.files.items():
+        assert shipped.files[name] == entry, name

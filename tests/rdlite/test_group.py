@@ -20,9 +20,9 @@ EACH = {
 
 
 @pytest.fixture(scope="module")
-def problems(nano):
+def problems(exact_nano):
     """Questions and answers of every task, easy and hard, as token ids."""
-    return [encode_problem(nano, problem) for problem in held_out_problems(1)[::5]]
+    return [encode_problem(exact_nano, problem) for problem in held_out_problems(1)[::5]]
 
 
 @pytest.fixture(scope="module")
@@ -43,39 +43,39 @@ def read_all(model, ids, depth, chunk):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_any_chunking_is_reading_one_by_one(nano, problems, text, name):
+def test_any_chunking_is_reading_one_by_one(exact_nano, problems, text, name):
     for ids in (problems[0][0], problems[-1][0], text):
-        alone, steps, last, value = read_all(nano, ids, EACH[name], 1)
+        alone, steps, last, value = read_all(exact_nano, ids, EACH[name], 1)
         for chunk in (2, 7, 64, 4096):
-            logits, *rest, its_value = read_all(nano, ids, EACH[name], chunk)
+            logits, *rest, its_value = read_all(exact_nano, ids, EACH[name], chunk)
             assert rest == [steps, last]
             assert np.abs(logits - alone).max() <= 1e-5 * np.abs(alone).max()
             assert np.isclose(its_value, value, rtol=1e-3)
 
 
-def test_a_rule_that_is_never_content_is_plain_reading(nano, text):
-    never, steps, *_ = read_all(nano, text, EACH["never"], 64)
-    plain, *_ = read_all(nano, text, Depth(7), 64)
+def test_a_rule_that_is_never_content_is_plain_reading(exact_nano, text):
+    never, steps, *_ = read_all(exact_nano, text, EACH["never"], 64)
+    plain, *_ = read_all(exact_nano, text, Depth(7), 64)
     assert steps == 7 * len(text)
     assert np.array_equal(never, plain)
 
 
 @pytest.mark.parametrize("rule", ["latent-diff", "cosine", "acceleration"])
-def test_it_takes_fewer_steps_than_their_mean(nano, problems, text, rule):
+def test_it_takes_fewer_steps_than_their_mean(exact_nano, problems, text, rule):
     mean = Depth(32, exit=rule)
     for ids in ([question for question, _ in problems], [text]):
         steps = [
-            sum(nano.generate(prompt, 1, depth).stats.prompt_steps for prompt in ids)
+            sum(exact_nano.generate(prompt, 1, depth).stats.prompt_steps for prompt in ids)
             for depth in (Depth(32), mean, EACH[rule])
         ]
         assert steps[2] < 0.9 * steps[1] < 0.9 * steps[0]
 
 
-def test_every_position_has_settled(nano, text):
+def test_every_position_has_settled(exact_nano, text):
     """At the mean, some are left behind."""
-    plain, *_ = read_all(nano, text, Depth(32), 64)
+    plain, *_ = read_all(exact_nano, text, Depth(32), 64)
     far = [
-        np.abs(read_all(nano, text, depth, 64)[0] - plain).max(axis=1)
+        np.abs(read_all(exact_nano, text, depth, 64)[0] - plain).max(axis=1)
         for depth in (EACH["latent-diff"], Depth(32, exit="latent-diff"))
     ]
     assert np.quantile(far[0], 0.99) < 0.8 * np.quantile(far[1], 0.99)
@@ -87,24 +87,26 @@ def told(tokens):
 
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize("speculate", [None, (4, 6)])
-def test_generation_goes_on_as_if_the_prompt_had_been_generated(nano, problems, name, speculate):
+def test_generation_goes_on_as_if_the_prompt_had_been_generated(
+    exact_nano, problems, name, speculate
+):
     """So a prompt that ends anywhere in what was said makes the same of the rest."""
     for number, (question, _) in enumerate(problems[::3]):
         how = {"depth": EACH[name], "seed": number, "speculate": speculate}
-        whole = list(nano.generate(question, 8, **how))
+        whole = list(exact_nano.generate(question, 8, **how))
         ids = [token.id for token in whole]
         for said in range(1, len(whole)):
-            rest = list(nano.generate(question + ids[:said], 8 - said, **how))
+            rest = list(exact_nano.generate(question + ids[:said], 8 - said, **how))
             assert told(rest) == told(whole[said:])
             values = [[t.exit_value for t in tokens] for tokens in (rest, whole[said:])]
             assert np.allclose(*values, rtol=1e-3)
 
 
-def test_answers_are_those_at_full_depth(nano):
+def test_answers_are_those_at_full_depth(exact_nano):
     for problem in held_out_problems(1)[1::2]:
-        question, answer = encode_problem(nano, problem)
+        question, answer = encode_problem(exact_nano, problem)
         each, full = (
-            nano.generate(question, len(answer) + 1, depth).ids
+            exact_nano.generate(question, len(answer) + 1, depth).ids
             for depth in (EACH["latent-diff"], Depth(32))
         )
         assert each == full
@@ -130,23 +132,23 @@ def test_shared_slots_keep_what_was_written_last(problems, share):
         assert (a != b).any(axis=(0, 1, 2, 3, 5)).all()  # none was filled from its neighbour
 
 
-def test_a_conversation_does_not_depend_on_what_is_in_the_cache(nano):
-    talk = nano.chat(depth=EACH["latent-diff"], sampling=Sampling())
+def test_a_conversation_does_not_depend_on_what_is_in_the_cache(exact_nano):
+    talk = exact_nano.chat(depth=EACH["latent-diff"], sampling=Sampling())
     for turn, question in enumerate(("What is 48 + 76?", "hello", "Sort 3142.", "What is 9 + 9?")):
         answer = talk.send(question)
         tokens, stats = list(answer), answer.stats
         assert (stats.reused_tokens > 0) == (turn > 0)
         assert 4 < stats.mean_prompt_steps < 20
-        prompt = nano.encode_chat(talk.messages[:-1])
-        assert told(nano.generate(prompt, depth=EACH["latent-diff"])) == told(tokens)
+        prompt = exact_nano.encode_chat(talk.messages[:-1])
+        assert told(exact_nano.generate(prompt, depth=EACH["latent-diff"])) == told(tokens)
     assert talk.messages[1]["content"] == "124"
     assert talk.messages[-1]["content"] == "18"
 
 
-def test_a_prompt_read_at_the_mean_counts_a_chunk_at_a_time(nano, text):
+def test_a_prompt_read_at_the_mean_counts_a_chunk_at_a_time(exact_nano, text):
     depth = Depth(32, exit="latent-diff")
-    stats = nano.generate(text[:100], 1, depth, chunk=60).stats
-    alone = nano.generate(text[:60], 1, depth, chunk=60).stats
+    stats = exact_nano.generate(text[:100], 1, depth, chunk=60).stats
+    alone = exact_nano.generate(text[:60], 1, depth, chunk=60).stats
     first = alone.prompt_steps // 60
     assert alone.prompt_steps == 60 * first
     assert (stats.prompt_steps - 60 * first) % 40 == 0

@@ -112,6 +112,8 @@ def test_the_cheapest_rule_is_chosen():
     sizes = {"core": 100, "coda": 40, "head": 1, "embedding": 60}
     curves = [Curve("kl", (), Point(1, 5, 4, 1)), Curve("cosine", (), Point(1, 8, 0, 1))]
     assert choose(curves, sizes).rule == "cosine"
+    close = [Curve("latent-diff", (), Point(1, 8.1, 0, 1)), *curves]
+    assert choose(close, sizes).rule == "latent-diff"  # as good, and cheaper to ask
     with pytest.raises(InputError, match="no rule keeps the loss"):
         choose([Curve("kl", (), None)], sizes)
 

@@ -271,6 +271,7 @@ def test_an_exit_rule_is_reported_token_by_token(text_bundle):
 def test_a_prompt_can_be_read_with_each_token_at_its_own_step():
     def stats(*options):
         question = ("generate", "nano", "What is 48 + 76?", "--exit", "latent-diff")
+        question += ("--threshold", 0.03)
         result = run(*question, "--max-tokens", 1, "--json", *options)
         return json.loads(result.stdout.splitlines()[-1])["stats"]
 
