@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rdlite.bundle import PARTS, Bundle
 from rdlite.cache import Cache, CacheSlot, StepCaches, next_capacity
-from rdlite.session import Array, Run, Session
+from rdlite.session import Array, Run, Session, Value
 
 CHUNK = 64  # positions of a prompt that are read at once
 MAX_LANES = 24
@@ -49,6 +49,8 @@ class Sequence:
         self.steps_cache = StepCaches(engine.config, cache)
         self._outer_slots: dict[str, CacheSlot] = {}
         self._lanes: dict[int, Lane] = {}
+        #: The core's slots as onnxruntime sees them, inputs and outputs, for lanes to share.
+        self.slot_values: dict[int, tuple[dict[str, Value], dict[str, Value]]] = {}
 
     def lane(self, position: int, size: int, steps: int) -> "Lane":
         """Return the lane of `size` positions from `position` on, ready for up to `steps` steps.
@@ -56,11 +58,12 @@ class Sequence:
         It is good until the next lane is asked for.
         """
         self._make_room(position + size, steps)
-        lane = self._lanes.get(size)
+        lane = self._lanes.pop(size, None)
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
-                self._lanes = {1: self._lanes[1]} if 1 in self._lanes else {}
-            lane = self._lanes[size] = Lane(self, size)
+                del self._lanes[next(iter(self._lanes))]
+            lane = Lane(self, size)
+        self._lanes[size] = lane  # in the order of last use
         lane.prepare(steps)
         lane.place(position)
         self.seqlens_k[0] = position + size - 1
@@ -113,6 +116,7 @@ class Sequence:
         if needed > self.capacity:
             capacity = next_capacity(self.capacity, needed, self.context)
             self._lanes.clear()  # first: they hold the old arrays
+            self.slot_values.clear()
             for slot in self._all_slots():
                 slot.grow(capacity, self.length)
             for part in ("prelude", "coda"):
@@ -134,8 +138,9 @@ class Lane:
         config = sequence.config
         self.size = size
         self._start = self._end = 0
-        # Of the sequence a lane keeps only this, so that both are freed when they are let go.
+        # Of the sequence a lane keeps only these, so that both are freed when they are let go.
         self._core = sequence.steps_cache
+        self._slot_values = sequence.slot_values
         self._sessions = sequence.engine.sessions
         self._coda_slot = sequence.outer_slot("coda")
         self._lengths = {
@@ -151,6 +156,14 @@ class Lane:
             {"input_ids": self.input_ids, **self._lengths, **slot.inputs()},
             {"embeds": self.embeds, **slot.outputs()},
         )
+        core = self._sessions["core"]
+        self._values = [  # of even steps and odd ones
+            (
+                core.values({"state": now, "embeds": self.embeds, **self._lengths}),
+                core.values({"next_state": then, "change": self.change}),
+            )
+            for now, then in (self.states, self.states[::-1])
+        ]
         self.steps: list[Run] = []
         self._codas: dict[tuple[int, int], tuple[Run, Floats]] = {}
         self._vocab_size = config.vocab_size
@@ -158,15 +171,15 @@ class Lane:
 
     def prepare(self, steps: int) -> None:
         """Bind core steps up to number `steps`."""
+        core = self._sessions["core"]
         for step in range(len(self.steps), steps):
-            slot = self._core.slots[self._core.index(step)]
-            inputs: dict[str, Array] = {"state": self.states[step % 2], "embeds": self.embeds}
-            outputs = {"next_state": self.states[(step + 1) % 2], "change": self.change}
-            self.steps.append(
-                self._sessions["core"].bind(
-                    {**inputs, **self._lengths, **slot.inputs()}, {**outputs, **slot.outputs()}
-                )
-            )
+            index = self._core.index(step)
+            if index not in self._slot_values:
+                slot = self._core.slots[index]
+                self._slot_values[index] = core.values(slot.inputs()), core.values(slot.outputs())
+            inputs, outputs = self._values[step % 2]
+            past, present = self._slot_values[index]
+            self.steps.append(core.bind({**inputs, **past}, {**outputs, **present}))
 
     def place(self, position: int) -> None:
         """Serve the positions from `position` on."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import RuntimeFailure
@@ -16,6 +17,8 @@ MINIMUM_VERSION = (1, 30, 1)  # older ones read out of bounds on a malformed Mat
 INSTALL_HINT = "install it with: pip install 'rdlite[cpu]'"
 
 Array = npt.NDArray[Any]
+#: An array as onnxruntime sees it; it keeps the array alive.
+Value = Any
 Run = Callable[[], None]
 
 
@@ -73,12 +76,19 @@ class Session:
         except Exception as problem:  # onnxruntime's errors have no base of their own
             raise RuntimeFailure(f"onnxruntime refuses {name}.onnx: {_line(problem)}") from None
 
-    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Run:
-        """Bind arrays to all inputs and outputs; returns a call that works on them in place.
+    def values(self, arrays: Mapping[str, Array]) -> dict[str, Value]:
+        """Wrap arrays that are bound to several calls: that is most of what binding takes."""
+        make_value = self._ort.OrtValue.ortvalue_from_numpy
+        return {name: make_value(array) for name, array in arrays.items()}
 
-        The arrays must be C-contiguous and keep their addresses; the returned call keeps them
-        alive. An output may be bound to the array of an input where the operator allows it (the
-        cache). The call raises RuntimeFailure.
+    def bind(
+        self, inputs: Mapping[str, Array | Value], outputs: Mapping[str, Array | Value]
+    ) -> Run:
+        """Bind arrays, or their values, to all inputs and outputs; returns a call on them.
+
+        The call works in place. The arrays must be C-contiguous and keep their addresses; the call
+        keeps them alive. An output may be bound to the array of an input where the operator allows
+        it (the cache). The call raises RuntimeFailure.
         """
         binding = self._session.io_binding()
         make_value = self._ort.OrtValue.ortvalue_from_numpy
@@ -88,7 +98,7 @@ class Session:
             (outputs, binding.bind_ortvalue_output),
         ):
             for name, array in arrays.items():
-                value = make_value(array)
+                value = make_value(array) if isinstance(array, np.ndarray) else array
                 keep.append((array, value))
                 bind(name, value)
         execute, name = self._session.run_with_iobinding, self._name

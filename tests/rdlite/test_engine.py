@@ -107,11 +107,12 @@ def test_shared_slots_are_reused(text_bundle):
 
 def test_lanes_of_many_sizes_are_not_kept_for_ever(model):
     sequence = model.new_sequence()
-    one = sequence.begin([1], 1)
-    for size in range(2, 3 * MAX_LANES):
+    one, two = sequence.begin([1], 1), sequence.begin([1] * 2, 1)
+    for size in range(3, 3 * MAX_LANES):
         sequence.begin([1] * size, 1)
         assert len(sequence._lanes) <= MAX_LANES
-    assert sequence.begin([1], 1) is one
+        assert sequence.begin([1], 1) is one  # it is used all the time
+    assert sequence.begin([1] * 2, 1) is not two
 
 
 def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypatch):
