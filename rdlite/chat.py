@@ -9,6 +9,7 @@ from rdlite.depth import Depth
 from rdlite.errors import InputError
 from rdlite.generate import Generation, Plan, Token, generate_tokens
 from rdlite.sampling import Sampling
+from rdlite.speculate import Speculate
 
 if TYPE_CHECKING:
     from rdlite.model import Model
@@ -28,7 +29,7 @@ class Chat:
         depth: Depth | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
-        speculate: tuple[int, int] | None = None,
+        speculate: Speculate = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message

@@ -1,6 +1,5 @@
 """The loop: read a prompt in chunks, then one token after another; yields Tokens."""
 
-import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from rdlite import engine
 from rdlite.depth import Controller
 from rdlite.sampling import Sampler
-from rdlite.speculate import Speculation
+from rdlite.speculate import Choice, Speculation
 from rdlite.start import Start
 from rdlite.tokenizer import StopScanner, TextStream
 
@@ -37,7 +36,10 @@ class Stats:
     """What a generation took. Times in seconds; `finish` says why it ended.
 
     `finish` is "stop" (a stop token), "stop-string", "length" (max_tokens), "context" (no room)
-    or "cancelled".
+    or "cancelled". With speculation, `rounds` says in how many groups the tokens after the first
+    came, `drafted` and `accepted` how many positions were drafted and how many of those stayed, and
+    `speculation` how the last rounds were: positions, and core steps of a draft (one position at
+    full depth: plain decoding).
     """
 
     prompt_tokens: int = 0
@@ -46,6 +48,9 @@ class Stats:
     core_steps: int = 0
     prompt_steps: int = 0
     rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    speculation: tuple[int, int] | None = None
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
     finish: str = "cancelled"
@@ -55,6 +60,11 @@ class Stats:
         """Speed of the tokens after the first, which is counted to the prompt."""
         rest = self.new_tokens - 1
         return rest / self.decode_seconds if rest > 0 and self.decode_seconds else 0.0
+
+    @property
+    def acceptance(self) -> float | None:
+        """The part of the drafts that turned out right; None without drafts."""
+        return self.accepted / self.drafted if self.drafted else None
 
     @property
     def mean_steps(self) -> float:
@@ -175,10 +185,6 @@ def generate_tokens(
         choices.close()
 
 
-#: A token, its log-probability, the core steps it took and what the exit rule said last.
-Choice = tuple[int, float, int, float | None]
-
-
 def _choose(
     sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
 ) -> Generator[Choice, None, None]:
@@ -200,7 +206,7 @@ def _speculate(
     sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
 ) -> Generator[Choice, None, None]:
     """Like `_choose`, and with the same result, several positions at a time."""
-    stats, sampler, speculation = plan.stats, plan.sampler, plan.speculation
+    stats, speculation = plan.stats, plan.speculation
     assert speculation is not None
     first = next(choices := _choose(sequence, prompt, plan))
     choices.close()
@@ -208,14 +214,7 @@ def _speculate(
     token = first[0]
     while True:
         most = min(sequence.context - sequence.length, plan.max_tokens - stats.new_tokens)
-        verified = speculation.round(sequence, token, most, sampler.guess)
-        stats.rounds += 1
-        with contextlib.closing(verified):
-            for position, (logits, steps, value, draft) in enumerate(verified, sequence.length + 1):
-                token, logprob = sampler(logits, position)
-                yield token, logprob, steps, value
-                if token != draft:
-                    break
+        token = yield from speculation.round(sequence, token, most, stats)
 
 
 def _text(plan: Plan, token: int) -> str:

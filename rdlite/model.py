@@ -24,7 +24,8 @@ from rdlite.generate import Generation, Plan, Token, generate_tokens, read
 from rdlite.generation_config import GenerationConfig, read_generation_config
 from rdlite.pool import SequencePool
 from rdlite.sampling import Sampler, Sampling
-from rdlite.speculate import Speculation, check_speculation
+from rdlite.speculate import Speculate, Speculation, check_speculation
+from rdlite.speculate_auto import MAX_POSITIONS, FixedPace, Pace, Paces
 from rdlite.start import Start, start_at
 from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
 
@@ -95,6 +96,7 @@ class Model:
             else None
         )
         self._pool = SequencePool(Engine(bundle, threads), cache, context)
+        self._paces = Paces()
 
     @property
     def config(self) -> ModelConfig:
@@ -206,7 +208,7 @@ class Model:
         stop: str | Sequence[str] = (),
         initial_state: str | Floats = "random",
         chunk: int = CHUNK,
-        speculate: tuple[int, int] | None = None,
+        speculate: Speculate = None,
     ) -> Generation:
         """Continue a text.
 
@@ -220,9 +222,10 @@ class Model:
             initial_state: "random", "zeros" or "embeds"; "random" is the model's own way to
                 start, whatever that is.
             chunk: prompt positions read at once, 1 to 4096.
-            speculate: (drafts, steps): draft tokens at so many core steps and verify them
-                together, which changes the speed and not the result; drafts 1 to 16, steps 1 to
-                1024. None: one token after the other.
+            speculate: draft tokens at fewer core steps and verify them together, which changes
+                the speed and not the result. (drafts, steps): so many drafts of so many steps;
+                drafts 1 to 16, steps 1 to 1024. "auto": as is quickest by what this model's
+                generations of the same depth have shown. None: one token after the other.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -250,7 +253,7 @@ class Model:
         depth: Depth | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
-        speculate: tuple[int, int] | None = None,
+        speculate: Speculate = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -289,7 +292,7 @@ class Model:
         stop: str | Sequence[str],
         initial_state: str | Floats = "random",
         chunk: int = CHUNK,
-        speculate: tuple[int, int] | None = None,
+        speculate: Speculate = None,
     ) -> Plan:
         """Check the options of a generation and make what its loop needs."""
         for name, value, kind in (("depth", depth, Depth), ("sampling", sampling, Sampling)):
@@ -302,28 +305,46 @@ class Model:
         if stops and self._tokenizer is None:
             raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
         depth, start = depth or Depth(), start_at(self.config, initial_state, seed)
+        sampling = sampling or Sampling()
+        sampler = Sampler(sampling, self.config.vocab_size, seed)
+        stop_ids = frozenset(self.generation_config.stop_ids)
         return Plan(
             controller=self._controller(depth),
             max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
             start=start,
-            sampler=Sampler(sampling or Sampling(), self.config.vocab_size, seed),
-            stop_ids=frozenset(self.generation_config.stop_ids),
+            sampler=sampler,
+            stop_ids=stop_ids,
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
             stops=StopScanner(stops),
             chunk=check_integer("chunk", chunk, 1, 4096),
-            speculation=self._speculation(speculate, depth, start),
+            speculation=self._speculation(speculate, depth, sampling, start, sampler, stop_ids),
         )
 
     def _speculation(
-        self, wanted: tuple[int, int] | None, depth: Depth, start: Start
+        self,
+        wanted: Speculate,
+        depth: Depth,
+        sampling: Sampling,
+        start: Start,
+        sampler: Sampler,
+        ends: frozenset[int],
     ) -> Speculation | None:
+        wanted = check_speculation(wanted)
         if wanted is None:
             return None
         if self.cache.share is not None:
             raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
-        drafts, steps = check_speculation(wanted)
-        controllers = [self._controller(depth) for _ in range(drafts)]
-        return Speculation(drafts, steps, controllers, self.config.hidden_size, start)
+        pace: Pace
+        if wanted == "auto":
+            controller = self._controller(depth)
+            pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
+            if controller.decodes or not pace.depths:
+                return None
+            positions = MAX_POSITIONS
+        else:
+            pace, positions = FixedPace(*wanted), wanted[0]
+        controllers = [self._controller(depth) for _ in range(positions)]
+        return Speculation(pace, controllers, start, sampler, ends, self.config.hidden_size)
 
     def _controller(self, depth: Depth) -> Controller:
         config = self.config

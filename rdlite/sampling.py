@@ -97,7 +97,7 @@ class Sampler:
         """
         token = self.guess(logits, position)
         self.saw((token,))
-        return token, _log_probability(logits, token)
+        return token, log_probability(logits, token)
 
     def guess(self, logits: Floats, position: int) -> int:
         """Choose like a call does, but do not remember the token."""
@@ -153,6 +153,7 @@ def _nucleus(chances: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.i
         count = min(16 * count, chances.size)
 
 
-def _log_probability(logits: Floats, token: int) -> float:
+def log_probability(logits: Floats, token: int) -> float:
+    """Return a token's natural log-probability under the model's own distribution."""
     top = logits.max()
     return float(logits[token] - top) - float(np.log(np.exp(logits - top).sum()))

@@ -65,6 +65,7 @@ def generate(
                 say(token.text)
         if as_json:
             stats = dataclasses.asdict(generation.stats)
+            stats["acceptance"] = generation.stats.acceptance
             print_json({"text": generation.text, "stats": stats}, indent=None)
         elif sys.stdout.isatty():
             click.echo()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,15 +21,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def _speculation(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[int, int] | None:
-    """Read "K,D" or "off"."""
-    if value in (None, "off"):
-        return None
+    ctx: click.Context, param: click.Parameter, value: str
+) -> "tuple[int, int] | str | None":
+    """Read "auto", "K,D" or "off"."""
+    if value in ("auto", "off"):
+        return value if value == "auto" else None
     try:
-        drafts, steps = (int(part) for part in str(value).split(","))
+        drafts, steps = (int(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} must be two numbers like 4,8, or off") from None
+        near = get_close_matches(value.lower(), ("auto", "off"), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise click.BadParameter(
+            f"{value!r} must be auto, off, or two numbers like 4,8{hint}"
+        ) from None
     return drafts, steps
 
 
@@ -69,9 +74,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--speculate",
                 callback=_speculation,
-                metavar="K,D",
-                help="Draft K tokens at D core steps each and verify them together: the same "
-                "text, sooner. Default: off.",
+                metavar="auto|K,D|off",
+                default="off",
+                show_default=True,
+                help="Draft up to K tokens at D core steps each and verify them together: the "
+                "same text, sooner. auto: K and D as is quickest by what was seen so far.",
             ),
             click.option(
                 "--max-tokens",
@@ -208,9 +215,16 @@ def describe_stats(stats: "Stats") -> str:
     """Return one line that says what a generation took."""
     reused = f" ({stats.reused_tokens} reused)" if stats.reused_tokens else ""
     speed = f", {stats.tokens_per_second:.1f} tokens/s" if stats.tokens_per_second else ""
+    drafts = ""
+    if stats.speculation and stats.drafted:
+        positions, steps = stats.speculation
+        drafts = (
+            f", {stats.acceptance:.0%} of {stats.drafted} drafts right (last: up to "
+            f"{positions} positions a round, {steps} steps a draft)"
+        )
     cut = {"length": "; cut off by --max-tokens", "context": "; cut off: the context is full"}
     return (
-        f"{stats.new_tokens} tokens{speed}, {stats.mean_steps:.1f} steps a token; prompt "
+        f"{stats.new_tokens} tokens{speed}, {stats.mean_steps:.1f} steps a token{drafts}; prompt "
         f"{stats.prompt_tokens} tokens{reused} in {stats.prompt_seconds:.2f} s"
         f"{cut.get(stats.finish, '')}"
     )

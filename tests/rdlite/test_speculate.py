@@ -1,5 +1,6 @@
 """Speculation gives what plain decoding gives: tokens, steps, values; and rolls back cleanly."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 import rdlite
 from rdlite import Depth, Sampling
+from rdlite.generate import generate_tokens
+from rdlite.speculate_auto import LEAST, Round
 
 DEPTHS = {
     "fixed": Depth(12),
@@ -31,6 +34,12 @@ def tokens(generation):
     return [(t.id, t.text, t.steps) for t in generation]
 
 
+def endless(model, sampling):
+    """Never choose a token that ends the text."""
+    never = dict.fromkeys(model.generation_config.stop_ids, -1000.0)
+    return dataclasses.replace(sampling, logit_bias=never)
+
+
 @pytest.mark.parametrize("name", DEPTHS)
 def test_it_equals_plain_decoding(nano, name):
     rng = random.Random(name)
@@ -50,6 +59,88 @@ def test_it_equals_plain_decoding(nano, name):
         assert [value is None for value in again] == [value is None for value in values]
         pairs = [pair for pair in zip(again, values, strict=True) if None not in pair]
         assert all(np.isclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs)
+
+
+class Restless:
+    """Asks for another kind of round each time."""
+
+    choice = (16, 1)
+
+    def __init__(self, rng, depth):
+        self.rng, self.depth = rng, depth
+
+    def next_round(self):
+        rng = self.rng
+        return Round(
+            rng.randint(1, 16),
+            rng.randint(1, self.depth + 2),
+            rng.choice((None, *LEAST, 0.99)),
+            tuple(rng.sample(range(1, self.depth), 4)) if rng.random() < 0.3 else (),
+        )
+
+    def learn(self, report):
+        assert 0 < report.positions <= 16
+        assert report.alone >= report.positions
+        assert min(report.thinking, report.around, report.finishing) > 0
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_the_text_stays_the_same_however_rounds_change(nano, name):
+    rng = random.Random(name)
+    for number in range(6):
+        ids = [rng.randrange(nano.config.vocab_size) for _ in range(rng.randint(1, 30))]
+        sampling = endless(nano, rng.choice(SAMPLINGS))
+        how = (40, DEPTHS[name], sampling, number, ())
+        expected = tokens(nano.generate(ids, *how))
+        plan = nano.plan(*how, speculate=(16, 1))
+        plan.speculation.pace = Restless(rng, DEPTHS[name].max_steps)
+        assert tokens(generate_tokens(nano.new_sequence(), ids, plan)) == expected
+        assert plan.stats.rounds > 4
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_auto_equals_plain_decoding(nano, name):
+    rng = random.Random(name)
+    for number in range(6):
+        ids = [rng.randrange(nano.config.vocab_size) for _ in range(rng.randint(1, 30))]
+        how = (40, DEPTHS[name], endless(nano, rng.choice(SAMPLINGS)), number)
+        fast = nano.generate(ids, *how, speculate="auto")
+        assert tokens(fast) == tokens(nano.generate(ids, *how))
+
+
+def test_auto_learns_from_one_generation_to_the_next():
+    """And keeps apart what is asked at another depth."""
+    with rdlite.load("nano") as model:
+        model.generate("hello", 60, Depth(32), speculate="auto").stats  # noqa: B018
+        pace = model.plan(8, Depth(32), None, 0, (), speculate="auto").speculation.pace
+        assert pace.next_round().steps < 32 or pace.choice == (1, 32)
+        other = model.plan(8, Depth(16), None, 0, (), speculate="auto").speculation.pace
+        assert other is not pace
+        chat = model.chat(depth=Depth(32), sampling=Sampling(), speculate="auto")
+        chat.send("hello").stats  # noqa: B018
+        assert model.plan(8, Depth(32), None, 0, (), speculate="auto").speculation.pace is pace
+
+
+@pytest.mark.parametrize("depth", [Depth(1), Depth(12, exit="kl")])
+def test_auto_is_plain_decoding_where_no_draft_could_be_made(nano, depth):
+    stats = nano.generate("hello", 8, depth, speculate="auto").stats
+    assert (stats.rounds, stats.drafted, stats.speculation) == (0, 0, None)
+
+
+def test_drafts_are_counted(nano):
+    stats = nano.generate("hello", 30, Depth(16), speculate=(4, 8)).stats
+    assert stats.speculation == (4, 8)
+    assert 0 < stats.accepted <= stats.drafted <= 3 * stats.rounds
+    assert stats.new_tokens == 1 + stats.rounds + stats.accepted
+    assert stats.acceptance == stats.accepted / stats.drafted
+    assert nano.generate("hello", 3, Depth(16)).stats.acceptance is None
+
+
+def test_nothing_is_drafted_after_the_end(nano):
+    prompt = nano.encode_chat([{"role": "user", "content": "Add 6 and 8."}])
+    stats = nano.generate(prompt, 16, Depth(16), speculate=(12, 12)).stats
+    assert (stats.new_tokens, stats.finish) == (3, "stop")
+    assert (stats.rounds, stats.drafted, stats.accepted) == (1, 1, 1)
 
 
 def test_drafts_are_accepted_several_at_a_time(nano):
@@ -113,8 +204,11 @@ def test_drafting_and_rejecting_leaves_the_logits_as_they_were(model):
         ((0, 4), "drafts must be a whole number from 1 to 16, got 0"),
         ((17, 4), "drafts must be a whole number from 1 to 16, got 17"),
         ((4, 0), "steps of a draft must be a whole number from 1 to 1024, got 0"),
-        (4, r"speculate must be None or \(drafts, steps\) like \(4, 8\), got 4"),
-        ("fast", "speculate must be None or"),
+        (4, r"speculate must be None, 'auto' or \(drafts, steps\) like \(4, 8\), got 4$"),
+        ("fast", "speculate must be None, 'auto' or"),
+        ("Auto", "got 'Auto'; did you mean auto"),
+        ((4, 1025), "steps of a draft must be a whole number from 1 to 1024, got 1025"),
+        ((4, 8, 2), "speculate must be None, 'auto' or"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused(model, speculate, message):
@@ -123,14 +217,16 @@ def test_what_is_out_of_bounds_is_refused(model, speculate, message):
 
 
 def test_shared_slots_cannot_be_speculated_on(text_bundle):
-    shared = rdlite.load(text_bundle, cache=rdlite.Cache(1))
-    with shared, pytest.raises(rdlite.InputError, match="a cache slot for each step"):
-        shared.generate("hi", 4, speculate=(2, 2))
+    with rdlite.load(text_bundle, cache=rdlite.Cache(1)) as shared:
+        for speculate in ((2, 2), "auto"):
+            with pytest.raises(rdlite.InputError, match="a cache slot for each step"):
+                shared.generate("hi", 4, speculate=speculate)
 
 
-def test_a_conversation_is_the_same_with_it(nano):
+@pytest.mark.parametrize("speculate", [(4, 6), "auto"])
+def test_a_conversation_is_the_same_with_it(nano, speculate):
     plain = nano.chat(depth=Depth(16))
-    fast = nano.chat(depth=Depth(16), speculate=(4, 6))
+    fast = nano.chat(depth=Depth(16), speculate=speculate)
     for question in ("What is 48 + 76?", "hello", "Sort 3142."):
         expected = plain.send(question)
         answer = fast.send(question)

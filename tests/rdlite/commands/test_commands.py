@@ -174,7 +174,8 @@ def test_chat_complains_and_goes_on(text_bundle):
         (["generate", "BUNDLE", "x", "--cache-share", "0"], "'--cache-share': 0 is not in"),
         (["generate", "BUNDLE", "x", "--nope"], "No such option"),
         (["generate", "BUNDLE", "x", "--exit", "cosin"], "got 'cosin'; did you mean cosine?"),
-        (["generate", "BUNDLE", "x", "--speculate", "4"], "'4' must be two numbers like 4,8"),
+        (["generate", "BUNDLE", "x", "--speculate", "4"], "'4' must be auto, off, or two numbers"),
+        (["generate", "BUNDLE", "x", "--speculate", "atuo"], "like 4,8; did you mean auto?"),
         (["generate", "BUNDLE", "x", "--speculate", "0,4"], "drafts must be a whole number from 1"),
         (
             ["chat", "BUNDLE", "--speculate", "2,2", "--cache-share", "1"],
