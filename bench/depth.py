@@ -5,7 +5,8 @@
 Asks nano held-out problems of every task and difficulty under each setting, and reports exact
 answers, core steps for a token of the prompt and of the answer, and time relative to plain decoding
 at the same depth. Every problem is asked under all settings before the next one, so that a busy
-machine slows all of them alike. For exit rules: the rank correlation (Spearman) of a problem's
+machine slows all of them alike. Answers are short, so what speculation does for longer texts is in
+bench/speculation.py. For exit rules: the rank correlation (Spearman) of a problem's
 difficulty with the steps that its answer took, mean over the tasks.
 """
 
@@ -42,6 +43,11 @@ def settings() -> dict[str, tuple[Cache, dict[str, Any]]]:
         f"speculate {SPECULATE}, exit latent-diff": (
             Cache(),
             {"depth": rules["latent-diff"], "speculate": SPECULATE},
+        ),
+        "speculate auto": (Cache(), {"depth": full, "speculate": "auto"}),
+        "speculate auto, exit latent-diff": (
+            Cache(),
+            {"depth": rules["latent-diff"], "speculate": "auto"},
         ),
         "cache share 1, exit latent-diff": (Cache(1), {"depth": rules["latent-diff"]}),
     }

@@ -1,0 +1,148 @@
+"""How much faster self-speculation writes, on nano, at a fixed depth of 32.
+
+    .venv/bin/python bench/speculation.py
+
+Texts are written plainly, in rounds of fixed size and depth, and with the automatic choice. Each is
+written in all ways before the next one, so that a busy machine slows all of them alike. `answers`
+are nano's own: 2 to 9 tokens, of which the first comes with the prompt. `long` texts go on past the
+token that ends an answer, to 96 tokens; `long, sampled` chooses tokens at temperature 1.
+
+Speeds are those of the tokens after the first, relative to plain decoding: of all texts together,
+and the quartiles of texts. The last columns say how the time was spent: core steps of drafts; what
+else drafting takes (prelude, initial states, decoding); finishing all positions together and
+decoding them; the rest (choosing tokens, their text, the loop).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from report import finish
+
+import rdlite
+from rdlite import Depth, Sampling
+from rdlite.engine import Sequence
+from rdlite.evaluation import held_out_problems
+from rdlite.generate import generate_tokens
+from rdlite.speculate import Speculate
+from rdlite.speculate_auto import Pace, Report, Round
+
+DEPTH = Depth(32)
+WAYS: tuple[Speculate, ...] = (None, "auto", (2, 4), (4, 4), (8, 4), (8, 8), (4, 2), (6, 2))
+LONG = 96
+
+
+@dataclass
+class Watched:
+    """A pace, and how the time of its rounds was spent."""
+
+    pace: Pace
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def choice(self) -> tuple[int, int]:
+        """What the pace has settled on."""
+        return self.pace.choice
+
+    def next_round(self) -> Round:
+        """Return the round to be."""
+        return self.pace.next_round()
+
+    def learn(self, report: Report) -> None:
+        """Remember it, and pass it on."""
+        self.reports.append(report)
+        self.pace.learn(report)
+
+
+@dataclass
+class Total:
+    """All texts of a kind that were written in one way."""
+
+    sequence: Sequence
+    reports: list[Report] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    tokens: int = 0
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    choices: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def write(
+        self, model: rdlite.Model, ids: list[int], most: int, way: Speculate, **how: Any
+    ) -> list[int]:
+        """Write one text; returns its tokens."""
+        plan = model.plan(most, DEPTH, seed=0, stop=(), speculate=way, **how)
+        if plan.speculation:
+            plan.speculation.pace = watched = Watched(plan.speculation.pace)
+            watched.reports = self.reports
+        self.sequence.truncate(0)
+        tokens = [token.id for token in generate_tokens(self.sequence, ids, plan)]
+        stats = plan.stats
+        self.seconds.append(stats.decode_seconds)
+        self.tokens += stats.new_tokens - 1
+        self.rounds += stats.rounds
+        self.drafted += stats.drafted
+        self.accepted += stats.accepted
+        if stats.speculation:
+            self.choices[stats.speculation] += 1
+        return tokens
+
+    def row(self, kind: str, way: Speculate, plain: "Total") -> dict[str, Any]:
+        """Return a line of the table."""
+        speeds = np.array(plain.seconds) / np.array(self.seconds)
+        low, high = np.percentile(speeds, (25, 75))
+        whole = sum(self.seconds)
+        parts = {
+            "draft steps": sum(report.thinking for report in self.reports),
+            "around them": sum(report.around for report in self.reports),
+            "finishing": sum(report.finishing for report in self.reports),
+        }
+        parts["rest"] = whole - sum(parts.values())
+        (common, _), *_ = self.choices.most_common(1) or [("", 0)]
+        return {
+            "texts": kind,
+            "speculate": way or "off",
+            "speed": f"{sum(plain.seconds) / whole:.2f}x",
+            "quartiles": f"{low:.2f}-{high:.2f}x",
+            "us a token": round(1e6 * whole / self.tokens),
+            "tokens a round": round(self.tokens / self.rounds, 2) if self.rounds else "",
+            "drafts right": f"{self.accepted / self.drafted:.0%}" if self.drafted else "",
+            "mostly": common if way == "auto" else "",
+            **{name: f"{part / whole:.0%}" if way else "" for name, part in parts.items()},
+        }
+
+
+@click.command(help=__doc__)
+@click.option("--count", default=2, show_default=True, help="Problems a task and difficulty.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
+def main(count: int, out: Path | None) -> None:
+    answers, endless = rdlite.load("nano"), rdlite.load("nano")
+    endless.generation_config = replace(endless.generation_config, stop_ids=())
+    kinds: dict[str, tuple[rdlite.Model, int, Sampling | None]] = {
+        "answers": (answers, LONG, None),
+        "long": (endless, LONG, None),
+        "long, sampled": (endless, LONG, Sampling(1.0)),
+    }
+    problems = held_out_problems(count)
+    rows = []
+    for kind, (model, most, sampling) in kinds.items():
+        totals = {way: Total(model.new_sequence()) for way in WAYS}
+        for way, total in totals.items():  # buffers are made, pages touched
+            Total(total.sequence).write(model, [1], 16, way and (16, 2), sampling=sampling)
+        for number, problem in enumerate(problems):
+            ids = model.encode_chat([{"role": "user", "content": problem.question}])
+            turn = number % len(WAYS)
+            texts = [
+                totals[way].write(model, ids, most, way, sampling=sampling)
+                for way in (*WAYS[turn:], *WAYS[:turn])
+            ]
+            assert all(text == texts[0] for text in texts), "speculation changed a text"
+        rows += [total.row(kind, way, totals[None]) for way, total in totals.items()]
+    finish("speculation", rows, out)
+
+
+if __name__ == "__main__":
+    main()
