@@ -7,8 +7,7 @@ Writes a checkpoint of Huginn's shape with random weights (3.56B in bfloat16, 7 
 it as int4 in a process of its own, whose time and peak memory are reported, and decodes tokens with
 both, in turn, at several depths. PyTorch runs in bfloat16 and reads one token at a time without any
 past, which spares it a cache and attention; rdlite has both. Needs about 12 GB of memory and 10 GB
-of disk. "speculate" is rdlite's self-speculation with drafts that are always right, or never: what
-a round can gain and lose at this size; random weights say nothing about how often drafts are right.
+of disk. What speculation gains at this size is in bench/rounds.py.
 """
 
 import statistics
@@ -52,7 +51,9 @@ class Torch:
         config = HuginnConfig(width, heads, inner, vocabulary, context, mean_steps=steps)
         with torch.device("meta"):
             self.model = Huginn(config)
-        self.model.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
+        # Copies: what is mapped from a file may be dropped from memory and read again.
+        weights = {k: v.clone() for k, v in load_file(folder / "model.safetensors").items()}
+        self.model.load_state_dict(weights, assign=True)
         size = width // heads  # the rotations are no part of a checkpoint
         small = HuginnConfig(size, 1, 8, 8, context)
         self.model.rotations = Huginn(small).rotations
