@@ -353,3 +353,35 @@ def test_more_steps_than_the_model_was_made_for_get_a_note(bundle_copy, sign):
         assert len(result.stderr.splitlines()) == bool(notes)
     with rdlite.load(bundle_copy) as model, pytest.warns(rdlite.DepthWarning, match="6 steps"):
         model.logits([1], 6)
+
+
+def test_bench_measures_what_it_promises(text_bundle):
+    options = ("--new-tokens", 4, "--prompt-tokens", 9, "--repeats", 2, "--steps", 3)
+    report = json.loads(run("bench", text_bundle, *options, "--json").stdout)
+    assert (report["prompt_tokens"], report["new_tokens"]) == (9, 4)
+    assert (report["steps_per_token"], report["steps_per_prompt_token"]) == (3, 3)
+    for name in ("tokens_per_second", "prompt_tokens_per_second", "time_to_first_token"):
+        assert 0 < report[name]["least"] <= report[name]["median"] <= report[name]["most"]
+    assert report["peak_resident_mib"] > 10
+    assert report["read_bandwidth_gb_per_second"]["median"] > 0
+    text = run("bench", text_bundle, *options, "--speculate", "2,1").stdout
+    assert "tokens per second " in text
+    refused = run("bench", text_bundle, "--new-tokens", 1)
+    assert refused.exit_code == 2
+    assert "2<=x<=1048576" in refused.stderr
+
+
+def test_exit_off_turns_the_tuned_default_off():
+    question = ("generate", "nano", "x", "--max-tokens", 2, "--json")
+    tuned, off = (
+        json.loads(run(*question, *more).stdout.splitlines()[-1])["stats"]
+        for more in ((), ("--exit", "off"))
+    )
+    assert off["mean_steps"] == 32
+    assert tuned["mean_steps"] < 32
+    assert (
+        json.loads(run(*question, "--exit", "off", "--steps", 4).stdout.splitlines()[-1])["stats"][
+            "mean_steps"
+        ]
+        == 4
+    )
