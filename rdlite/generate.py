@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rdlite import engine
 from rdlite.depth import Controller
@@ -89,7 +89,7 @@ class Stats:
         read = self.prompt_tokens - self.reused_tokens
         return self.prompt_steps / read if read else 0.0
 
-    def as_dict(self) -> dict[str, int | float | str]:
+    def as_dict(self) -> dict[str, Any]:
         """Return all of it by name, the means and the speed too."""
         means = ("tokens_per_second", "mean_steps", "mean_prompt_steps", "acceptance")
         return asdict(self) | {name: getattr(self, name) for name in means}

@@ -14,6 +14,7 @@ from rdlite.commands.options import (
     model_argument,
     print_json,
     progress_bar,
+    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -93,11 +94,7 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default=True,
     help="Selects problems and initial states.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 256),
-    help="Threads for one operator. Default: one a physical core.",
-)
+@threads_option
 @cache_bits_option
 @click.option(
     "--plot",

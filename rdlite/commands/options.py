@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 model_argument = click.argument("model", type=click.Path(), default="nano", required=False)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Threads for one operator. Default: one a physical core.",
+)
 cache_bits_option = click.option(
     "--cache-bits",
     type=int,
@@ -138,11 +143,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="Selects initial states and draws; the same seed gives the same text.",
             ),
-            click.option(
-                "--threads",
-                type=click.IntRange(1, 256),
-                help="Threads for one operator. Default: one a physical core.",
-            ),
+            threads_option,
             click.option(
                 "--context",
                 type=click.IntRange(1, 2**22),

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdlite.commands.options import json_option, model_argument, print_json, progress_bar
+from rdlite.commands.options import (
+    json_option,
+    model_argument,
+    print_json,
+    progress_bar,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from rdlite.model import Model
@@ -46,11 +52,7 @@ COUNT, WINDOW = 10, 64
     show_default=True,
     help="Selects problems and initial states.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 256),
-    help="Threads for one operator. Default: one a physical core.",
-)
+@threads_option
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
