@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rdlite.export import export_checkpoint
 from rdlite.quant import Options, find_scheme
-from rdlite.quant.report import state_errors
+from rdlite.quant.states import state_errors
 from report import finish
 
 import rdlite
@@ -29,6 +29,7 @@ SCHEMES: dict[str, tuple[str, Options]] = {
     "int4-plain": ("int4-plain", Options()),
     "int4": ("int4", Options()),
     "int4-hqq": ("int4-hqq", Options()),
+    "int4-corrected": ("int4-corrected", Options()),
     "int4-gptq": ("int4-gptq", Options()),
     "int4-gptq, float32 activations": ("int4-gptq", Options(accuracy_level=1)),
     "int4-mixed, 4.6 bits": ("int4-mixed", Options()),

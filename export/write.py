@@ -7,8 +7,8 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,14 @@ def _swap(partial: Path, out: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How weights are stored: which of them are quantized, and by what."""
+    """How weights are stored: which of them are quantized, and by what.
+
+    `factors` are for vectors that are not: what to multiply each with, of its shape.
+    """
 
     quantization: Quantization
     quantizer: Quantizer
+    factors: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 def write_graphs(
@@ -180,8 +184,9 @@ def _stored(
     """Yield the name and the next data of the tensors that a weight is stored as."""
     bits = storage.quantization.bits.get(name) if storage else None
     if storage is None or bits is None:
-        for piece in source.pieces(name):
-            yield name, np.asarray(piece, "<f4")
+        factor = storage.factors.get(name) if storage else None
+        for piece in source.pieces(name):  # a vector is one piece
+            yield name, np.asarray(piece if factor is None else piece * factor, "<f4")
             advance(piece.nbytes)
         return
     scales = []

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rdlite.export.exporter import write_bundle
 from rdlite.export.original import Original
 from rdlite.export.write import Storage
@@ -26,10 +25,10 @@ from rdlite.evaluation import (
     windows,
 )
 from rdlite.model import Model
-from rdlite.start import start_at
 
 from .options import Options
 from .sensitivity import divergence_of, grouped, with_bits
+from .states import state_errors
 
 DEPTHS = (1, 4, 8, 16, 32)
 PROBLEMS, WINDOWS, WINDOW, SPEED_ROUNDS = 4, 64, 128, 5
@@ -105,14 +104,13 @@ def make_report(
         ):
             texts, described = _texts(reference, text, options.seed)
 
-            def measure(bits: dict[str, int], level: int | None = None) -> list[Divergence]:
-                tried = with_bits(storage, bits, level)
+            def measure(tried: Storage) -> list[Divergence]:
                 return divergence_of(original, tried, reference, texts, depths, options)
 
             say("divergence")
             found = divergence(model, reference, texts, depths, options.seed)
             rounded = quantization.accuracy_level == 4
-            exact = measure(dict(quantization.bits), 1) if rounded else None
+            exact = measure(with_bits(storage, quantization.bits, 1)) if rounded else None
             say("states")
             states = state_errors(model, reference, texts, depths[-1], options.seed)
             accuracy = None
@@ -127,7 +125,8 @@ def make_report(
             sensitivity = {}
             for group, members in _sensitivity_groups(quantization.bits):
                 say(f"{group} alone")
-                alone = {name: quantization.bits[name] for name in members}
+                bits = {name: quantization.bits[name] for name in members}
+                alone = dataclasses.replace(with_bits(storage, bits), factors={})
                 sensitivity[group] = [each.mean for each in measure(alone)]
             say("speed")
             speed = step_seconds(reference) / step_seconds(model)
@@ -167,38 +166,6 @@ def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[in
     if not texts:
         raise InputError("there is no text to measure on")
     return texts, f"{name}, {sum(map(len, texts))} tokens"
-
-
-def state_errors(
-    model: Model, reference: Model, texts: Sequence[Sequence[int]], steps: int, seed: int = 0
-) -> list[float]:
-    """Return how far the model's states are from the reference's after each step.
-
-    Args:
-        model: what is measured.
-        reference: of the same sizes.
-        texts: token ids, each read from its start by both, at the same seed.
-        steps: core steps, T.
-        seed: selects random initial states.
-
-    Returns:
-        T means over all positions of ||x - y|| / ||y||, y being the reference's state.
-    """
-    total, positions = np.zeros(steps), 0
-    start = start_at(model.config, "random", seed)
-    sequences = [each.new_sequence() for each in (model, reference)]
-    for ids in texts:
-        lanes = [sequence.begin(list(ids), steps) for sequence in sequences]
-        for lane in lanes:
-            start(lane, 0)
-        for step in range(steps):
-            for lane in lanes:
-                lane.step(step)
-            x, y = (lane.states[(step + 1) % 2][0] for lane in lanes)
-            off = np.linalg.norm(x - y, axis=1) / np.linalg.norm(y, axis=1)
-            total[step] += float(off.sum())
-        positions += len(ids)
-    return [float(x) for x in total / positions]
 
 
 def step_seconds(model: Model) -> float:

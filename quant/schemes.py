@@ -12,6 +12,7 @@ from rdlite.export.write import Storage
 from rdlite.errors import InputError
 
 from .calibrated import Calibrated
+from .corrected import Corrected
 from .hqq import HalfQuadratic
 from .mixed import Mixed
 from .options import Options
@@ -38,6 +39,9 @@ SCHEMES: dict[str, Callable[[str, Options], Scheme]] = {
     "int8": lambda name, options: Uniform(name, 8, Rounding(), options),
     "int4": lambda name, options: Uniform(name, 4, Rounding(), options),
     "int4-hqq": lambda name, options: Uniform(name, 4, HalfQuadratic(), options),
+    "int4-corrected": lambda name, options: Corrected(
+        name, Uniform("int4", 4, Rounding(), options), options
+    ),
     "int4-gptq": lambda name, options: Calibrated(name, options),
     "int4-mixed": lambda name, options: Mixed(name, options),
     "int4-plain": lambda name, options: Uniform(name, 4, Rounding(search=False), options),
@@ -45,7 +49,7 @@ SCHEMES: dict[str, Callable[[str, Options], Scheme]] = {
 
 
 #: Schemes that run the model, and what only they can use.
-CALIBRATED = ("int4-gptq", "int4-mixed")
+CALIBRATED = ("int4-corrected", "int4-gptq", "int4-mixed")
 
 
 def find_scheme(name: str, options: Options | None = None) -> Scheme:
@@ -64,6 +68,6 @@ def find_scheme(name: str, options: Options | None = None) -> Scheme:
         if getattr(options, option) is not None and name not in CALIBRATED:
             raise InputError(
                 f"{option} means nothing to {name}, which looks at the weights alone; "
-                f"it is for {' and '.join(CALIBRATED)}"
+                f"it is for {', '.join(CALIBRATED)}"
             )
     return SCHEMES[name](name, options)

@@ -23,7 +23,7 @@ def with_bits(
     old = storage.quantization
     level = old.accuracy_level if accuracy_level is None else accuracy_level
     new = dataclasses.replace(old, bits=dict(bits), accuracy_level=level)
-    return Storage(new, storage.quantizer)
+    return dataclasses.replace(storage, quantization=new)
 
 
 def divergence_of(

@@ -1,7 +1,7 @@
 """The registry of model families: one module each, found by config.json's model_type.
 
-A family module has MODEL_TYPES, STOP_TOKENS, REDUNDANT, `read_config`, `weights`, and the three
-graphs as functions `prelude`, `core` and `coda`. See docs/families.md.
+A family module has MODEL_TYPES, STOP_TOKENS, REDUNDANT, `read_config`, `weights`, `state_norm`,
+and the three graphs as functions `prelude`, `core` and `coda`. See docs/families.md.
 """
 
 import difflib
@@ -37,6 +37,9 @@ class Family(Protocol):
 
     def weights(self, config: ModelConfig) -> dict[str, Weight]:
         """Name every weight, its shape and where a checkpoint keeps it."""
+
+    def state_norm(self, config: ModelConfig) -> str | None:
+        """Name the norm whose output is the state after a core step; None if there is none."""
 
     def prelude(self, g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
         """Token ids [B, S] to embeds [B, S, E]."""

@@ -146,6 +146,11 @@ def _block_weights(config: ModelConfig, name: str, source: str) -> dict[str, Wei
     return result
 
 
+def state_norm(config: ModelConfig) -> str:
+    """Name the norm whose output is the state after a core step."""
+    return f"core.{config.layers.core - 1}.norm_4.weight"
+
+
 def prelude(g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
     """Token ids to the embeds that every core step is given: [B, S] -> [B, S, E]."""
     return _blocks(g, embed(g, input_ids), "prelude", g.config.layers.prelude)

@@ -47,12 +47,13 @@ def quantize(
 
     \b
     Schemes:
-        int8         8 bits a weight (8.5 with the scales): next to nothing is lost
-        int4         4 bits, every scale searched for the least error
-        int4-hqq     4 bits, scales searched for the most small errors, whatever the large ones
-        int4-gptq    4 bits, calibrated in the loop (--calibration, --steps): the best, and slow
-        int4-mixed   like int4-gptq, with 8 bits where they do the most good (--bits)
-        int4-plain   4 bits, scales from the largest weights; to compare with
+        int8            8 bits a weight (8.5 with the scales): next to nothing is lost
+        int4            4 bits, every scale searched for the least error
+        int4-corrected  int4, and what a step leaves behind is corrected (--calibration, --steps)
+        int4-hqq        4 bits, scales searched for the most small errors, whatever the large ones
+        int4-gptq       4 bits, calibrated in the loop (--calibration, --steps): the best, and slow
+        int4-mixed      like int4-gptq, with 8 bits where they do the most good (--bits)
+        int4-plain      4 bits, scales from the largest weights; to compare with
 
     \b
     Example:

@@ -1,25 +1,29 @@
 """Schemes that run the model: what they gather is what the loop computes, and it pays."""
 
+import dataclasses
 import json
 import random
+from itertools import chain
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rdlite.export.exporter import write_bundle
 from rdlite.export.packing import dequantize
-from rdlite.quant import Options, find_scheme, quantize_bundle
+from rdlite.quant import Options, corrected, find_scheme, quantize_bundle, read_original
 from rdlite.quant.calibrate import second_moments
+from rdlite.quant.corrected import fit_factors
 from rdlite.quant.gptq import factor_moments, quantize_rows
 from rdlite.quant.hqq import HalfQuadratic
 from rdlite.quant.mixed import spend
-from rdlite.quant.report import state_errors
 from rdlite.quant.rounding import Rounding
+from rdlite.quant.states import state_errors
 
 import rdlite
 from rdlite import InputError
 from rdlite.bundle import open_bundle
 from rdlite.commands import main
-from rdlite.evaluation import divergence, windows
+from rdlite.evaluation import divergence, encode_problem, held_out_problems, windows
 from rdlite.start import start_at
 from rdlite.tasks import TASKS, draw
 
@@ -141,6 +145,65 @@ def test_calibrated_schemes_halve_what_plain_rounding_costs(scheme, full_nano, p
         assert ours.mean < 0.5 * plain.mean
     bits = open_bundle(tmp_path / "ours").manifest.quantization.bits
     assert set(bits.values()) == ({4} if scheme == "int4-gptq" else {4, 8})
+
+
+class Scaled:
+    """Weights of which one is multiplied by something."""
+
+    def __init__(self, source, name, factors):
+        self.source, self.name, self.factors = source, name, factors
+
+    def pieces(self, name):
+        for piece in self.source.pieces(name):
+            yield piece * self.factors if name == self.name else piece
+
+
+def test_factors_undo_what_a_state_was_multiplied_with(text_bundle, tmp_path):
+    original = read_original(text_bundle)
+    norm = original.family.state_norm(original.config)
+    factors = np.linspace(0.5, 2, original.config.hidden_size, dtype=np.float32)
+    scaled = dataclasses.replace(original, source=Scaled(original.source, norm, factors))
+    with (
+        rdlite.load(text_bundle) as model,
+        rdlite.load(write_bundle(scaled, tmp_path / "scaled")) as changed,
+    ):
+        found = fit_factors(changed, model, [[1, 2, 3], [4, 5]], 1)
+    assert np.allclose(found, 1 / factors, rtol=1e-4)
+
+
+def test_a_corrected_model_is_the_rounded_one_with_a_better_norm(full_nano, tmp_path):
+    nano = rdlite.load(full_nano)
+    texts = [[*chain(*encode_problem(nano, each))] for each in held_out_problems(1)]
+    options = Options(steps=8)
+    outs = [
+        quantize_bundle(full_nano, tmp_path / scheme, chosen)
+        for scheme, chosen in (
+            ("int4", "int4"),
+            ("int4-corrected", find_scheme("int4-corrected", options)),
+        )
+    ]
+    found = []
+    for out in outs:
+        with rdlite.load(out) as model:
+            found.append(divergence(model, nano, texts, [32])[0].mean)
+    plain, ours = found
+    assert ours < 0.97 * plain
+    before, after = map(open_bundle, outs)
+    sizes = [
+        {n: f.bytes for n, f in b.manifest.files.items() if ".data" in n} for b in (before, after)
+    ]
+    assert sizes[0] == sizes[1]
+    assert after.manifest.quantization.scheme == "int4-corrected"
+
+
+def test_a_correction_that_does_not_help_is_left_out(text_bundle, practice, monkeypatch):
+    def useless(model, *_):
+        return np.full(model.config.hidden_size, 3, np.float32)
+
+    monkeypatch.setattr(corrected, "fit_factors", useless)
+    options = Options(calibration=practice, steps=2)
+    storage = find_scheme("int4-corrected", options).prepare(read_original(text_bundle))
+    assert storage.factors == {}
 
 
 def test_the_same_seed_and_text_give_the_same_bundle(text_bundle, practice, tmp_path):
