@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from rdlite.config import ModelConfig
+from rdlite.config import ModelConfig, RotaryScaling
 from rdlite.quantization import Quantization
 
 from .packing import packed_shape
@@ -28,7 +28,8 @@ FUSED = {
     "SkipSimplifiedLayerNormalization",
 }
 
-Make = Callable[..., npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Make = Callable[..., Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class GraphBuilder:
         self.outputs: list[ir.Value] = []
         self.weight_values: dict[str, ir.Value] = {}
         self._weights = weights
-        self._constants: list[ir.Value] = []
+        self._constants: dict[str, ir.Value] = {}
         self.seqlens_k = self.input("seqlens_k", np.int32, ["B"])
         self.total_sequence_length = self.input("total_sequence_length", np.int32, [])
 
@@ -113,11 +114,13 @@ class GraphBuilder:
         return self.weight_values[name]
 
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike, name: str) -> ir.Value:
-        """Return a small constant that lives in the graph file itself."""
+        """Return a small constant that lives in the graph file itself; one for each name."""
+        if name in self._constants:
+            return self._constants[name]
         tensor = ir.tensor(np.asarray(value, dtype), name=name)
         constant = _value(name, dtype, tensor.shape.numpy())
         constant.const_value = tensor
-        self._constants.append(constant)
+        self._constants[name] = constant
         return constant
 
     def finish(self, name: str) -> ir.Model:
@@ -130,7 +133,7 @@ class GraphBuilder:
             sorted(self.inputs, key=is_cache),  # the cache comes last
             sorted(self.outputs, key=is_cache),
             nodes=self.op.tape.nodes,
-            initializers=[*self.weight_values.values(), *self._constants],
+            initializers=[*self.weight_values.values(), *self._constants.values()],
             opset_imports={"": OPSET, MICROSOFT: 1},
             name=name,
         )
@@ -219,11 +222,14 @@ def add_rms_norm(g: GraphBuilder, x: ir.Value, y: ir.Value, name: str) -> ir.Val
     )
 
 
-def attention(g: GraphBuilder, x: ir.Value, name: str, layer: int) -> ir.Value:
+def attention(
+    g: GraphBuilder, x: ir.Value, name: str, layer: int, qk_norm: bool = False
+) -> ir.Value:
     """Causal self-attention over the cache of the graph's layer number `layer`: [B, S, E] -> same.
 
     The packed projection holds q, k and v heads in this order; rotary is inside the operator,
-    which writes the new keys and values into the cache it is given.
+    which writes the new keys and values into the cache it is given. With `qk_norm`, all queries of
+    a position are normed together, and all its keys.
     """
     config = g.config
     shape: list[int | str] = ["B", config.num_key_value_heads, "C", config.head_dim]
@@ -233,12 +239,17 @@ def attention(g: GraphBuilder, x: ir.Value, name: str, layer: int) -> ir.Value:
     qkv = linear(g, x, f"{name}.qkv")
     if config.qk_bias:
         qkv = g.op.Add(qkv, g.weight(f"{name}.qkv.bias"))
+    query_key_value: Sequence[ir.Value | None] = (qkv, None, None)
+    if qk_norm:
+        heads, shared = config.num_attention_heads, config.num_key_value_heads
+        sizes = [count * config.head_dim for count in (heads, shared, shared)]
+        sizes_value = g.constant(sizes, np.int64, "attn.sizes")
+        q, k, v = g.op.several(3, "Split", qkv, sizes_value, axis=-1)
+        query_key_value = rms_norm(g, q, f"{name}.q_norm"), rms_norm(g, k, f"{name}.k_norm"), v
     y, key, value = g.op.several(
         3,
         "GroupQueryAttention",
-        qkv,
-        None,
-        None,
+        *query_key_value,
         *past,
         g.seqlens_k,
         g.total_sequence_length,
@@ -262,15 +273,25 @@ def gated_mlp(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
     return linear(g, g.op.Mul(gate, up), f"{name}.down")
 
 
+def reduce_last(g: GraphBuilder, operator: str, x: ir.Value) -> ir.Value:
+    """ReduceSum or ReduceL2 over the last axis: [..., N] -> [...]."""
+    reduced: ir.Value = getattr(g.op, operator)(
+        x, g.constant([-1], np.int64, "last_axis"), keepdims=0
+    )
+    return reduced
+
+
 def rotary_weights(config: ModelConfig) -> dict[str, Weight]:
     """Cosine and sine tables, [context, D/2], computed in float32 like the published code."""
 
     def table(wave: Any) -> Make:
-        def make() -> npt.NDArray[np.float32]:
+        def make() -> Floats:
             pairs = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
             frequencies = np.float32(1) / np.float32(config.rotary.base) ** pairs
+            if config.rotary.scaling is not None:
+                frequencies = _stretch(frequencies, config.rotary.scaling)
             positions = np.arange(config.context_length, dtype=np.float32)
-            result: npt.NDArray[np.float32] = wave(np.outer(positions, frequencies))
+            result: Floats = wave(np.outer(positions, frequencies))
             return result
 
         return make
@@ -280,3 +301,12 @@ def rotary_weights(config: ModelConfig) -> dict[str, Weight]:
         "rotary.cos": Weight(shape, make=table(np.cos)),
         "rotary.sin": Weight(shape, make=table(np.sin)),
     }
+
+
+def _stretch(frequencies: Floats, scaling: RotaryScaling) -> Floats:
+    """Divide slow frequencies by the factor; between slow and fast, by a part of it."""
+    turns = scaling.original_context * frequencies / np.float32(2 * np.pi)
+    low, high = scaling.low_frequency, scaling.high_frequency
+    fast = np.clip((turns - low) / (high - low), 0, 1)
+    stretched: Floats = frequencies * (fast + (1 - fast) / scaling.factor)
+    return stretched.astype(np.float32)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from rdlite.config import Rotary, RotaryScaling
 from rdlite.errors import FamilyError
 
 #: Keys that transformers writes into every config and that say nothing of the mathematics.
@@ -71,6 +72,23 @@ class ConfigReader:
         if type(value) is not bool:
             raise self._mistyped(names, value, "true or false")
         return value
+
+    def half_split_rotary(self, *names: str) -> Rotary:
+        """Take what says how Llama-like models rotate; the base is under the first of `names`."""
+        base = self.number(*names, "rope_parameters.rope_theta")
+        scaling = None
+        for group in ("rope_scaling", "rope_parameters"):
+            if self._values.get(f"{group}.factor") is None:
+                self.must_be(f"{group}.rope_type", "default")
+                continue
+            self.must_be(f"{group}.rope_type", "llama3")
+            scaling = RotaryScaling(
+                self.number(f"{group}.factor"),
+                self.number(f"{group}.low_freq_factor"),
+                self.number(f"{group}.high_freq_factor"),
+                self.integer(f"{group}.original_max_position_embeddings"),
+            )
+        return Rotary(base, interleaved=False, scaling=scaling)
 
     def must_be(self, name: str, expected: Any) -> None:
         """Refuse any value of `name` but `expected`; absent or null is fine."""

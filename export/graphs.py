@@ -8,7 +8,7 @@ import onnx_ir as ir
 from rdlite.config import ModelConfig
 from rdlite.quantization import Quantization
 
-from .blocks import GraphBuilder
+from .blocks import GraphBuilder, reduce_last
 from .families import Family
 
 
@@ -56,6 +56,5 @@ def build_graphs(
 
 def _change(g: GraphBuilder, state: ir.Value, next_state: ir.Value) -> ir.Value:
     """`||next_state - state|| / ||next_state||` per position."""
-    last = g.constant([-1], np.int64, "last_axis")
-    moved = g.op.ReduceL2(g.op.Sub(next_state, state), last, keepdims=0)
-    return g.op.Div(moved, g.op.ReduceL2(next_state, last, keepdims=0))
+    moved = reduce_last(g, "ReduceL2", g.op.Sub(next_state, state))
+    return g.op.Div(moved, reduce_last(g, "ReduceL2", next_state))

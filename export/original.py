@@ -62,7 +62,7 @@ def read_checkpoint(path: str | Path) -> Original:
         FamilyError: its family, or a key of its config, is not understood.
     """
     checkpoint = open_checkpoint(path)
-    family = find_family(checkpoint.config)
+    family = find_family(checkpoint.config, checkpoint.tensors)
     try:
         config = family.read_config(checkpoint.config)
     except BundleError as problem:  # a size that no bundle may have

@@ -21,11 +21,26 @@ class LayerCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class RotaryScaling:
+    """How Llama 3.1 stretches rotary frequencies: slow ones by `factor`, fast ones not at all.
+
+    A wave is slow if it turns fewer than `low_frequency` times within `original_context`
+    positions, and fast if it turns more than `high_frequency` times.
+    """
+
+    factor: Annotated[float, Bounds(1, 1e6)]
+    low_frequency: Annotated[float, Bounds(1e-6, 1e6)]
+    high_frequency: Annotated[float, Bounds(1e-6, 1e6)]
+    original_context: Annotated[int, Bounds(1, 2**22)]
+
+
+@dataclass(frozen=True, slots=True)
 class Rotary:
     """Rotary position embedding: its base, and whether pairs are (2i, 2i+1) or (i, i + D/2)."""
 
     base: Annotated[float, Bounds(1, 1e12)]
     interleaved: bool = False
+    scaling: RotaryScaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +49,15 @@ class Recurrence:
 
     `random` starts are normal with `initial_std`, cut off at three of them; `embeds` starts from
     the prelude's output. `mean_steps` is the depth the model was trained around, and the default.
-    Past `max_steps`, if there is one, answers get worse.
+    Past `max_steps`, if there is one, answers get worse. With an `exit_threshold` the core has a
+    gate, whose word is the graph's output `exit_probability`; the threshold is the published one.
     """
 
     initial_state: Annotated[str, Choices(("random", "zeros", "embeds"))]
     initial_std: Annotated[float, Bounds(0, 1e6)]
     mean_steps: Annotated[int, Bounds(1, 1024)]
     max_steps: Annotated[int | None, Bounds(1, 1024)] = None
+    exit_threshold: Annotated[float | None, Bounds(0, 1)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +82,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check what a single field's bounds cannot."""
-        for part in (self.layers, self.rotary, self.recurrence, self):
-            check_fields(part, "config: ", BundleError)
+        for part in (self.layers, self.rotary, self.rotary.scaling, self.recurrence, self):
+            if part is not None:
+                check_fields(part, "config: ", BundleError)
         if self.num_attention_heads % self.num_key_value_heads:
             raise BundleError(
                 f"config: num_attention_heads ({self.num_attention_heads}) must be a multiple of "
@@ -86,6 +104,12 @@ class ModelConfig:
         for name, (value, limit) in limits.items():
             if value > limit:
                 raise BundleError(f"config: {name} must be at most {limit}, got {value}")
+        scaling = self.rotary.scaling
+        if scaling is not None and scaling.high_frequency <= scaling.low_frequency:
+            raise BundleError(
+                f"config: rotary.scaling.high_frequency ({scaling.high_frequency:g}) must be above "
+                f"low_frequency ({scaling.low_frequency:g})"
+            )
         if self.head_dim % 2:
             raise BundleError(f"config: head_dim must be even for rotary, got {self.head_dim}")
 

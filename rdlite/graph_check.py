@@ -37,6 +37,8 @@ def contract(part: str, config: ModelConfig) -> tuple[Contract, Contract]:
     elif part == "core":
         inputs |= {"state": hidden, "embeds": hidden}
         outputs |= {"next_state": hidden, "change": ("FLOAT", ("B", "S"))}
+        if config.recurrence.exit_threshold is not None:
+            outputs["exit_probability"] = ("FLOAT", ("B", "S"))
     else:
         inputs |= {"state": hidden, "logit_positions": ("INT64", ("P",))}
         outputs["logits"] = ("FLOAT", ("B", "P", config.vocab_size))

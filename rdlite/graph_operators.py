@@ -159,12 +159,21 @@ def _concat(call: Call) -> list[Shape]:
 
 
 def _split(call: Call) -> list[Shape]:
-    call.arity(1, outputs=2)
     shape = call.input(0)
     _last_axis(call, shape, 0)
-    call.require("num_outputs", call.attributes.get("num_outputs"), 2)
-    call.require(f"remainder of {_last(shape)} in two", _last(shape) % 2, 0)
-    return [(*shape[:-1], _last(shape) // 2)] * 2
+    if len(call.inputs) < 2:  # in halves
+        call.arity(1, outputs=2)
+        call.require("num_outputs", call.attributes.get("num_outputs"), 2)
+        call.require(f"remainder of {_last(shape)} in two", _last(shape) % 2, 0)
+        return [(*shape[:-1], _last(shape) // 2)] * 2
+    call.arity(2, outputs=3)
+    call.require("num_outputs", call.attributes.get("num_outputs"), None)
+    call.require("shape of the sizes", call.typed(1, "INT64"), (3,))
+    constant = call.value(1).constant
+    sizes = [] if constant is None else constant.tolist()
+    if min(sizes, default=0) < 1 or sum(sizes) != _last(shape):
+        raise Mismatch(f"{_last(shape)} cannot be split into {sizes}")
+    return [(*shape[:-1], size) for size in sizes]
 
 
 def _reduce(call: Call) -> list[Shape]:
@@ -212,10 +221,13 @@ def _attention(call: Call) -> list[Shape]:
     call.arity(9, outputs=3)
     call.require("num_heads", call.attributes.get("num_heads"), heads)
     call.require("kv_num_heads", call.attributes.get("kv_num_heads"), key_value_heads)
-    for i in (1, 2):
-        call.require(f"input {i}", call.inputs[i], None)
-    packed = (heads + 2 * key_value_heads) * size
-    call.require("shape of the packed projection", call.input(0), ("B", "S", packed))
+    if call.inputs[1] is None:
+        call.require("input 2", call.inputs[2], None)
+        packed = (heads + 2 * key_value_heads) * size
+        call.require("shape of the packed projection", call.input(0), ("B", "S", packed))
+    else:
+        for i, count in enumerate((heads, key_value_heads, key_value_heads)):
+            call.require(f"shape of input {i}", call.input(i), ("B", "S", count * size))
     cache: Shape = ("B", key_value_heads, "C", size)
     for i, kind in ((3, "key"), (4, "value")):
         call.require(f"shape of the past {kind}s", call.input(i), cache)
@@ -286,6 +298,7 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     ("", "Gather"): _operator(_gather, "axis"),
     ("", "Mul"): _operator(_elementwise),
     ("", "ReduceL2"): _operator(_reduce, "keepdims"),
+    ("", "ReduceSum"): _operator(_reduce, "keepdims"),
     ("", "Sigmoid"): _operator(_unary),
     ("", "SimplifiedLayerNormalization"): _operator(_norm, "axis stash_type", "epsilon"),
     ("", "Split"): _operator(_split, "axis num_outputs"),

@@ -1,11 +1,11 @@
-"""The registry of model families: one module each, found by config.json's model_type.
+"""The registry of model families: one module each, found by a checkpoint's model_type and tensors.
 
-A family module has MODEL_TYPES, STOP_TOKENS, REDUNDANT, `read_config`, `weights`, `state_norm`,
+A family module has MODEL_TYPES, MARK, STOP_TOKENS, REDUNDANT, `read_config`, `weights`, `state_norm`,
 and the three graphs as functions `prelude`, `core` and `coda`. See docs/families.md.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from rdlite.config import ModelConfig
 from rdlite.errors import FamilyError
 
 from ..blocks import GraphBuilder, Weight
-from . import huginn
+from . import huginn, ouro, recurrent_llama, recurrent_olmo
 
 
 class Family(Protocol):
@@ -23,6 +23,10 @@ class Family(Protocol):
     @property
     def MODEL_TYPES(self) -> tuple[str, ...]:
         """The model_type values of config.json that belong to the family."""
+
+    @property
+    def MARK(self) -> str | None:
+        """How the name of a tensor ends that no other family of these types has."""
 
     @property
     def STOP_TOKENS(self) -> tuple[str, ...]:
@@ -51,18 +55,43 @@ class Family(Protocol):
         """State [B, S, E] to logits [B, P, V]."""
 
 
-FAMILIES: dict[str, Family] = {"huginn": huginn}
+FAMILIES: dict[str, Family] = {
+    "huginn": huginn,
+    "recurrent-llama": recurrent_llama,
+    "recurrent-olmo": recurrent_olmo,
+    "ouro": ouro,
+}
 
 
-def find_family(raw: Mapping[str, Any]) -> Family:
-    """Return the family of a config.json; raises FamilyError with the nearest known name."""
+def find_family(raw: Mapping[str, Any], tensors: Iterable[str]) -> Family:
+    """Return the family of a checkpoint.
+
+    Args:
+        raw: its config.json.
+        tensors: the names of its tensors.
+
+    Raises:
+        FamilyError: no family has its model_type (the nearest one is named), or its tensors are
+            those of two.
+    """
     model_type = raw.get("model_type")
-    known = {name: family for family in FAMILIES.values() for name in family.MODEL_TYPES}
-    if isinstance(model_type, str) and model_type in known:
-        return known[model_type]
-    near = difflib.get_close_matches(str(model_type), known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise FamilyError(
-        f"config: model_type {model_type!r:.60} is no family that rdlite knows "
-        f"({', '.join(known)}){hint}"
-    )
+    known = [name for family in FAMILIES.values() for name in family.MODEL_TYPES]
+    candidates = {n: f for n, f in FAMILIES.items() if model_type in f.MODEL_TYPES}
+    if not candidates:
+        near = difflib.get_close_matches(str(model_type), known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise FamilyError(
+            f"config: model_type {model_type!r:.60} is no family that rdlite knows "
+            f"({', '.join(dict.fromkeys(known))}){hint} docs/families.md tells how to add one"
+        )
+    names = list(tensors)
+    marked = {}
+    for name, family in candidates.items():
+        if family.MARK is not None:
+            marked |= {name: tensor for tensor in names if tensor.endswith(family.MARK)}
+    if len(marked) > 1:
+        mixed = " and ".join(f"{name} ({tensor})" for name, tensor in marked.items())
+        raise FamilyError(f"the checkpoint mixes tensors of two families: {mixed}")
+    if marked:
+        return FAMILIES[next(iter(marked))]
+    return next(family for family in candidates.values() if family.MARK is None)
