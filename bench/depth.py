@@ -23,7 +23,7 @@ from report import finish
 import rdlite
 from rdlite import Cache, Depth
 from rdlite.evaluation import held_out_problems
-from rdlite.exit_rules import RULES
+from rdlite.exit_rules import rules_for
 from rdlite.generate import Stats
 from rdlite.tasks import Problem
 
@@ -31,10 +31,10 @@ DEPTH = 32
 SPECULATE = (4, 8)
 
 
-def settings() -> dict[str, tuple[Cache, dict[str, Any]]]:
+def settings(model: rdlite.Model) -> dict[str, tuple[Cache, dict[str, Any]]]:
     """Name -> cache, options of generate."""
     full = Depth(DEPTH)
-    rules = {name: Depth(DEPTH, exit=name) for name in RULES}
+    rules = {name: Depth(DEPTH, exit=name) for name in rules_for(model.config)}
     return {
         f"plain, {DEPTH} steps": (Cache(), {"depth": full}),
         **{f"plain, {steps} steps": (Cache(), {"depth": Depth(steps)}) for steps in (16, 8, 4)},
@@ -93,7 +93,8 @@ def rank_correlation(rows: list[Row]) -> float:
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
 def main(count: int, out: Path | None) -> None:
     problems = held_out_problems(count)
-    chosen = settings()
+    with rdlite.load("nano") as model:
+        chosen = settings(model)
     models = {cache: rdlite.load("nano", cache=cache) for cache, _ in chosen.values()}
 
     def ask(name: str, problem: Problem) -> Row:

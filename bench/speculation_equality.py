@@ -26,7 +26,7 @@ from report import finish
 
 import rdlite
 from rdlite import Depth, Sampling
-from rdlite.exit_rules import RULES
+from rdlite.exit_rules import rules_for
 from rdlite.generate import generate_tokens
 from rdlite.sampling import Sampler
 
@@ -85,7 +85,7 @@ def compare(model: rdlite.Model, count: int) -> list[dict[str, Any]]:
         "sampled": Sampling(1.0, min_p=0.02, logit_bias=never),
     }
     rows = []
-    for rule in (None, *RULES):
+    for rule in (None, *rules_for(model.config)):
         for name, sampling in samplings.items():
             row = {"exit rule": rule or "none", "tokens chosen": name, "texts": 0, "tokens": 0}
             row |= {"equal": 0, "a hair decided": 0, "other steps": 0, "different": 0}

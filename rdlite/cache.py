@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,29 +26,34 @@ class Cache:
         share: None keeps one slot per step, so that step t of a new position sees what step t of
             the past ones left: exact, and the same however a text is cut into chunks. A number n
             keeps n slots, step t writing slot t mod n, so that memory does not grow with depth;
-            what a position sees then depends on which were read together. 1 to 1024.
+            what a position sees then depends on which were read together. 1 to 1024. "last" keeps
+            one slot per step while a prompt is read and then, of every position, what its last
+            step left, in one slot; not exact, and the next prompt needs the room again.
         bits: None keeps float32 numbers, in prelude and coda too; 8 rounds them to int8, in a
             quarter of the memory. That needs scales, which `rdlite tune` gives a bundle.
 
     Raises InputError for numbers out of bounds.
     """
 
-    share: int | None = None
+    share: int | Literal["last"] | None = None
     bits: int | None = None
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        if self.share is not None:
+        if isinstance(self.share, str):
+            if self.share != "last":
+                raise InputError(f"share must be None, a number or 'last', got {self.share!r:.40}")
+        elif self.share is not None:
             check_integer("share", self.share, 1, 1024)
         if self.bits is not None and (type(self.bits) is not int or self.bits != 8):
             raise InputError(f"bits must be None (float32) or 8 (int8), got {self.bits!r:.40}")
 
     def slots(self, steps: int) -> int:
-        """Number of slots that a depth of `steps` needs."""
-        return steps if self.share is None else min(self.share, steps)
+        """Number of slots that a depth of `steps` needs, at most."""
+        return min(self.share, steps) if isinstance(self.share, int) else steps
 
     def bytes_per_token(self, config: ModelConfig, steps: int) -> int:
-        """Memory that one position takes in all three parts, in bytes."""
+        """Memory that one position takes in all three parts, in bytes, at most."""
         layers = config.layers
         held = layers.prelude + layers.core * self.slots(steps) + layers.coda
         return (4 if self.bits is None else 1) * config.cache_numbers_per_layer * held
@@ -115,36 +120,65 @@ class StepCaches:
             self._scratch = np.empty(shape, np.float32)  # where entries are rescaled
         self.slots: list[CacheSlot] = []
         self._filled: list[int] = []
+        #: How many slots the steps take turns in; None: each has its own.
+        self._turns = cache.share if isinstance(cache.share, int) else None
+        self.gathered = False
 
     def index(self, step: int) -> int:
         """The slot that core step number `step` (from 0) reads and writes."""
-        share = self._cache.share
-        return step if share is None else step % share
+        return step if self._turns is None else step % self._turns
 
     def provide(self, steps: int, capacity: int) -> None:
         """Make the slots that a depth of `steps` needs."""
-        layers, scales = self._config.layers.core, self._scales
-        while (index := len(self.slots)) < self._cache.slots(steps):
-            slot_scales = None if scales is None else scales.of_slot(index)
-            self.slots.append(CacheSlot(self._config, layers, capacity, slot_scales))
+        wanted = steps if self._turns is None else min(self._turns, steps)
+        while (index := len(self.slots)) < wanted:
+            scales = None if self._scales is None else self._scales.of_slot(index)
+            self.slots.append(self._slot(capacity, scales))
             self._filled.append(0)
+
+    def _slot(self, capacity: int, scales: Floats | None) -> CacheSlot:
+        return CacheSlot(self._config, self._config.layers.core, capacity, scales)
 
     def fill(self, step: int, start: int, end: int) -> None:
         """Let a step see all positions before `start`; it will itself write those up to `end`."""
         index = self.index(step)
         filled = self._filled[index]
         if filled < start:
-            source, target = self.slots[index - 1], self.slots[index]
-            if self._scratch is None:
-                target.data[..., filled:start, :] = source.data[..., filled:start, :]
-            else:
-                _rescale(source, target, filled, start, self._scratch)
+            self._copy(self.slots[index - 1], self.slots[index], filled, start)
         # In a shared slot, positions past `end` may have left what they wrote at other steps.
         self._filled[index] = max(filled, end)
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
         self._filled = [min(filled, length) for filled in self._filled]
+
+    def gather(self, length: int, capacity: int) -> None:
+        """Keep of `length` positions what their last steps left; one slot serves all steps now."""
+        if not any(self._filled):
+            return
+        deepest = max(index for index, filled in enumerate(self._filled) if filled)
+        for step in range(1, deepest + 1):
+            self.fill(step, length, length)
+        kept = self.slots[deepest]
+        if self._scales is not None:  # all steps must fit
+            last, kept = kept, self._slot(capacity, self._scales.shared(1).of_slot(0))
+            self._copy(last, kept, 0, length)
+        self.slots, self._filled = [kept], [length]
+        self._turns, self.gathered = 1, True
+
+    def spread(self, length: int, capacity: int) -> None:
+        """Give each step a slot of its own again, that starts from what was kept."""
+        (kept,) = self.slots
+        self._turns, self.gathered = None, False
+        if self._scales is not None:
+            self.slots = [self._slot(capacity, self._scales.of_slot(0))]
+            self._copy(kept, self.slots[0], 0, length)
+
+    def _copy(self, source: CacheSlot, target: CacheSlot, start: int, end: int) -> None:
+        if self._scratch is None:
+            target.data[..., start:end, :] = source.data[..., start:end, :]
+        else:
+            _rescale(source, target, start, end, self._scratch)
 
 
 def _rescale(source: CacheSlot, target: CacheSlot, start: int, end: int, scratch: Floats) -> None:

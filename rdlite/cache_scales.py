@@ -43,7 +43,7 @@ class CacheScales:
         return scales
 
     def shared(self, share: int | None) -> "CacheScales":
-        """Return those of a cache that keeps `share` slots: the largest of a slot's steps.
+        """Return those of a cache that keeps `share` slots, the largest of a slot's steps.
 
         Steps past the last one may fall to any slot, so every slot is as wide as that at least.
         """

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from rdlite.config import check_integer, check_number
+from rdlite.config import ModelConfig, Recurrence, check_integer, check_number
 from rdlite.errors import InputError
 from rdlite.exit_defaults import ExitDefaults
-from rdlite.exit_rules import RULES, Bools, ExitRule, Step
+from rdlite.exit_rules import RULES, Bools, ExitRule, Step, rules_for
 
 PROMPTS = ("mean", "each")
 
@@ -24,16 +24,17 @@ class Depth:
         max_steps: the most core steps; None is the model's own default. 1 to 1024.
         min_steps: the fewest, after which `exit` is first asked. 1 to 1024.
         exit: the rule that says when to stop before `max_steps`: latent-diff, acceleration,
-            cosine, kl, gated-kl, minp-kl, entropy-diff or argmax-stability; None: never.
+            cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, or gate, where the model
+            has one; None: never.
         threshold: the rule's; None is what `rdlite tune` found for the model, or else the rule's
             own default.
         check_every: steps from one question to the next. 1 to 1024.
         prompt: how the rule reads a prompt. "mean", the published way: the positions of a chunk
             stop together, when their mean value (the last position's, where a rule looks at
-            predictions) says so. "each": every position stops at its own step, the one at which it
-            would stop if it were read alone, as new tokens are; so the result does not depend on
-            how the prompt is cut (with `Cache(share=None)`). For latent-diff, acceleration and
-            cosine.
+            predictions; the least, of gate) says so. "each": every position stops at its own step,
+            the one at which it would stop if it were read alone, as new tokens are; so the result
+            does not depend on how the prompt is cut (with `Cache(share=None)`). For rules that
+            look at no predictions: latent-diff, acceleration, cosine and gate.
 
     Raises InputError for numbers out of bounds, unknown rules and unknown ways to read a prompt.
     """
@@ -74,18 +75,36 @@ class Depth:
             )
 
 
-def default_depth(defaults: ExitDefaults | None) -> Depth:
+def default_depth(recurrence: Recurrence, defaults: ExitDefaults | None) -> Depth:
     """Return how deep a model thinks when it is not told."""
-    if defaults is None:
-        return Depth()
-    return Depth(defaults.steps, exit=defaults.rule, threshold=defaults.thresholds[defaults.rule])
+    if defaults is not None:
+        threshold = defaults.thresholds[defaults.rule]
+        return Depth(defaults.steps, exit=defaults.rule, threshold=threshold)
+    published = recurrence.exit_threshold
+    if published is not None and published < 1:
+        return Depth(exit="gate", threshold=published)
+    return Depth()
 
 
-def with_threshold(depth: Depth, defaults: ExitDefaults | None) -> Depth:
-    """Return `depth`, with the model's own threshold if it has a rule and no threshold."""
-    if depth.exit is None or depth.threshold is not None or defaults is None:
+def with_threshold(depth: Depth, config: ModelConfig, defaults: ExitDefaults | None) -> Depth:
+    """Return `depth`, with the model's own threshold if it has a rule and no threshold.
+
+    Raises InputError for a rule that needs a gate where the model has none.
+    """
+    if depth.exit is None:
         return depth
-    return dataclasses.replace(depth, threshold=defaults.thresholds.get(depth.exit))
+    rules, published = rules_for(config), config.recurrence.exit_threshold
+    if depth.exit not in rules:
+        raise InputError(
+            f"exit {depth.exit} needs a model with an exit gate, as Ouro has; for this one there "
+            f"are {', '.join(rules)}"
+        )
+    own = None if defaults is None else defaults.thresholds.get(depth.exit)
+    if own is None and depth.exit == "gate" and published != 1:
+        own = published  # one that lets nothing leave is none
+    if depth.threshold is not None or own is None:
+        return depth
+    return dataclasses.replace(depth, threshold=own)
 
 
 class Thinking(Step, Protocol):
@@ -156,16 +175,18 @@ class Controller:
             lane: S positions, the rows from `first` on.
             steps: taken so far.
             first: row of the first of them.
-            together: they leave as one, row `first`, whose value is their mean.
+            together: they leave as one, row `first`.
         """
         rule, size = self._rule, 1 if together else lane.change.shape[1]
         rows = slice(first, first + size)
         settled = self.settled[rows]
         due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
-        if rule is not None and due:
-            values = rule.measure(lane, steps, first)
+        if rule is None or not (due or rule.every_step):
+            return settled
+        values = rule.measure(lane, steps, first)
+        if due:
             if together and len(values) > 1:
-                values = values.mean(keepdims=True)
+                values = rule.combine(values)
             self._values[rows] = values
             hits = self._hits[rows]
             hits += 1

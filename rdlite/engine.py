@@ -38,7 +38,8 @@ class Engine:
         #: Those of the slots, if they are int8.
         self.scales = None
         if cache.bits is not None:
-            self.scales = read_cache_scales(bundle).shared(cache.share)
+            share = cache.share if isinstance(cache.share, int) else None
+            self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
         self.sessions = {
             part: Session(part, graphs[part], bundle.folder, threads) for part in PARTS
@@ -113,6 +114,20 @@ class Sequence:
         if length < self.length:
             self.length = length
             self.steps_cache.truncate(length)
+        if length == 0:
+            self.spread()
+
+    def gather(self) -> None:
+        """With `Cache(share="last")`, go on with what the last step of each position left."""
+        if self.engine.cache.share == "last" and not self.steps_cache.gathered:
+            self._lanes.clear()  # they are bound to slots that go
+            self.steps_cache.gather(self.length, self.capacity)
+
+    def spread(self) -> None:
+        """Undo `gather` as far as it can be undone: new positions keep every step again."""
+        if self.steps_cache.gathered:
+            self._lanes.clear()
+            self.steps_cache.spread(self.length, self.capacity)
 
     def outer_slot(self, part: str) -> CacheSlot:
         """The cache of the prelude or the coda."""
@@ -173,6 +188,8 @@ class Lane:
         self.embeds, *states = sequence.rows(size)
         self.states = (states[0], states[1])
         self.change = np.zeros((1, size), np.float32)
+        has_gate = config.recurrence.exit_threshold is not None
+        self.exit_probability = np.zeros((1, size), np.float32) if has_gate else None
         self._prelude_slot = sequence.outer_slot("prelude")
         self.prelude = self._sessions["prelude"].bind(*self.prelude_arrays())
         # Bound when first taken: under an exit rule, most sizes take few of the steps.
@@ -222,9 +239,12 @@ class Lane:
         """What core step `number` reads and writes, by the graph's names."""
         slot = self._core.slots[self._core.index(number)]
         before, after = self.states[number % 2], self.states[(number + 1) % 2]
+        results: Arrays = {"next_state": after, "change": self.change}
+        if self.exit_probability is not None:
+            results["exit_probability"] = self.exit_probability
         return (
             {"state": before, "embeds": self.embeds, **self._lengths, **slot.inputs()},
-            {"next_state": after, "change": self.change, **slot.outputs()},
+            {**results, **slot.outputs()},
         )
 
     def coda_arrays(self, steps: int, positions: int) -> tuple[Arrays, Arrays]:

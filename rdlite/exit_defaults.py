@@ -17,6 +17,7 @@ RULE_NAMES = (
     "minp-kl",
     "entropy-diff",
     "argmax-stability",
+    "gate",
 )
 
 

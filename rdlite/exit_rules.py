@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rdlite.config import ModelConfig
+
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
@@ -24,6 +26,9 @@ class Step(Protocol):
     #: two times float32 [1, S, E]: the state after t steps is `states[t % 2]`, the one before it
     #: is the other.
     states: tuple[Floats, Floats]
+    #: float32 [1, S]: what the core's gate says of each, the chance to leave here if it has not
+    #: left before; None if the model has no gate.
+    exit_probability: Floats | None
 
     def logits(self, steps: int) -> Floats:
         """Decode the last position's state after `steps` steps: float32 [1, V]."""
@@ -37,6 +42,8 @@ class ExitRule(Protocol):
 
     #: Looks in a row that must be content before a position has settled.
     patience: int
+    #: Whether it must measure every step, though nothing may be decided there.
+    every_step: bool
 
     def start(self, first: int, size: int) -> None:
         """Forget what was seen of the rows from `first` on, `size` of them."""
@@ -53,20 +60,28 @@ class ExitRule(Protocol):
             float32 [S]; of rules that decode float32 [1], the last position's.
         """
 
+    def combine(self, values: Floats) -> Floats:
+        """Return the value of positions that stop together: float32 [S] -> float32 [1]."""
+
     def content(self, values: Floats) -> Bools:
         """Return whether each of these values means that it is enough."""
 
 
 class _Below:
-    """A rule that is content when its value falls below a threshold."""
+    """A rule that is content when its value, the mean of several, falls below a threshold."""
 
     patience = 1
+    every_step = False
 
     def __init__(self, threshold: float) -> None:
         self.threshold = np.float32(threshold)  # as the values, so that arrays and numbers agree
 
     def start(self, first: int, size: int) -> None:
         """Nothing is kept between looks."""
+
+    def combine(self, values: Floats) -> Floats:
+        mean: Floats = values.mean(keepdims=True)
+        return mean
 
     def content(self, values: Floats) -> Bools:
         below: Bools = values < self.threshold
@@ -215,6 +230,7 @@ class ArgmaxStability:
     """How many looks in a row found the same token likeliest as the look before."""
 
     patience = 1
+    every_step = False
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
@@ -228,6 +244,44 @@ class ArgmaxStability:
         self._stable = self._stable + 1 if top == self._top else 0
         self._top = top
         return np.array([self._stable], np.float32)
+
+    def combine(self, values: Floats) -> Floats:
+        return values  # of the last position alone
+
+    def content(self, values: Floats) -> Bools:
+        return values >= self.threshold
+
+
+class Gate:
+    """The chance to have left by now, as the model's own gate says step by step (2510.25741).
+
+    Positions that stop together stop when the last of them would.
+    """
+
+    patience = 1
+    every_step = True
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = np.float32(threshold)
+        #: By row: the chance not to have left yet.
+        self._stayed = np.ones(0, np.float32)
+
+    def start(self, first: int, size: int) -> None:
+        end = first + size
+        if len(self._stayed) < end:
+            self._stayed = np.append(self._stayed, np.ones(end - len(self._stayed), np.float32))
+        self._stayed[first:end] = 1
+
+    def measure(self, lane: Step, steps: int, first: int) -> Floats:
+        assert lane.exit_probability is not None
+        leaving = lane.exit_probability[0]
+        stayed = self._stayed[first : first + len(leaving)]
+        stayed *= 1 - leaving
+        return 1 - stayed
+
+    def combine(self, values: Floats) -> Floats:
+        least: Floats = values.min(keepdims=True)
+        return least
 
     def content(self, values: Floats) -> Bools:
         return values >= self.threshold
@@ -243,6 +297,8 @@ class RuleKind:
     high: float
     #: Whether it decodes the last position's state at every look, which costs a pass of the coda.
     decodes: bool = False
+    #: Whether it needs a model whose core has a gate.
+    gated: bool = False
 
 
 RULES = {
@@ -254,4 +310,11 @@ RULES = {
     "minp-kl": RuleKind(MinPKL, 1e-5, 0, 100, True),
     "entropy-diff": RuleKind(EntropyDiff, 1e-3, 0, 100, True),
     "argmax-stability": RuleKind(lambda threshold, _: ArgmaxStability(threshold), 5, 1, 1024, True),
+    "gate": RuleKind(lambda threshold, _: Gate(threshold), 0.9, 0, 1, gated=True),
 }
+
+
+def rules_for(config: ModelConfig) -> list[str]:
+    """Return the names of the rules that a model can use."""
+    has_gate = config.recurrence.exit_threshold is not None
+    return [name for name, kind in RULES.items() if has_gate or not kind.gated]

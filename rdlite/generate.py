@@ -238,6 +238,7 @@ def _choose(
     """Read what is not read yet, choose a token, read that, and so on."""
     stats, controller = plan.stats, plan.controller
     fresh: Sequence[int] = prompt[sequence.length :]
+    sequence.spread()
     while True:
         for chunk in read(sequence, fresh, controller, plan.start, plan.chunk):
             # Decoded for every chunk: this is what fills the coda's cache.
@@ -245,6 +246,7 @@ def _choose(
             if stats.new_tokens == 0:
                 stats.prompt_steps += chunk.all_steps
         token, logprob = plan.sampler(logits, sequence.length)
+        sequence.gather()
         yield token, logprob, chunk.steps, chunk.value
         fresh = (token,)
 

@@ -107,7 +107,7 @@ class Model:
     @property
     def default_depth(self) -> Depth:
         """How deep it thinks when it is not told: as `rdlite tune` found, or its mean depth."""
-        return default_depth(self.bundle.manifest.exit)
+        return default_depth(self.config.recurrence, self.bundle.manifest.exit)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -127,7 +127,7 @@ class Model:
         self,
         token_ids: Sequence[int],
         steps: int | None = None,
-        initial_state: str | Floats = "zeros",
+        initial_state: str | Floats | None = None,
         seed: int = 0,
         chunk: int = CHUNK,
     ) -> Floats:
@@ -136,7 +136,8 @@ class Model:
         Args:
             token_ids: S ids, 1 to the context.
             steps: core steps; None: the model's default.
-            initial_state: "zeros", "random" (of `seed`), "embeds", or float32 [S, E].
+            initial_state: "zeros", "random" (of `seed`), "embeds", or float32 [S, E]; None: zeros
+                for models that start at random, and for others their own way to start.
             seed: selects random initial states, 0 to 2^64 - 1.
             chunk: positions read at once, 1 to 4096. It changes memory and speed, and the result
                 only where the cache is shared (`Cache(share=n)`).
@@ -150,6 +151,9 @@ class Model:
         ids = self.check_ids(token_ids)
         controller = self._controller(Depth(self.config.steps_or_default(steps)))
         check_integer("chunk", chunk, 1, 4096)
+        if initial_state is None:
+            own = self.config.recurrence.initial_state
+            initial_state = "zeros" if own == "random" else own
         start = start_at(self.config, initial_state, seed, len(ids))
         result = np.empty((len(ids), self.config.vocab_size), np.float32)
         with self._pool.borrowed() as sequence:
@@ -354,7 +358,7 @@ class Model:
 
     def _controller(self, depth: Depth) -> Controller:
         config = self.config
-        depth = with_threshold(depth, self.bundle.manifest.exit)
+        depth = with_threshold(depth, config, self.bundle.manifest.exit)
         return Controller(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rdlite.depth import Depth
 from rdlite.errors import InputError
 from rdlite.evaluation import encode_problem
-from rdlite.exit_rules import RULES, ExitRule
+from rdlite.exit_rules import RULES, ExitRule, rules_for
 from rdlite.model import Model
 from rdlite.progress import Progress, meter
 from rdlite.start import start_at
@@ -76,6 +76,7 @@ class _View:
     def __init__(self, change: Floats, logits: Floats) -> None:
         self.change = change
         self.states = (change[..., None], change[..., None])  # no rule that decodes looks at them
+        self.exit_probability: Floats | None = None
         self._logits = logits
 
     def logits(self, steps: int) -> Floats:
@@ -138,19 +139,20 @@ def record(
         progress: called with (samples done, samples in all).
     """
     size = model.config.vocab_size
-    latent = {name: kind.make(0, size) for name, kind in RULES.items() if not kind.decodes}
+    kinds = {name: RULES[name] for name in rules_for(model.config)}
+    latent = {name: kind.make(0, size) for name, kind in kinds.items() if not kind.decodes}
     deciding = {
         name: [kind.make(1, size) for _ in range(MOST_SCORED)]
-        for name, kind in RULES.items()
+        for name, kind in kinds.items()
         if kind.decodes
     }
     start = start_at(model.config, "random", seed)
     advance = meter(len(samples), progress)
-    values: dict[str, list[Floats]] = {name: [] for name in RULES}
+    values: dict[str, list[Floats]] = {name: [] for name in kinds}
     tops, answers, first = [], [], 0
     for sample in samples:
         ids, scored = sample.ids, sample.scored
-        found = {name: np.full((scored, steps), np.inf, np.float32) for name in RULES}
+        found = {name: np.full((scored, steps), np.inf, np.float32) for name in kinds}
         likeliest = np.zeros((scored, steps), np.int64)
         for rule in latent.values():
             rule.start(0, len(ids))
@@ -171,7 +173,7 @@ def record(
                 view = _View(lane.change[:, at : at + 1], logits[row : row + 1])
                 for name, rules in deciding.items():
                     found[name][row, step] = rules[row].measure(view, step + 1, 0)[0]
-        for name in RULES:
+        for name in kinds:
             values[name].append(found[name])
         tops.append(likeliest)
         answers.append(np.full(scored, first) if sample.prompt else first + np.arange(scored))
@@ -237,8 +239,11 @@ def _thresholds(name: str, values: Floats) -> Iterator[float]:
     seen = values[np.isfinite(values) & (values > 0)]
     if not seen.size:
         return
+    if name == "gate":  # the chance to stay is what shrinks
+        seen = 1 - seen[seen < 1]
     low, high = np.quantile(seen, (0.01, 0.99))
-    for threshold in np.geomspace(low, high, MOST_THRESHOLDS):
+    for value in np.geomspace(low, high, MOST_THRESHOLDS):
+        threshold = 1 - value if name == "gate" else value
         yield float(f"{min(max(threshold, kind.low), kind.high):.3g}")
 
 

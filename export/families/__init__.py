@@ -1,7 +1,7 @@
-"""The registry of model families: one module each, found by a checkpoint's model_type and tensors.
+"""The registry of model families: one module each, found by model_type and names of tensors.
 
-A family module has MODEL_TYPES, MARK, STOP_TOKENS, REDUNDANT, `read_config`, `weights`, `state_norm`,
-and the three graphs as functions `prelude`, `core` and `coda`. See docs/families.md.
+A family module has MODEL_TYPES, MARK, STOP_TOKENS, REDUNDANT, `read_config`, `weights`,
+`state_norm`, and the three graphs as functions `prelude`, `core` and `coda`. See docs/families.md.
 """
 
 import difflib
@@ -84,11 +84,11 @@ def find_family(raw: Mapping[str, Any], tensors: Iterable[str]) -> Family:
             f"config: model_type {model_type!r:.60} is no family that rdlite knows "
             f"({', '.join(dict.fromkeys(known))}){hint} docs/families.md tells how to add one"
         )
-    names = list(tensors)
-    marked = {}
-    for name, family in candidates.items():
-        if family.MARK is not None:
-            marked |= {name: tensor for tensor in names if tensor.endswith(family.MARK)}
+    marked: dict[str, str] = {}
+    for tensor in tensors:
+        for name, family in candidates.items():
+            if family.MARK is not None and tensor.endswith(family.MARK):
+                marked[name] = tensor
     if len(marked) > 1:
         mixed = " and ".join(f"{name} ({tensor})" for name, tensor in marked.items())
         raise FamilyError(f"the checkpoint mixes tensors of two families: {mixed}")

@@ -49,6 +49,19 @@ def _speculation(
     return drafts, steps
 
 
+def _cache_share(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Read "last" or a number."""
+    if value is None or value == "last":
+        return value
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 1024:
+        raise click.BadParameter(f"{value!r} must be last, or a number from 1 to 1024")
+    return number
+
+
 max_tokens_option = click.option(
     "--max-tokens",
     type=click.IntRange(1, 2**22),
@@ -71,8 +84,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--exit",
                 metavar="RULE",
                 help="Stop thinking before --steps when this rule says so: latent-diff, "
-                "acceleration, cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability; off: "
-                "never. Default: the model's, if 'rdlite tune' found one.",
+                "acceleration, cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, gate "
+                "(of models that have one); off: never. Default: the model's, if 'rdlite tune' "
+                "found one.",
             ),
             click.option(
                 "--threshold",
@@ -151,9 +165,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--cache-share",
-                type=click.IntRange(1, 1024),
-                help="Keep the cache of this many steps and reuse it for the others: less memory, "
-                "not exact. Default: keep every step's.",
+                callback=_cache_share,
+                metavar="N|last",
+                help="Keep the cache of N steps and reuse it for the others; last: keep every "
+                "step's while a prompt is read, and then each token's last. Less memory, not "
+                "exact. Default: keep every step's.",
             ),
             cache_bits_option,
         )

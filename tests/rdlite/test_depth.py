@@ -121,7 +121,7 @@ def per_position(rule, path):
     return values
 
 
-LATENT = [name for name, kind in RULES.items() if not kind.decodes]
+LATENT = [name for name, kind in RULES.items() if not kind.decodes and not kind.gated]
 
 
 @pytest.mark.parametrize("name", LATENT)
@@ -230,8 +230,8 @@ def test_a_rule_starts_anew_for_each_group():
         ({"prompt": "each"}, "prompt='each' needs an exit rule; give exit=... too"),
         (
             {"exit": "kl", "prompt": "each"},
-            "looks at states (latent-diff, acceleration, cosine), not kl, which looks at the last "
-            "position's predictions; or read with prompt='mean'",
+            "looks at states (latent-diff, acceleration, cosine, gate), not kl, which looks at the "
+            "last position's predictions; or read with prompt='mean'",
         ),
     ],
 )

@@ -54,7 +54,7 @@ def test_exits_are_those_of_the_rules():
     assert exits(RULES["argmax-stability"].make(2, 1), values).tolist() == [1, 1, 6]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "gate"])
 def test_a_trace_holds_what_the_controller_sees(nano, trace, rule):
     """A text of one token leaves where its trace says that it would."""
     values = record(nano, [Sample([77], 1)], 24).values[rule]

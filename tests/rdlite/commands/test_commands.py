@@ -197,7 +197,10 @@ def test_chat_complains_and_goes_on(text_bundle):
         (["generate", "BUNDLE", "x", "--seed", "-1"], "'--seed': -1 is not in"),
         (["generate", "BUNDLE", "x", "--threads", "0"], "'--threads': 0 is not in"),
         (["generate", "BUNDLE", "x", "--context", "9999"], "context must be"),
-        (["generate", "BUNDLE", "x", "--cache-share", "0"], "'--cache-share': 0 is not in"),
+        (
+            ["generate", "BUNDLE", "x", "--cache-share", "0"],
+            "'--cache-share': '0' must be last, or a number",
+        ),
         (["generate", "BUNDLE", "x", "--cache-bits", "4"], "bits must be None (float32) or 8"),
         (
             ["chat", "BUNDLE", "--cache-bits", "8"],
