@@ -26,7 +26,7 @@ from typing import Any
 
 import click
 import psutil
-import random_huginn
+import random_bundle
 from rdlite.export import export_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from report import finish, spread
@@ -65,7 +65,7 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
     # In a process of its own, whose memory does not count here.
     layers = ["--layers", "0", "4", "0", "--vocabulary", "262"]
     subprocess.run(
-        [sys.executable, random_huginn.__file__, str(made), "--bits", str(bits), *layers],
+        [sys.executable, random_bundle.__file__, str(made), "--bits", str(bits), *layers],
         check=True,
     )
     bundle = open_bundle(made)

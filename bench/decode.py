@@ -21,9 +21,9 @@ from typing import Any
 import click
 import numpy as np
 from export_memory import measure
-from random_huginn import SHAPE
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from report import finish, spread
+from shapes import HUGINN
 
 import rdlite
 from rdlite import Cache, Depth
@@ -48,7 +48,7 @@ class Torch:
         from huginn import Huginn, HuginnConfig  # type: ignore[attr-defined]
 
         torch.set_num_threads(threads)
-        width, heads, inner, vocabulary, context, steps = SHAPE
+        width, heads, inner, vocabulary, context, steps = HUGINN
         config = HuginnConfig(width, heads, inner, vocabulary, context, mean_steps=steps)
         with torch.device("meta"):
             self.model = Huginn(config)
@@ -90,7 +90,7 @@ def main(threads: int, folder: Path | None, out: Path | None) -> None:
         folder = folder or Path(name)
         checkpoint, bundle = folder / "checkpoint", folder / "bundle"
         if not checkpoint.exists():
-            width, heads, inner, vocabulary, context, steps = SHAPE
+            width, heads, inner, vocabulary, context, steps = HUGINN
             config = hub_config(width, heads, inner, vocabulary, context, steps)
             write_random_checkpoint(checkpoint, config, "bfloat16")
         took = folder / "export.json"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from random_huginn import write_random_bundle
+from random_bundle import write_random_huginn
 from report import finish, spread
 
 import rdlite
@@ -47,7 +47,7 @@ def main(threads: int, out: Path | None) -> None:
     rows: list[dict[str, Any]] = []
     for bits in (4, 8):
         with tempfile.TemporaryDirectory() as folder:
-            rows += time_rounds(write_random_bundle(Path(folder) / "huginn", bits), yields, threads)
+            rows += time_rounds(write_random_huginn(Path(folder) / "huginn", bits), yields, threads)
     finish("rounds", rows, out)
 
 

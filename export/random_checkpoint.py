@@ -8,7 +8,7 @@ config), with a byte-level tokenizer. Its answers are noise.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from .blocks import Weights
 
 SPECIAL_TOKENS = (
     "<|begin_text|>",
@@ -117,22 +119,41 @@ def tensor_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]
             yield f"{block}.mlp.proj.weight", (width, inner)
 
 
+def tensor_shapes_of(weights: "Weights") -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the tensors that a family's weights are made of.
+
+    Where several make one weight, each has as many of its rows.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for weight in weights.values():
+        rows, *rest = weight.source_shape or weight.shape
+        for source in weight.sources:
+            shapes[source] = (rows // len(weight.sources), *rest)
+    return shapes
+
+
 def write_random_checkpoint(
-    folder: str | Path, config: dict[str, Any], dtype: str = "float32", seed: int = 0
+    folder: str | Path,
+    config: dict[str, Any],
+    dtype: str = "float32",
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Path:
     """Write a checkpoint folder, one tensor at a time; returns its path.
 
     Args:
         folder: made if missing; its files are overwritten.
-        config: what `hub_config` returns; the vocabulary must hold 262 tokens or more.
+        config: what `hub_config` returns, or another family's; the vocabulary must hold 262 tokens
+            or more.
         dtype: "float32", "float16" or "bfloat16".
         seed: the same seed gives the same files.
+        shapes: of the tensors; None: those of Huginn.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     kind, name = DTYPES[dtype]
-    shapes = dict(tensor_shapes(config))
+    shapes = dict(tensor_shapes(config)) if shapes is None else shapes
     header, end = {}, 0
     for key, shape in shapes.items():
         size = math.prod(shape) * np.dtype(kind).itemsize
@@ -157,7 +178,7 @@ def _random_tensor(
         return 1 + np.float32(0.1) * values
     if name.endswith("qk_bias"):
         return np.float32(0.1) * values
-    values *= np.float32(config["init_values"]["std"])
+    values *= np.float32(config["init_values"]["std"] if "init_values" in config else 0.02)
     return values
 
 

@@ -1,25 +1,24 @@
-"""Quantized bundles of Huginn-0125's shape with random weights, written straight, for timing.
+"""Quantized bundles of real shapes with random weights, written straight, for timing.
 
 Times do not depend on what the numbers are, so the integers are drawn instead of rounded.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 from rdlite.export.blocks import Weights
 from rdlite.export.exporter import write_bundle
-from rdlite.export.families import huginn
+from rdlite.export.families import Family, huginn
 from rdlite.export.original import Original
 from rdlite.export.packing import Codes, Floats, Scales, count_blocks
 from rdlite.export.random_checkpoint import hub_config
 from rdlite.export.write import Storage
+from shapes import HUGINN
 
 from rdlite.quantization import Quantization
-
-#: Sizes of Huginn-0125: width, heads, the MLP's inner width, vocabulary, context, steps.
-SHAPE = (5280, 55, 17920, 65536, 4096, 32)
 
 
 class _Ones:
@@ -41,7 +40,7 @@ class _Ones:
 
 
 class _Drawn:
-    """Integers and scales drawn at random, once for each shape."""
+    """Integers drawn at random, once for each shape; small, so that no unnormed state explodes."""
 
     def __init__(self, std: float) -> None:
         self._rng = np.random.default_rng(0)
@@ -58,26 +57,33 @@ class _Drawn:
 
 
 def write_random_bundle(
-    folder: Path, bits: int, layers: tuple[int, int, int] = (2, 4, 2), vocabulary: int = SHAPE[3]
+    folder: Path, bits: int, family: Family, raw: dict[str, Any], name: str = "random"
 ) -> Path:
-    """Write a bundle of Huginn's width at 4 or 8 bits, block 32; returns its path."""
-    width, heads, inner, _, context, steps = SHAPE
-    raw = hub_config(width, heads, inner, vocabulary, context, steps, layers)
-    config = huginn.read_config(raw)
-    weights = huginn.weights(config)
-    original = Original("huginn-random", huginn, config, weights, _Ones(weights), {}, {})
+    """Write a bundle of a config.json's shape at 4 or 8 bits, block 32; returns its path."""
+    config = family.read_config(raw)
+    weights = family.weights(config)
+    original = Original(name, family, config, weights, _Ones(weights), {}, {})
     matrices = dict.fromkeys(original.matrices(), bits)
-    storage = Storage(Quantization("random", matrices), _Drawn(raw["init_values"]["std"]))
+    storage = Storage(Quantization("random", matrices), _Drawn(0.002))
     return write_bundle(original, folder, storage, force=True)
+
+
+def write_random_huginn(
+    folder: Path, bits: int, layers: tuple[int, int, int] = (2, 4, 2), vocabulary: int = HUGINN[3]
+) -> Path:
+    """Write a bundle of Huginn's width and other depths; returns its path."""
+    width, heads, inner, _, context, steps = HUGINN
+    raw = hub_config(width, heads, inner, vocabulary, context, steps, layers)
+    return write_random_bundle(folder, bits, huginn, raw, "huginn-random")
 
 
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--bits", default=4, show_default=True, type=click.IntRange(4, 8))
 @click.option("--layers", nargs=3, type=int, default=(2, 4, 2), show_default=True)
-@click.option("--vocabulary", default=SHAPE[3], show_default=True, type=click.IntRange(1, 2**22))
+@click.option("--vocabulary", default=HUGINN[3], show_default=True, type=click.IntRange(1, 2**22))
 def main(folder: Path, bits: int, layers: tuple[int, int, int], vocabulary: int) -> None:
-    write_random_bundle(folder, bits, layers, vocabulary)
+    write_random_huginn(folder, bits, layers, vocabulary)
 
 
 if __name__ == "__main__":
