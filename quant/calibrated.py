@@ -27,6 +27,8 @@ PASSES = 2
 LEAST_TOKENS, WINDOW, MOST_TOKENS = 256, 128, 16_384
 #: Moments of so many bytes are gathered in one run.
 MOST_MOMENT_BYTES = 4 * 2**30
+#: The largest moment that is worked with: room is left for damping.
+MOST_MOMENT = 1e30
 
 
 class Calibrated:
@@ -85,7 +87,13 @@ class FactorFolder:
         for group in _groups(bundle, names):
             moments = second_moments(bundle, texts, steps, group, options.seed, options.threads)
             for name in group:
-                np.save(self._path(name), factor_moments(moments.pop(name)))
+                found = moments.pop(name)
+                if not np.abs(found).max() < MOST_MOMENT:
+                    raise InputError(
+                        f"what {name} is applied to is not finite, or far too large, after up to "
+                        f"{steps} steps; calibrate with fewer --steps, or use int4"
+                    )
+                np.save(self._path(name), factor_moments(found))
                 self._names.add(name)
 
 

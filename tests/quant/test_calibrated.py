@@ -86,6 +86,31 @@ def test_inputs_that_never_come_do_no_harm():
     codes, scales = quantize_rows(weight, factor_moments(inputs.T @ inputs), 4, 32)
     assert np.isfinite(dequantize(codes, scales, 64)).all()
     assert off(inputs, weight, codes, scales) < 0.1
+    # Nor does it matter in what unit the others come.
+    small, same = quantize_rows(weight, factor_moments(inputs.T @ inputs / 2**20), 4, 32)
+    assert (small == codes).all()
+    assert (same == scales).all()
+
+
+def test_moments_that_rounding_left_indefinite_are_damped_until_they_can_be_inverted():
+    inputs, weight = correlated(64)
+    moments = inputs.T @ inputs
+    moments -= 0.05 * np.diag(moments).mean() * np.eye(64, dtype=np.float32)
+    assert np.linalg.eigvalsh(moments).min() < 0
+    codes, scales = quantize_rows(weight, factor_moments(moments), 4, 32)
+    assert off(inputs, weight, codes, scales) < off(
+        inputs, weight, *Rounding().quantize("", weight, 4, 32)
+    )
+
+
+def test_a_model_that_overflows_cannot_be_calibrated(text_bundle, practice, tmp_path):
+    original = read_original(text_bundle)
+    norm = original.family.state_norm(original.config)
+    factors = np.full(original.config.hidden_size, 1e38, np.float32)
+    broken = dataclasses.replace(original, source=Scaled(original.source, norm, factors))
+    options = Options(calibration=practice, steps=2, work=tmp_path)
+    with pytest.raises(InputError, match=r"what core\.\S+ is applied to is not finite"):
+        find_scheme("int4-gptq", options).prepare(broken)
 
 
 def test_hqq_leaves_outliers_to_get_the_others_right():
