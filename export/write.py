@@ -24,7 +24,7 @@ from rdlite.quantization import Quantization
 
 from .blocks import Weight, Weights
 from .graphs import Graphs
-from .packing import Quantizer, pack
+from .packing import Quantizer, check_largest, pack
 from .sources import WeightSource, in_rows
 
 ALIGNMENT = 64
@@ -189,12 +189,15 @@ def _stored(
             yield name, np.asarray(piece if factor is None else piece * factor, "<f4")
             advance(piece.nbytes)
         return
-    scales = []
+    scales, largest = [], 0.0
     for rows in in_rows(source.pieces(name), weight.shape[1]):
+        largest = max(largest, float(np.abs(rows).max()))
+        check_largest(name, largest, bits)
         codes, scale = storage.quantizer.quantize(name, rows, bits, storage.quantization.block_size)
         yield f"{name}.packed", pack(codes, bits)
         scales.append(scale)
         advance(rows.nbytes)
+    check_largest(name, largest, bits, whole=True)
     yield f"{name}.scales", np.asarray(np.concatenate(scales), "<f2")
 
 

@@ -166,6 +166,21 @@ def test_broken_weights_are_named(bundle_copy, sign, value, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("scheme", "value"), [("int8", 1e7), ("int4", 6e5), ("int4-hqq", 1e30),
+                                               ("int8", 1e-4), ("int4", 1e-30)])  # fmt: skip
+def test_weights_that_float16_scales_do_not_reach_are_named(
+    bundle_copy, sign, scheme, value, tmp_path
+):
+    file = bundle_copy / "core.onnx.data"
+    data = np.fromfile(file, np.float32)
+    np.copyto(data, np.copysign(value, data), where=data != 0)
+    data.tofile(file)
+    sign(bundle_copy)
+    with pytest.raises(InputError, match=r"the largest number of core\.\S+ is .* must lie between"):
+        quantize_bundle(bundle_copy, tmp_path / "out", scheme)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_existing_output_stays(text_bundle, tmp_path):
     out = quantize_bundle(text_bundle, tmp_path / "out", "int8")
     before = (out / "rdlite.json").read_bytes()
