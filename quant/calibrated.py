@@ -14,7 +14,7 @@ from rdlite.export.write import Storage
 import rdlite
 from rdlite.bundle import Bundle, open_bundle
 from rdlite.errors import InputError
-from rdlite.evaluation import windows
+from rdlite.evaluation import read_tokens, windows
 from rdlite.model import Model
 from rdlite.tuning import problem_samples
 
@@ -100,17 +100,18 @@ class FactorFolder:
 def calibration_texts(model: Model, options: Options) -> list[Sequence[int]]:
     """Return token ids of the texts to calibrate on.
 
-    Raises InputError if the text is too short, or there is none and the model cannot chat.
+    Raises InputError if the text is too short or cannot be read, or there is none and the model
+    cannot chat.
     """
     if options.calibration is None:
         return [sample.ids for sample in problem_samples(model, 2, options.seed)]
-    ids = model.tokenizer.encode(options.calibration.read_bytes().decode(errors="replace"))
+    ids = read_tokens(model, options.calibration, MOST_TOKENS)
     if len(ids) < LEAST_TOKENS:
         raise InputError(
             f"the calibration text {options.calibration} has {len(ids)} tokens; at least "
             f"{LEAST_TOKENS} are needed"
         )
-    return list(windows(ids[:MOST_TOKENS], min(WINDOW, model.context), model.context))
+    return list(windows(ids, min(WINDOW, model.context), model.context))
 
 
 def _groups(bundle: Bundle, names: Sequence[str]) -> list[list[str]]:

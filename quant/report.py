@@ -22,6 +22,7 @@ from rdlite.evaluation import (
     divergence,
     encode_problem,
     held_out_problems,
+    read_tokens,
     windows,
 )
 from rdlite.model import Model
@@ -160,7 +161,7 @@ def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[in
         texts: list[Sequence[int]] = [[*prompt, *said] for prompt, said in pairs]
         name = "held-out problems"
     else:
-        ids = model.tokenizer.encode(text.read_bytes().decode(errors="replace"))
+        ids = read_tokens(model, text, WINDOWS * WINDOW)
         texts = list(windows(ids, min(WINDOW, model.context), model.context))[:WINDOWS]
         name = text.name[:80]
     if not texts:

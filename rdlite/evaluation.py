@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from rdlite.tasks import TASKS, Problem, draw
 
 Floats = npt.NDArray[np.float32]
 MAX_WINDOW = 4096
+TOKEN_BYTES = 64  # of text that are read for each token wanted; most have 3 to 6
 
 
 def held_out_problems(count: int, seed: int = 0, tasks: Iterable[str] = TASKS) -> list[Problem]:
@@ -232,6 +234,24 @@ def divergence(
 def _check_texts(texts: Sequence[Sequence[int]]) -> None:
     if not texts or min(map(len, texts)) < 2:
         raise InputError("a text to measure on needs at least 2 tokens")
+
+
+def read_tokens(model: Model, path: str | Path, most: int) -> list[int]:
+    """Return the first token ids of a text file; no more of it is read than they need.
+
+    Args:
+        model: needs a tokenizer.
+        path: of the file. What is not UTF-8 in it is replaced.
+        most: how many ids at most.
+
+    Raises InputError if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(most * TOKEN_BYTES)
+    except OSError as problem:
+        raise InputError(f"the text {path} cannot be read: {problem.strerror}") from None
+    return model.tokenizer.encode(text.decode(errors="replace"))[:most]
 
 
 def windows(ids: Sequence[int], window: int, context: int) -> Iterator[Sequence[int]]:
