@@ -86,8 +86,10 @@ def tune(
         rdlite tune BUNDLE --dry-run --plot exit.png
     """
     import rdlite
+    from rdlite.config import check_number
     from rdlite.tuning import choose, curve, record, settle
 
+    check_number("--loss", loss, 0, 50)  # click lets NaN through
     if plot:
         from rdlite.plot import check_plot
 

@@ -203,6 +203,12 @@ def test_tune_on_a_text(text_bundle, tmp_path):
     assert "at least 2 are needed" in result.stderr
 
 
+def test_a_loss_that_is_no_number_is_refused(text_bundle):
+    result = CliRunner().invoke(main, ["tune", str(text_bundle), "--loss", "nan", "--dry-run"])
+    assert result.exit_code == 2
+    assert "--loss must be a number from 0 to 50, got nan" in result.stderr
+
+
 @pytest.mark.parametrize(
     "change",
     [
