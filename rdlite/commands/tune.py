@@ -86,6 +86,7 @@ def tune(
         rdlite tune BUNDLE --dry-run --plot exit.png
     """
     import rdlite
+    from rdlite.bundle_update import check_updatable
     from rdlite.config import check_number
     from rdlite.tuning import choose, curve, record, settle
 
@@ -95,6 +96,8 @@ def tune(
 
         check_plot(plot)
     with rdlite.load(model, threads=threads) as opened:
+        if not dry_run:
+            check_updatable(opened.bundle.folder)
         recurrence = opened.config.recurrence
         full = opened.config.steps_or_default(
             steps or min(2 * recurrence.mean_steps, recurrence.max_steps or 1024)

@@ -201,6 +201,10 @@ def test_tune_on_a_text(text_bundle, tmp_path):
     result = CliRunner().invoke(main, ["tune", str(bundle), "--text", str(text)])
     assert result.exit_code == 2
     assert "at least 2 are needed" in result.stderr
+    (bundle / ".update").touch()  # in the way of any change; found before any work
+    result = CliRunner().invoke(main, ["tune", str(bundle), "--text", str(text)])
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
 
 
 def test_a_loss_that_is_no_number_is_refused(text_bundle):
