@@ -56,6 +56,27 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """Give a folder for what is needed until `out` is written, on the same disk.
+
+    What a killed process leaves of it is removed by the next one for `out`. Raises OutputError if
+    it cannot be made, because then `out` cannot be written either.
+    """
+    out = out.absolute()
+    parent = next(parent for parent in (*out.parents, out) if os.path.lexists(parent))
+    _clear_leftovers(parent / out.name)
+    work = parent / f".{out.name}.work-{os.getpid()}"
+    try:
+        work.mkdir()
+    except OSError as problem:
+        raise OutputError(f"cannot write {out}: {problem.strerror}") from None
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def check_replaceable(out: Path, force: bool) -> None:
     """Raise OutputError unless `out` is new or empty, or a bundle that `force` lets us replace."""
     if not os.path.lexists(out):
@@ -71,7 +92,7 @@ def check_replaceable(out: Path, force: bool) -> None:
 
 def _clear_leftovers(out: Path) -> None:
     """Clear away what exports to `out` left when they were killed; an old bundle goes back."""
-    for kind in ("old", "partial"):
+    for kind in ("old", "partial", "work"):
         for left in out.parent.glob(f".{glob.escape(out.name)}.{kind}-*"):
             pid = left.name.rpartition("-")[2]
             if not pid.isdecimal() or _is_running(int(pid)):

@@ -13,7 +13,7 @@ from rdlite.export.write import Storage
 
 import rdlite
 from rdlite.bundle import Bundle, open_bundle
-from rdlite.errors import InputError
+from rdlite.errors import InputError, OutputError
 from rdlite.evaluation import read_tokens, windows
 from rdlite.model import Model
 from rdlite.tuning import problem_samples
@@ -93,7 +93,14 @@ class FactorFolder:
                         f"what {name} is applied to is not finite, or far too large, after up to "
                         f"{steps} steps; calibrate with fewer --steps, or use int4"
                     )
-                np.save(self._path(name), factor_moments(found))
+                factor, path = factor_moments(found), self._path(name)
+                try:
+                    np.save(path, factor)
+                except OSError as problem:  # the disk is full, which NumPy does not say
+                    raise OutputError(
+                        f"cannot write {path}: {problem.strerror or problem}; it takes "
+                        f"{factor.nbytes} bytes"
+                    ) from None
                 self._names.add(name)
 
 

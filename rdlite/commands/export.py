@@ -30,7 +30,7 @@ def export(checkpoint: str, output: str, quant: str | None, force: bool, **optio
     from rdlite.export import export_checkpoint
     from rdlite.quant import find_scheme
 
-    scheme = find_scheme(quant, options_of(output, options)) if quant else None
-    with progress_bar("weights") as progress:
+    with options_of(output, options) as chosen, progress_bar("weights") as progress:
+        scheme = find_scheme(quant, chosen) if quant else None
         out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)
     report_bundle(out, output)

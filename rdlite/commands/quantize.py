@@ -69,18 +69,19 @@ def quantize(
         if report.suffix != ".md":
             raise click.UsageError(f"--report writes Markdown: {report} must end in .md")
         check_plot(report.with_suffix(".png"))
-    chosen = find_scheme(scheme, wanted := options_of(output, options))
-    original = read_original(model)
-    with progress_bar("weights") as progress:
-        out, storage = write_quantized(original, output, chosen, force, progress)
-    report_bundle(out, output)
-    if report:
-        from rdlite.quant.report import make_report
+    with options_of(output, options) as wanted:
+        chosen = find_scheme(scheme, wanted)
+        original = read_original(model)
+        with progress_bar("weights") as progress:
+            out, storage = write_quantized(original, output, chosen, force, progress)
+        report_bundle(out, output)
+        if report:
+            from rdlite.quant.report import make_report
 
-        def say(what: str) -> None:
-            click.echo(f"measuring: {what}", err=True)
+            def say(what: str) -> None:
+                click.echo(f"measuring: {what}", err=True)
 
-        _write_report(make_report(original, storage, out, wanted, text, progress=say), report)
+            _write_report(make_report(original, storage, out, wanted, text, progress=say), report)
 
 
 def _write_report(found: "Report", path: Path) -> None:

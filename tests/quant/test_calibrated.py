@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from itertools import chain
 
 import numpy as np
@@ -12,6 +16,7 @@ from rdlite.export.exporter import write_bundle
 from rdlite.export.packing import dequantize
 from rdlite.quant import Options, corrected, find_scheme, quantize_bundle, read_original
 from rdlite.quant.calibrate import second_moments
+from rdlite.quant.calibrated import FactorFolder
 from rdlite.quant.corrected import fit_factors
 from rdlite.quant.gptq import factor_moments, quantize_rows
 from rdlite.quant.hqq import HalfQuadratic
@@ -20,7 +25,7 @@ from rdlite.quant.rounding import Rounding
 from rdlite.quant.states import state_errors
 
 import rdlite
-from rdlite import InputError
+from rdlite import InputError, OutputError
 from rdlite.bundle import open_bundle
 from rdlite.commands import main
 from rdlite.evaluation import divergence, encode_problem, held_out_problems, windows
@@ -240,6 +245,59 @@ def test_the_same_seed_and_text_give_the_same_bundle(text_bundle, practice, tmp_
         )
     assert open_bundle(outs[0]).manifest.files == open_bundle(outs[1]).manifest.files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]  # nothing is left
+
+
+KILLED_QUANTIZE = """
+import sys, time
+from rdlite.commands import main
+from rdlite.quant import calibrated
+def stuck(*_):
+    print("stuck", flush=True)
+    time.sleep(600)
+calibrated.factor_moments = stuck
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_what_a_killed_calibration_leaves_is_swept_up(kill, text_bundle, practice, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["quantize", text_bundle, "-o", out, "--scheme", "int4-gptq", "--steps", "2"]
+    arguments = [str(a) for a in [*arguments, "--calibration", practice]]
+    command = [sys.executable, "-c", KILLED_QUANTIZE, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "stuck\n"
+        process.send_signal(kill)
+    assert [*tmp_path.iterdir()] if kill == signal.SIGKILL else not [*tmp_path.iterdir()]
+    assert all(path.name.startswith(".out.work-") for path in tmp_path.iterdir())
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(text_bundle, tmp_path):
+    (tmp_path / "file").touch()
+    arguments = ["quantize", text_bundle, "-o", tmp_path / "file" / "out", "--scheme", "int4-gptq"]
+    result = CliRunner().invoke(
+        main, [str(a) for a in [*arguments, "--calibration", tmp_path / "file"]]
+    )
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
+    assert "Not a directory" in result.stderr
+
+
+def test_factors_that_do_not_fit_on_the_disk_are_one_clear_error(text_bundle, practice, tmp_path):
+    resource = pytest.importorskip("resource")
+    options = Options(calibration=practice, steps=1)
+    factors = FactorFolder(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*core.adapter.weight.npy: "):
+            factors.gather(open_bundle(text_bundle), ["core.adapter.weight"], options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_budget_goes_where_the_harm_is():
