@@ -65,7 +65,7 @@ def write_random_bundle(
     raw = hub_config(width, heads, inner, vocabulary, context, steps, layers)
     config = huginn.read_config(raw)
     weights = huginn.weights(config)
-    original = Original("huginn-random", huginn, config, weights, _Ones(weights), {}, {})
+    original = Original("huginn-random", huginn, config, weights, _Ones(weights), {}, {}, folder)
     matrices = dict.fromkeys(original.matrices(), bits)
     storage = Storage(Quantization("random", matrices), _Drawn(raw["init_values"]["std"]))
     return write_bundle(original, folder, storage, force=True)

@@ -77,10 +77,15 @@ def work_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def check_replaceable(out: Path, force: bool) -> None:
-    """Raise OutputError unless `out` is new or empty, or a bundle that `force` lets us replace."""
+def check_replaceable(out: Path, force: bool, source: Path | None = None) -> None:
+    """Raise OutputError unless `out` is new or empty, or a bundle that `force` lets us replace.
+
+    A bundle that is, or holds, the folder `source` that is read from may not be replaced.
+    """
     if not os.path.lexists(out):
         return
+    if source is not None and out.resolve() in (source.resolve(), *source.resolve().parents):
+        raise OutputError(f"{out} holds what is to be read, {source}; give another name")
     folder = stat.S_ISDIR(out.lstat().st_mode)
     if folder and not any(out.iterdir()):
         return
