@@ -359,10 +359,17 @@ def test_a_report_says_what_it_cost(text_checkpoint, practice, tmp_path):
     assert report.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_reports_are_refused_before_any_work(text_bundle, tmp_path):
-    for name, words in (("x.txt", "must end in .md"), ("no/x.md", "cannot write")):
+def test_reports_are_refused_before_any_work(bundle_copy, tmp_path):
+    (tmp_path / "taken.json").mkdir()
+    for name, words in (
+        ("x.txt", "must end in .md"),
+        ("no/x.md", "cannot write"),
+        ("taken.md", "taken.json is a folder"),
+        ("bundle/rdlite.md", "lies in"),  # rdlite.json would take the manifest's place
+        ("out/x.md", "lies in"),
+    ):
         arguments = [
-            str(text_bundle),
+            str(bundle_copy),
             "-o",
             str(tmp_path / "out"),
             "--report",
@@ -372,3 +379,4 @@ def test_reports_are_refused_before_any_work(text_bundle, tmp_path):
         assert result.exit_code == 2
         assert words in result.stderr
         assert not (tmp_path / "out").exists()
+    open_bundle(bundle_copy)
