@@ -23,6 +23,7 @@ from rdlite.evaluation import (
     encode_problem,
     held_out_problems,
     read_tokens,
+    text_name,
     windows,
 )
 from rdlite.model import Model
@@ -163,7 +164,7 @@ def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[in
     else:
         ids = read_tokens(model, text, WINDOWS * WINDOW)
         texts = list(windows(ids, min(WINDOW, model.context), model.context))[:WINDOWS]
-        name = text.name[:80]
+        name = text_name(text)
     if not texts:
         raise InputError("there is no text to measure on")
     return texts, f"{name}, {sum(map(len, texts))} tokens"

@@ -254,6 +254,11 @@ def read_tokens(model: Model, path: str | Path, most: int) -> list[int]:
     return model.tokenizer.encode(text.decode(errors="replace"))[:most]
 
 
+def text_name(path: str | Path) -> str:
+    """Return the name of a text file for people: one printable line of at most 80 characters."""
+    return "".join(c if c.isprintable() else "?" for c in Path(path).name)[:80]
+
+
 def windows(ids: Sequence[int], window: int, context: int) -> Iterator[Sequence[int]]:
     """Cut a text into windows; a last one of a single token is left out.
 

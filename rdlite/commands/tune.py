@@ -88,6 +88,7 @@ def tune(
     import rdlite
     from rdlite.bundle_update import check_updatable
     from rdlite.config import check_number
+    from rdlite.evaluation import text_name
     from rdlite.tuning import choose, curve, record, settle
 
     check_number("--loss", loss, 0, 50)  # click lets NaN through
@@ -115,7 +116,7 @@ def tune(
                 best = settled
             left.remove(candidate)
         curves = [best if each.rule == best.rule else each for each in curves]
-        measured_on = f"{Path(text).name[:80]}" if text else "practice problems"
+        measured_on = text_name(text) if text else "practice problems"
         report = _report(opened, curves, best, full, agreement, measured_on, len(samples))
         if not dry_run:
             _store(opened, curves, best, full, loss, measured_on, samples)

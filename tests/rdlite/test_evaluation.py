@@ -15,6 +15,7 @@ from rdlite.evaluation import (
     held_out_problems,
     perplexity,
     read_tokens,
+    text_name,
     windows,
 )
 
@@ -39,6 +40,12 @@ def test_of_a_text_no_more_is_read_than_is_wanted(model, tmp_path):
     assert read_tokens(model, path, 5) == model.tokenizer.encode(bytes(TEXT).decode())[:5]
     with pytest.raises(rdlite.InputError, match="cannot be read: No such file"):
         read_tokens(model, tmp_path / "none.txt", 5)
+
+
+def test_a_text_is_called_by_one_printable_line():
+    assert text_name("there/novel.txt") == "novel.txt"
+    assert text_name("a\nb\udcff\x1b.txt") == "a?b??.txt"
+    assert len(text_name("x" * 200)) == 80
 
 
 @pytest.mark.parametrize("depths", [(), (2, 1), (1, 1), (0, 1), (1, 9999), 4])
