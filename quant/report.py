@@ -155,6 +155,15 @@ def _sensitivity_groups(bits: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
+def check_measurable(original: Original, text: Path | None) -> None:
+    """Raise InputError if the model lacks what a report needs: before it is quantized."""
+    needed = ("tokenizer.json",) if text else ("tokenizer.json", "chat_template.jinja")
+    for name in needed:
+        if name not in original.text_files:
+            hint = "; give a text to measure on" if name == needed[-1] and not text else ""
+            raise InputError(f"a report needs a {name}, and {original.name} has none{hint}")
+
+
 def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[int]], str]:
     if text is None:
         problems = held_out_problems(PROBLEMS, seed)

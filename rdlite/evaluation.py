@@ -129,11 +129,19 @@ def answer(
 
 
 def encode_problem(model: Model, problem: Problem) -> tuple[list[int], list[int]]:
-    """Return the token ids of a problem as the first message of a chat, and of its answer."""
-    return (
-        model.encode_chat([{"role": "user", "content": problem.question}]),
-        model.tokenizer.encode(problem.answer, add_special_tokens=False),
-    )
+    """Return the token ids of a problem as the first message of a chat, and of its answer.
+
+    Raises InputError if the model cannot chat, or both together are longer than its context.
+    """
+    try:
+        prompt = model.encode_chat([{"role": "user", "content": problem.question}])
+        answer = model.tokenizer.encode(problem.answer, add_special_tokens=False)
+        model.check_ids([*prompt, *answer])
+    except InputError as reason:
+        raise InputError(
+            f"problems cannot be put to this model, give a text file instead: {reason}"
+        ) from None
+    return prompt, answer
 
 
 def perplexity(

@@ -73,6 +73,10 @@ def quantize(
     with options_of(output, options) as wanted:
         chosen = find_scheme(scheme, wanted)
         original = read_original(model)
+        if report:
+            from rdlite.quant.report import check_measurable
+
+            check_measurable(original, text)
         with progress_bar("weights") as progress:
             out, storage = write_quantized(original, output, chosen, force, progress)
         report_bundle(out, output)

@@ -21,6 +21,7 @@ from rdlite.quant.corrected import fit_factors
 from rdlite.quant.gptq import factor_moments, quantize_rows
 from rdlite.quant.hqq import HalfQuadratic
 from rdlite.quant.mixed import spend
+from rdlite.quant.report import check_measurable
 from rdlite.quant.rounding import Rounding
 from rdlite.quant.states import state_errors
 
@@ -380,3 +381,10 @@ def test_reports_are_refused_before_any_work(bundle_copy, tmp_path):
         assert words in result.stderr
         assert not (tmp_path / "out").exists()
     open_bundle(bundle_copy)
+    original = read_original(bundle_copy)
+    silent = dataclasses.replace(original, text_files={"tokenizer.json": b""})
+    check_measurable(silent, tmp_path)
+    with pytest.raises(InputError, match=r"needs a chat_template.jinja.*; give a text"):
+        check_measurable(silent, None)
+    with pytest.raises(InputError, match=r"needs a tokenizer.json, and \S+ has none$"):
+        check_measurable(dataclasses.replace(original, text_files={}), tmp_path)

@@ -48,6 +48,19 @@ def test_a_text_is_called_by_one_printable_line():
     assert len(text_name("x" * 200)) == 80
 
 
+def test_problems_that_a_model_cannot_take_call_for_a_text(text_bundle, oracle):
+    problem = max(held_out_problems(1), key=lambda each: len(each.question))
+    with rdlite.load(text_bundle) as model:
+        prompt, _ = encode_problem(model, problem)
+    with (
+        rdlite.load(text_bundle, context=len(prompt)) as model,  # no room for the answer
+        pytest.raises(rdlite.InputError, match="text file instead: the prompt has"),
+    ):
+        encode_problem(model, problem)
+    with pytest.raises(rdlite.InputError, match="text file instead: this bundle has no chat"):
+        encode_problem(oracle.model, problem)
+
+
 @pytest.mark.parametrize("depths", [(), (2, 1), (1, 1), (0, 1), (1, 9999), 4])
 def test_depths_must_ascend_within_bounds(model, depths):
     with pytest.raises(rdlite.InputError):
