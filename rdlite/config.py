@@ -86,8 +86,8 @@ class ModelConfig:
         for name, (value, limit) in limits.items():
             if value > limit:
                 raise BundleError(f"config: {name} must be at most {limit}, got {value}")
-        if self.head_dim % 2:
-            raise BundleError(f"config: head_dim must be even for rotary, got {self.head_dim}")
+        if self.head_dim % 16:  # GroupQueryAttention asks for that where it rotates
+            raise BundleError(f"config: head_dim must be a multiple of 16, got {self.head_dim}")
 
     @property
     def cache_numbers_per_layer(self) -> int:
