@@ -62,7 +62,7 @@ def write_random_bundle(
     """Write a bundle of a config.json's shape at 4 or 8 bits, block 32; returns its path."""
     config = family.read_config(raw)
     weights = family.weights(config)
-    original = Original(name, family, config, weights, _Ones(weights), {}, {})
+    original = Original(name, family, config, weights, _Ones(weights), {}, {}, folder)
     matrices = dict.fromkeys(original.matrices(), bits)
     storage = Storage(Quantization("random", matrices), _Drawn(0.002))
     return write_bundle(original, folder, storage, force=True)

@@ -47,9 +47,9 @@ def export_checkpoint(
     Raises:
         CheckpointError: the checkpoint is missing, damaged, pickled, or its tensors do not fit.
         FamilyError: its family, or a key of its config, is not understood.
-        OutputError: `out` exists, or cannot be written.
+        OutputError: `out` exists, is or holds `checkpoint`, or cannot be written.
     """
-    check_replaceable(Path(out).absolute(), force)  # before any work
+    check_replaceable(Path(out).absolute(), force, Path(checkpoint))  # before any work
     original = read_checkpoint(checkpoint)
     storage = quant.prepare(original) if quant else None
     return write_bundle(original, out, storage, force=force, progress=progress)

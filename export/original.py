@@ -29,6 +29,7 @@ class Original:
         source: gives the weights.
         text_files: contents by name.
         special_tokens: for the chat template.
+        folder: where it was read from, and still is when weights are asked for.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Original:
     source: WeightSource
     text_files: Mapping[str, bytes]
     special_tokens: Mapping[str, str]
+    folder: Path
 
     def matrices(self) -> list[str]:
         """Names of the weights that can be quantized: the trained matrices."""
@@ -78,6 +80,7 @@ def read_checkpoint(path: str | Path) -> Original:
         CheckpointWeights(checkpoint, weights),
         text.files,
         text.special_tokens,
+        checkpoint.folder,
     )
 
 
@@ -112,6 +115,7 @@ def read_bundle(bundle: Bundle) -> Original:
         source,
         {name: data for name, data in texts.items() if data is not None},
         manifest.special_tokens,
+        bundle.folder,
     )
 
 

@@ -9,10 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rdlite.errors import InputError
+
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.int8]
 Scales = npt.NDArray[np.float16]
+
+#: What the scale of a weight's largest number may be: below, float16 has less than five bits.
+LEAST_SCALE, MOST_SCALE = 2.0**-20, 65504.0
 
 
 class Quantizer(Protocol):
@@ -51,6 +56,23 @@ def in_blocks(rows: Floats, block_size: int) -> Floats:
     if columns % block_size:
         rows = np.pad(rows, ((0, 0), (0, blocks * block_size - columns)))
     return rows.reshape(n, blocks, block_size)
+
+
+def check_largest(name: str, largest: float, bits: int, whole: bool = False) -> None:
+    """Raise InputError if scales of float16 do not reach the largest magnitude of a weight.
+
+    Args:
+        name: of the weight.
+        largest: of its magnitudes; 0 can always be stored.
+        bits: 4 or 8.
+        whole: all of the weight was looked at, so that it can be too small as well.
+    """
+    low, high = (scale * 2 ** (bits - 1) for scale in (LEAST_SCALE, MOST_SCALE))
+    if largest > high or (whole and 0 < largest < low):
+        raise InputError(
+            f"the largest number of {name} is {largest:g}; with {bits} bits and scales of float16 "
+            f"it must lie between {low:.1e} and {high:.1e}: keep this model in float32"
+        )
 
 
 def pack(codes: Codes, bits: int) -> Bytes:

@@ -24,7 +24,7 @@ from rdlite.quantization import Quantization
 
 from .blocks import Weight, Weights
 from .graphs import Graphs
-from .packing import Quantizer, pack
+from .packing import Quantizer, check_largest, pack
 from .sources import WeightSource, in_rows
 
 ALIGNMENT = 64
@@ -56,10 +56,36 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_replaceable(out: Path, force: bool) -> None:
-    """Raise OutputError unless `out` is new or empty, or a bundle that `force` lets us replace."""
+@contextlib.contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """Give a folder for what is needed until `out` is written, on the same disk.
+
+    What a killed process leaves of it is removed by the next one for `out`. Raises OutputError if
+    it cannot be made, because then `out` cannot be written either.
+    """
+    out = out.absolute()
+    parent = next(parent for parent in (*out.parents, out) if os.path.lexists(parent))
+    _clear_leftovers(parent / out.name)
+    work = parent / f".{out.name}.work-{os.getpid()}"
+    try:
+        work.mkdir()
+    except OSError as problem:
+        raise OutputError(f"cannot write {out}: {problem.strerror}") from None
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check_replaceable(out: Path, force: bool, source: Path | None = None) -> None:
+    """Raise OutputError unless `out` is new or empty, or a bundle that `force` lets us replace.
+
+    A bundle that is, or holds, the folder `source` that is read from may not be replaced.
+    """
     if not os.path.lexists(out):
         return
+    if source is not None and out.resolve() in (source.resolve(), *source.resolve().parents):
+        raise OutputError(f"{out} holds what is to be read, {source}; give another name")
     folder = stat.S_ISDIR(out.lstat().st_mode)
     if folder and not any(out.iterdir()):
         return
@@ -71,7 +97,7 @@ def check_replaceable(out: Path, force: bool) -> None:
 
 def _clear_leftovers(out: Path) -> None:
     """Clear away what exports to `out` left when they were killed; an old bundle goes back."""
-    for kind in ("old", "partial"):
+    for kind in ("old", "partial", "work"):
         for left in out.parent.glob(f".{glob.escape(out.name)}.{kind}-*"):
             pid = left.name.rpartition("-")[2]
             if not pid.isdecimal() or _is_running(int(pid)):
@@ -189,12 +215,15 @@ def _stored(
             yield name, np.asarray(piece if factor is None else piece * factor, "<f4")
             advance(piece.nbytes)
         return
-    scales = []
+    scales, largest = [], 0.0
     for rows in in_rows(source.pieces(name), weight.shape[1]):
+        largest = max(largest, float(np.abs(rows).max()))
+        check_largest(name, largest, bits)
         codes, scale = storage.quantizer.quantize(name, rows, bits, storage.quantization.block_size)
         yield f"{name}.packed", pack(codes, bits)
         scales.append(scale)
         advance(rows.nbytes)
+    check_largest(name, largest, bits, whole=True)
     yield f"{name}.scales", np.asarray(np.concatenate(scales), "<f2")
 
 

@@ -45,7 +45,8 @@ def second_moments(
         progress: called with (texts done, texts in all).
 
     Returns:
-        float32 [K, K] for each weight, the mean over all positions (and steps, in the core).
+        float32 [K, K] for each weight, the mean over all positions (and steps, in the core); not
+        finite where the model's numbers are not.
     """
     graphs, taps = {}, {}
     for part in PARTS:
@@ -63,7 +64,8 @@ def second_moments(
         sequence = EngineSequence(engine, bundle.config.context_length)
         lane = sequence.begin(list(ids), steps)
         start(lane, 0)
-        _run(engine, lane, taps, sums, steps)
+        with np.errstate(over="ignore", invalid="ignore"):  # it shows in the sums
+            _run(engine, lane, taps, sums, steps)
         advance(1)
     counts = {"prelude": 1, "core": steps, "coda": 1}
     positions = sum(map(len, texts))

@@ -13,8 +13,8 @@ from rdlite.export.write import Storage
 
 import rdlite
 from rdlite.bundle import Bundle, open_bundle
-from rdlite.errors import InputError
-from rdlite.evaluation import windows
+from rdlite.errors import InputError, OutputError
+from rdlite.evaluation import read_tokens, windows
 from rdlite.model import Model
 from rdlite.tuning import problem_samples
 
@@ -27,6 +27,8 @@ PASSES = 2
 LEAST_TOKENS, WINDOW, MOST_TOKENS = 256, 128, 16_384
 #: Moments of so many bytes are gathered in one run.
 MOST_MOMENT_BYTES = 4 * 2**30
+#: The largest moment that is worked with: room is left for damping.
+MOST_MOMENT = 1e30
 
 
 class Calibrated:
@@ -85,24 +87,38 @@ class FactorFolder:
         for group in _groups(bundle, names):
             moments = second_moments(bundle, texts, steps, group, options.seed, options.threads)
             for name in group:
-                np.save(self._path(name), factor_moments(moments.pop(name)))
+                found = moments.pop(name)
+                if not np.abs(found).max() < MOST_MOMENT:
+                    raise InputError(
+                        f"what {name} is applied to is not finite, or far too large, after up to "
+                        f"{steps} steps; calibrate with fewer --steps, or use int4"
+                    )
+                factor, path = factor_moments(found), self._path(name)
+                try:
+                    np.save(path, factor)
+                except OSError as problem:  # the disk is full, which NumPy does not say
+                    raise OutputError(
+                        f"cannot write {path}: {problem.strerror or problem}; it takes "
+                        f"{factor.nbytes} bytes"
+                    ) from None
                 self._names.add(name)
 
 
 def calibration_texts(model: Model, options: Options) -> list[Sequence[int]]:
     """Return token ids of the texts to calibrate on.
 
-    Raises InputError if the text is too short, or there is none and the model cannot chat.
+    Raises InputError if the text is too short or cannot be read, or there is none and the model
+    cannot chat.
     """
     if options.calibration is None:
         return [sample.ids for sample in problem_samples(model, 2, options.seed)]
-    ids = model.tokenizer.encode(options.calibration.read_bytes().decode(errors="replace"))
+    ids = read_tokens(model, options.calibration, MOST_TOKENS)
     if len(ids) < LEAST_TOKENS:
         raise InputError(
             f"the calibration text {options.calibration} has {len(ids)} tokens; at least "
             f"{LEAST_TOKENS} are needed"
         )
-    return list(windows(ids[:MOST_TOKENS], min(WINDOW, model.context), model.context))
+    return list(windows(ids, min(WINDOW, model.context), model.context))
 
 
 def _groups(bundle: Bundle, names: Sequence[str]) -> list[list[str]]:

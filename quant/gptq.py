@@ -46,14 +46,24 @@ class GPTQ:
 
 
 def factor_moments(moments: Floats) -> Floats:
-    """Return the upper Cholesky factor of the inverse of damped moments [K, K]; overwrites them."""
+    """Return the upper Cholesky factor of the inverse of damped moments [K, K]; overwrites them.
+
+    They must be finite. Where float32 sums left them so far from positive that the usual damping
+    does not do, there is more of it.
+    """
     diagonal = np.einsum("ii->i", moments)
     dead = diagonal == 0  # inputs that never came
-    diagonal[dead] = 1
-    diagonal += DAMPING * diagonal.mean(dtype=np.float64)
-    lower = np.linalg.cholesky(np.linalg.inv(moments.astype(np.float64)))
-    factor: Floats = np.ascontiguousarray(lower.T, np.float32)
-    return factor
+    diagonal[dead] = 1 if dead.all() else diagonal[~dead].mean(dtype=np.float64)
+    mean, damping = diagonal.mean(dtype=np.float64), DAMPING
+    while True:
+        diagonal += damping * mean
+        try:
+            lower = np.linalg.cholesky(np.linalg.inv(moments.astype(np.float64)))
+        except np.linalg.LinAlgError:
+            damping *= 10
+        else:
+            factor: Floats = np.ascontiguousarray(lower.T, np.float32)
+            return factor
 
 
 def quantize_rows(rows: Floats, factor: Floats, bits: int, block_size: int) -> tuple[Codes, Scales]:

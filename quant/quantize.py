@@ -6,7 +6,7 @@ from rdlite.export.exporter import Scheme, write_bundle
 from rdlite.export.original import Original, read_bundle, read_checkpoint
 from rdlite.export.write import Storage, check_replaceable
 
-from rdlite.bundle import open_bundle
+from rdlite.bundle import find_model, open_bundle
 from rdlite.progress import Progress
 
 from .options import Options
@@ -39,7 +39,7 @@ def quantize_bundle(
     Raises:
         InputError: there is no such scheme, or the calibration text is too short or not for it.
         BundleError: `bundle` is none, or it is quantized already, or its weights are not finite.
-        OutputError: `out` exists, or cannot be written.
+        OutputError: `out` exists, is or holds `bundle`, or cannot be written.
     """
     text = None if calibration is None else Path(calibration)
     chosen = find_scheme(scheme, Options(calibration=text)) if isinstance(scheme, str) else scheme
@@ -49,7 +49,7 @@ def quantize_bundle(
 
 def read_original(path: str | Path) -> Original:
     """Read what is to be quantized: a checkpoint folder, or a bundle; raises as these do."""
-    if (Path(path) / "config.json").exists():
+    if (find_model(path) / "config.json").exists():
         return read_checkpoint(path)
     return read_bundle(open_bundle(path))
 
@@ -62,6 +62,6 @@ def write_quantized(
     progress: Progress | None = None,
 ) -> tuple[Path, Storage]:
     """Write a quantized bundle; returns its path and how its weights are stored."""
-    check_replaceable(Path(out).absolute(), force)  # before any work
+    check_replaceable(Path(out).absolute(), force, original.folder)  # before any work
     storage = scheme.prepare(original)
     return write_bundle(original, out, storage, force=force, progress=progress), storage

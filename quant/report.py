@@ -22,6 +22,8 @@ from rdlite.evaluation import (
     divergence,
     encode_problem,
     held_out_problems,
+    read_tokens,
+    text_name,
     windows,
 )
 from rdlite.model import Model
@@ -153,6 +155,15 @@ def _sensitivity_groups(bits: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
+def check_measurable(original: Original, text: Path | None) -> None:
+    """Raise InputError if the model lacks what a report needs: before it is quantized."""
+    needed = ("tokenizer.json",) if text else ("tokenizer.json", "chat_template.jinja")
+    for name in needed:
+        if name not in original.text_files:
+            hint = "; give a text to measure on" if name == needed[-1] and not text else ""
+            raise InputError(f"a report needs a {name}, and {original.name} has none{hint}")
+
+
 def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[int]], str]:
     if text is None:
         problems = held_out_problems(PROBLEMS, seed)
@@ -160,9 +171,9 @@ def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[in
         texts: list[Sequence[int]] = [[*prompt, *said] for prompt, said in pairs]
         name = "held-out problems"
     else:
-        ids = model.tokenizer.encode(text.read_bytes().decode(errors="replace"))
+        ids = read_tokens(model, text, WINDOWS * WINDOW)
         texts = list(windows(ids, min(WINDOW, model.context), model.context))[:WINDOWS]
-        name = text.name[:80]
+        name = text_name(text)
     if not texts:
         raise InputError("there is no text to measure on")
     return texts, f"{name}, {sum(map(len, texts))} tokens"

@@ -53,12 +53,25 @@ def update_bundle(
     for name in files:
         if not BARE_NAME.fullmatch(name) or name == MANIFEST:
             raise InputError(f"{name!r:.140} cannot be a file of a bundle; give a bare name")
+    with _changing(folder) as work:
+        try:
+            return _update(bundle, work, changes, files)
+        finally:
+            _sweep(folder, files)
+
+
+def check_updatable(folder: Path) -> None:
+    """Raise OutputError if the folder of a bundle cannot be written: before long work for it."""
+    with _changing(folder):
+        pass
+
+
+@contextlib.contextmanager
+def _changing(folder: Path) -> Iterator[Path]:
+    """Keep other updates out and give an empty folder inside; raises OutputError."""
     try:
         with _locked(folder), _work_folder(folder) as work:
-            try:
-                return _update(bundle, work, changes, files)
-            finally:
-                _sweep(folder, files)
+            yield work
     except OSError as problem:
         raise OutputError(f"cannot write {folder}: {problem.strerror or problem}") from problem
 

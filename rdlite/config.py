@@ -110,8 +110,8 @@ class ModelConfig:
                 f"config: rotary.scaling.high_frequency ({scaling.high_frequency:g}) must be above "
                 f"low_frequency ({scaling.low_frequency:g})"
             )
-        if self.head_dim % 2:
-            raise BundleError(f"config: head_dim must be even for rotary, got {self.head_dim}")
+        if self.head_dim % 16:  # GroupQueryAttention asks for that where it rotates
+            raise BundleError(f"config: head_dim must be a multiple of 16, got {self.head_dim}")
 
     @property
     def cache_numbers_per_layer(self) -> int:

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from rdlite.tasks import TASKS, Problem, draw
 
 Floats = npt.NDArray[np.float32]
 MAX_WINDOW = 4096
+TOKEN_BYTES = 64  # of text that are read for each token wanted; most have 3 to 6
 
 
 def held_out_problems(count: int, seed: int = 0, tasks: Iterable[str] = TASKS) -> list[Problem]:
@@ -127,11 +129,19 @@ def answer(
 
 
 def encode_problem(model: Model, problem: Problem) -> tuple[list[int], list[int]]:
-    """Return the token ids of a problem as the first message of a chat, and of its answer."""
-    return (
-        model.encode_chat([{"role": "user", "content": problem.question}]),
-        model.tokenizer.encode(problem.answer, add_special_tokens=False),
-    )
+    """Return the token ids of a problem as the first message of a chat, and of its answer.
+
+    Raises InputError if the model cannot chat, or both together are longer than its context.
+    """
+    try:
+        prompt = model.encode_chat([{"role": "user", "content": problem.question}])
+        answer = model.tokenizer.encode(problem.answer, add_special_tokens=False)
+        model.check_ids([*prompt, *answer])
+    except InputError as reason:
+        raise InputError(
+            f"problems cannot be put to this model, give a text file instead: {reason}"
+        ) from None
+    return prompt, answer
 
 
 def perplexity(
@@ -232,6 +242,29 @@ def divergence(
 def _check_texts(texts: Sequence[Sequence[int]]) -> None:
     if not texts or min(map(len, texts)) < 2:
         raise InputError("a text to measure on needs at least 2 tokens")
+
+
+def read_tokens(model: Model, path: str | Path, most: int) -> list[int]:
+    """Return the first token ids of a text file; no more of it is read than they need.
+
+    Args:
+        model: needs a tokenizer.
+        path: of the file. What is not UTF-8 in it is replaced.
+        most: how many ids at most.
+
+    Raises InputError if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(most * TOKEN_BYTES)
+    except OSError as problem:
+        raise InputError(f"the text {path} cannot be read: {problem.strerror}") from None
+    return model.tokenizer.encode(text.decode(errors="replace"))[:most]
+
+
+def text_name(path: str | Path) -> str:
+    """Return the name of a text file for people: one printable line of at most 80 characters."""
+    return "".join(c if c.isprintable() else "?" for c in Path(path).name)[:80]
 
 
 def windows(ids: Sequence[int], window: int, context: int) -> Iterator[Sequence[int]]:

@@ -1,11 +1,11 @@
 """Pictures of measurements; needs the extra `[plot]`."""
 
-import contextlib
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdlite.errors import OutputError, RuntimeFailure
+from rdlite.output_file import check_output_file, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +21,7 @@ def check_plot(path: Path) -> None:
     """Raise OutputError or RuntimeFailure unless a picture could be written to this path."""
     if path.suffix not in KINDS:
         raise OutputError(f"a picture's name must end in {', '.join(KINDS)}, got {path}")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give the name of a picture")
-    _replace(path, b"", keep=True)
+    check_output_file(path)
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -78,7 +76,7 @@ def plot_accuracy(answers: "Answers", path: Path) -> None:
     figure.supylabel("exact answers")
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:], dpi=110)
-    _replace(path, picture.getvalue())
+    write_whole(path, picture.getvalue())
 
 
 def plot_tuning(curves: "Sequence[Curve]", path: Path) -> None:
@@ -106,7 +104,7 @@ def plot_tuning(curves: "Sequence[Curve]", path: Path) -> None:
     panel.legend(fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:], dpi=110)
-    _replace(path, picture.getvalue())
+    write_whole(path, picture.getvalue())
 
 
 def plot_errors(curves: "Mapping[str, Sequence[float]]", path: Path) -> None:
@@ -130,18 +128,4 @@ def plot_errors(curves: "Mapping[str, Sequence[float]]", path: Path) -> None:
     panel.legend(fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:], dpi=110)
-    _replace(path, picture.getvalue())
-
-
-def _replace(path: Path, data: bytes, keep: bool = False) -> None:
-    """Write a file whole or not at all; `keep` only tries whether that could be done."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        if not keep:
-            part.replace(path)
-    except OSError as problem:
-        raise OutputError(f"cannot write {path}: {problem.strerror or problem}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    write_whole(path, picture.getvalue())

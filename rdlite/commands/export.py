@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rdlite.commands.making import options_of, quantize_options, report_bundle
 from rdlite.commands.options import progress_bar
@@ -30,7 +31,11 @@ def export(checkpoint: str, output: str, quant: str | None, force: bool, **optio
     from rdlite.export import export_checkpoint
     from rdlite.quant import find_scheme
 
-    scheme = find_scheme(quant, options_of(output, options)) if quant else None
-    with progress_bar("weights") as progress:
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in options if source(name) is ParameterSource.COMMANDLINE]
+    if quant is None and given:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is for quantizing; add --quant")
+    with options_of(output, options) as chosen, progress_bar("weights") as progress:
+        scheme = None if quant is None else find_scheme(quant, chosen)
         out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)
     report_bundle(out, output)

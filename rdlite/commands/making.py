@@ -1,7 +1,8 @@
 """What the commands that make bundles share: options of quantizing, and the closing words."""
 
+import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,14 @@ def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def options_of(output: str, options: dict[str, Any]) -> "Options":
-    """Return what was chosen beside the scheme; temporary files go beside the output."""
+@contextlib.contextmanager
+def options_of(output: str, options: dict[str, Any]) -> "Iterator[Options]":
+    """Give what was chosen beside the scheme; temporary files go beside the output."""
+    from rdlite.export.write import work_folder
     from rdlite.quant import Options
 
-    folder = Path(output).absolute().parent
-    return Options(**options, work=folder if folder.is_dir() else None)
+    with work_folder(Path(output)) as work:
+        yield Options(**options, work=work)
 
 
 def report_bundle(out: Path, given: str) -> None:

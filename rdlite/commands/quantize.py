@@ -68,26 +68,46 @@ def quantize(
     if report:
         if report.suffix != ".md":
             raise click.UsageError(f"--report writes Markdown: {report} must end in .md")
+        _check_report(report, model, output)
         check_plot(report.with_suffix(".png"))
-    chosen = find_scheme(scheme, wanted := options_of(output, options))
-    original = read_original(model)
-    with progress_bar("weights") as progress:
-        out, storage = write_quantized(original, output, chosen, force, progress)
-    report_bundle(out, output)
-    if report:
-        from rdlite.quant.report import make_report
+    with options_of(output, options) as wanted:
+        chosen = find_scheme(scheme, wanted)
+        original = read_original(model)
+        if report:
+            from rdlite.quant.report import check_measurable
 
-        def say(what: str) -> None:
-            click.echo(f"measuring: {what}", err=True)
+            check_measurable(original, text)
+        with progress_bar("weights") as progress:
+            out, storage = write_quantized(original, output, chosen, force, progress)
+        report_bundle(out, output)
+        if report:
+            from rdlite.quant.report import make_report
 
-        _write_report(make_report(original, storage, out, wanted, text, progress=say), report)
+            def say(what: str) -> None:
+                click.echo(f"measuring: {what}", err=True)
+
+            _write_report(make_report(original, storage, out, wanted, text, progress=say), report)
+
+
+def _check_report(report: Path, *bundles: str) -> None:
+    """Raise unless the report's files can be written, and take the place of no bundle's files."""
+    from rdlite.bundle import find_model
+    from rdlite.output_file import check_output_file
+
+    for folder in map(find_model, bundles):
+        if folder.resolve() in report.resolve().parents:
+            raise click.UsageError(f"--report: {report} lies in {folder}; give another folder")
+    for suffix in (".md", ".json"):
+        check_output_file(report.with_suffix(suffix))
 
 
 def _write_report(found: "Report", path: Path) -> None:
+    from rdlite.output_file import write_whole
     from rdlite.plot import plot_errors
     from rdlite.quant.report import as_markdown
 
-    path.with_suffix(".json").write_text(json.dumps(found.as_dict(), indent=1) + "\n")
+    data = json.dumps(found.as_dict(), indent=1) + "\n"
+    write_whole(path.with_suffix(".json"), data.encode())
     plot_errors({found.scheme: found.state_errors}, path.with_suffix(".png"))
-    path.write_text(as_markdown(found))
+    write_whole(path, as_markdown(found).encode())
     click.echo(f"{path}: what it costs, by depth")

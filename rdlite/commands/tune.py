@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rdlite.model import Model
     from rdlite.tuning import Curve, Sample
 
-COUNT, WINDOW = 10, 64
+COUNT, WINDOWS, WINDOW = 10, 640, 64
 
 
 @click.command()
@@ -43,7 +43,8 @@ COUNT, WINDOW = 10, 64
 @click.option(
     "--count",
     type=click.IntRange(1, 10_000),
-    help=f"Problems for each task and difficulty, or windows of the text.  [default: {COUNT}]",
+    help="Problems for each task and difficulty, or windows of the text.  "
+    f"[default: {COUNT}, or {WINDOWS}]",
 )
 @click.option(
     "--seed",
@@ -85,18 +86,24 @@ def tune(
         rdlite tune BUNDLE --dry-run --plot exit.png
     """
     import rdlite
+    from rdlite.bundle_update import check_updatable
+    from rdlite.config import check_number
+    from rdlite.evaluation import text_name
     from rdlite.tuning import choose, curve, record, settle
 
+    check_number("--loss", loss, 0, 50)  # click lets NaN through
     if plot:
         from rdlite.plot import check_plot
 
         check_plot(plot)
     with rdlite.load(model, threads=threads) as opened:
+        if not dry_run:
+            check_updatable(opened.bundle.folder)
         recurrence = opened.config.recurrence
         full = opened.config.steps_or_default(
             steps or min(2 * recurrence.mean_steps, recurrence.max_steps or 1024)
         )
-        samples = _samples(opened, text, count or COUNT, seed)
+        samples = _samples(opened, text, count, seed)
         with progress_bar("samples", counts_bytes=False) as progress:
             trace = record(opened, samples, full, seed, progress)
         curves = [curve(trace, name, loss / 100) for name in trace.values]
@@ -109,7 +116,7 @@ def tune(
                 best = settled
             left.remove(candidate)
         curves = [best if each.rule == best.rule else each for each in curves]
-        measured_on = f"{Path(text).name[:80]}" if text else "practice problems"
+        measured_on = text_name(text) if text else "practice problems"
         report = _report(opened, curves, best, full, agreement, measured_on, len(samples))
         if not dry_run:
             _store(opened, curves, best, full, loss, measured_on, samples)
@@ -123,15 +130,15 @@ def tune(
         _print(report, best, dry_run)
 
 
-def _samples(model: "Model", text: str | None, count: int, seed: int) -> "list[Sample]":
-    from rdlite.evaluation import windows
+def _samples(model: "Model", text: str | None, count: int | None, seed: int) -> "list[Sample]":
+    from rdlite.evaluation import read_tokens, windows
     from rdlite.tuning import problem_samples, text_samples
 
     if text is None:
-        return problem_samples(model, count, seed)
-    ids = model.tokenizer.encode(Path(text).read_bytes().decode(errors="replace"))
-    cut = windows(ids, min(WINDOW, model.context), model.context)
-    return text_samples([ids for _, ids in zip(range(count * WINDOW), cut, strict=False)])
+        return problem_samples(model, count or COUNT, seed)
+    window = min(WINDOW, model.context)
+    ids = read_tokens(model, text, (count or WINDOWS) * window)
+    return text_samples(list(windows(ids, window, model.context)))
 
 
 def _store(

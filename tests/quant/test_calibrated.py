@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from itertools import chain
 
 import numpy as np
@@ -12,15 +16,17 @@ from rdlite.export.exporter import write_bundle
 from rdlite.export.packing import dequantize
 from rdlite.quant import Options, corrected, find_scheme, quantize_bundle, read_original
 from rdlite.quant.calibrate import second_moments
+from rdlite.quant.calibrated import FactorFolder
 from rdlite.quant.corrected import fit_factors
 from rdlite.quant.gptq import factor_moments, quantize_rows
 from rdlite.quant.hqq import HalfQuadratic
 from rdlite.quant.mixed import spend
+from rdlite.quant.report import check_measurable
 from rdlite.quant.rounding import Rounding
 from rdlite.quant.states import state_errors
 
 import rdlite
-from rdlite import InputError
+from rdlite import InputError, OutputError
 from rdlite.bundle import open_bundle
 from rdlite.commands import main
 from rdlite.evaluation import divergence, encode_problem, held_out_problems, windows
@@ -86,6 +92,31 @@ def test_inputs_that_never_come_do_no_harm():
     codes, scales = quantize_rows(weight, factor_moments(inputs.T @ inputs), 4, 32)
     assert np.isfinite(dequantize(codes, scales, 64)).all()
     assert off(inputs, weight, codes, scales) < 0.1
+    # Nor does it matter in what unit the others come.
+    small, same = quantize_rows(weight, factor_moments(inputs.T @ inputs / 2**20), 4, 32)
+    assert (small == codes).all()
+    assert (same == scales).all()
+
+
+def test_moments_that_rounding_left_indefinite_are_damped_until_they_can_be_inverted():
+    inputs, weight = correlated(64)
+    moments = inputs.T @ inputs
+    moments -= 0.05 * np.diag(moments).mean() * np.eye(64, dtype=np.float32)
+    assert np.linalg.eigvalsh(moments).min() < 0
+    codes, scales = quantize_rows(weight, factor_moments(moments), 4, 32)
+    assert off(inputs, weight, codes, scales) < off(
+        inputs, weight, *Rounding().quantize("", weight, 4, 32)
+    )
+
+
+def test_a_model_that_overflows_cannot_be_calibrated(text_bundle, practice, tmp_path):
+    original = read_original(text_bundle)
+    norm = original.family.state_norm(original.config)
+    factors = np.full(original.config.hidden_size, 1e38, np.float32)
+    broken = dataclasses.replace(original, source=Scaled(original.source, norm, factors))
+    options = Options(calibration=practice, steps=2, work=tmp_path)
+    with pytest.raises(InputError, match=r"what core\.\S+ is applied to is not finite"):
+        find_scheme("int4-gptq", options).prepare(broken)
 
 
 def test_hqq_leaves_outliers_to_get_the_others_right():
@@ -217,6 +248,59 @@ def test_the_same_seed_and_text_give_the_same_bundle(text_bundle, practice, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]  # nothing is left
 
 
+KILLED_QUANTIZE = """
+import sys, time
+from rdlite.commands import main
+from rdlite.quant import calibrated
+def stuck(*_):
+    print("stuck", flush=True)
+    time.sleep(600)
+calibrated.factor_moments = stuck
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_what_a_killed_calibration_leaves_is_swept_up(kill, text_bundle, practice, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["quantize", text_bundle, "-o", out, "--scheme", "int4-gptq", "--steps", "2"]
+    arguments = [str(a) for a in [*arguments, "--calibration", practice]]
+    command = [sys.executable, "-c", KILLED_QUANTIZE, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "stuck\n"
+        process.send_signal(kill)
+    assert [*tmp_path.iterdir()] if kill == signal.SIGKILL else not [*tmp_path.iterdir()]
+    assert all(path.name.startswith(".out.work-") for path in tmp_path.iterdir())
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(text_bundle, tmp_path):
+    (tmp_path / "file").touch()
+    arguments = ["quantize", text_bundle, "-o", tmp_path / "file" / "out", "--scheme", "int4-gptq"]
+    result = CliRunner().invoke(
+        main, [str(a) for a in [*arguments, "--calibration", tmp_path / "file"]]
+    )
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
+    assert "Not a directory" in result.stderr
+
+
+def test_factors_that_do_not_fit_on_the_disk_are_one_clear_error(text_bundle, practice, tmp_path):
+    resource = pytest.importorskip("resource")
+    options = Options(calibration=practice, steps=1)
+    factors = FactorFolder(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*core.adapter.weight.npy: "):
+            factors.gather(open_bundle(text_bundle), ["core.adapter.weight"], options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_the_budget_goes_where_the_harm_is():
     harm = {"small": 1.0, "large": 5.0, "harmless": 0.1}
     sizes = {"small": 10, "large": 100, "harmless": 10}
@@ -276,10 +360,17 @@ def test_a_report_says_what_it_cost(text_checkpoint, practice, tmp_path):
     assert report.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_reports_are_refused_before_any_work(text_bundle, tmp_path):
-    for name, words in (("x.txt", "must end in .md"), ("no/x.md", "cannot write")):
+def test_reports_are_refused_before_any_work(bundle_copy, tmp_path):
+    (tmp_path / "taken.json").mkdir()
+    for name, words in (
+        ("x.txt", "must end in .md"),
+        ("no/x.md", "cannot write"),
+        ("taken.md", "taken.json is a folder"),
+        ("bundle/rdlite.md", "lies in"),  # rdlite.json would take the manifest's place
+        ("out/x.md", "lies in"),
+    ):
         arguments = [
-            str(text_bundle),
+            str(bundle_copy),
             "-o",
             str(tmp_path / "out"),
             "--report",
@@ -289,3 +380,11 @@ def test_reports_are_refused_before_any_work(text_bundle, tmp_path):
         assert result.exit_code == 2
         assert words in result.stderr
         assert not (tmp_path / "out").exists()
+    open_bundle(bundle_copy)
+    original = read_original(bundle_copy)
+    silent = dataclasses.replace(original, text_files={"tokenizer.json": b""})
+    check_measurable(silent, tmp_path)
+    with pytest.raises(InputError, match=r"needs a chat_template.jinja.*; give a text"):
+        check_measurable(silent, None)
+    with pytest.raises(InputError, match=r"needs a tokenizer.json, and \S+ has none$"):
+        check_measurable(dataclasses.replace(original, text_files={}), tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from rdlite.export.exporter import write_bundle
 from rdlite.export.original import read_bundle
 from rdlite.export.packing import dequantize, pack
 from rdlite.export.sources import in_rows
-from rdlite.quant import SCHEMES, Options, find_scheme, quantize_bundle
+from rdlite.quant import SCHEMES, Options, find_scheme, quantize_bundle, read_original
 
 import rdlite
 from rdlite import BundleError, InputError, OutputError
@@ -166,6 +167,21 @@ def test_broken_weights_are_named(bundle_copy, sign, value, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("scheme", "value"), [("int8", 1e7), ("int4", 6e5), ("int4-hqq", 1e30),
+                                               ("int8", 1e-4), ("int4", 1e-30)])  # fmt: skip
+def test_weights_that_float16_scales_do_not_reach_are_named(
+    bundle_copy, sign, scheme, value, tmp_path
+):
+    file = bundle_copy / "core.onnx.data"
+    data = np.fromfile(file, np.float32)
+    np.copyto(data, np.copysign(value, data), where=data != 0)
+    data.tofile(file)
+    sign(bundle_copy)
+    with pytest.raises(InputError, match=r"the largest number of core\.\S+ is .* must lie between"):
+        quantize_bundle(bundle_copy, tmp_path / "out", scheme)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_existing_output_stays(text_bundle, tmp_path):
     out = quantize_bundle(text_bundle, tmp_path / "out", "int8")
     before = (out / "rdlite.json").read_bytes()
@@ -174,6 +190,22 @@ def test_an_existing_output_stays(text_bundle, tmp_path):
     assert (out / "rdlite.json").read_bytes() == before
     quantize_bundle(text_bundle, out, force=True)
     assert open_bundle(out).manifest.quantization.scheme == "int4"
+
+
+@pytest.mark.parametrize("inner", ["", "inner"])
+def test_what_is_read_is_not_replaced(text_bundle, bundle_copy, inner):
+    source = shutil.copytree(text_bundle, bundle_copy / inner, dirs_exist_ok=True)
+    with pytest.raises(OutputError, match="holds what is to be read"):
+        quantize_bundle(source, bundle_copy, force=True)
+    assert open_bundle(source).manifest.quantization is None
+
+
+def test_a_folder_called_nano_is_not_taken_for_nano(text_checkpoint, tmp_path, monkeypatch):
+    shutil.copytree(text_checkpoint, tmp_path / "nano")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="quantized already"):
+        read_original("nano")
+    assert read_original("./nano").config.vocab_size == 288
 
 
 @pytest.mark.parametrize(

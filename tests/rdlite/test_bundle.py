@@ -159,7 +159,7 @@ def test_a_broken_manifest_is_refused(bundle_copy, text, message):
         (lambda m: m["model"].update(norm_eps="0"), "norm_eps must be float, got str"),
         (lambda m: m["model"].update(norm_eps=-1), "norm_eps must lie between"),
         (lambda m: m["model"].pop("head_dim"), "lacks the key 'head_dim'"),
-        (lambda m: m["model"].update(head_dim=15), "head_dim must be even"),
+        (lambda m: m["model"].update(head_dim=24), "head_dim must be a multiple of 16"),
         (lambda m: m["model"].update(num_key_value_heads=3), "must be a multiple of"),
         (lambda m: m["model"]["layers"].update(core=0), "core must lie between 1 and 1024"),
         (lambda m: m["model"].update(layers=[1, 2]), "layers must be an object, got list"),

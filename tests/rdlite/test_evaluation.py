@@ -14,6 +14,8 @@ from rdlite.evaluation import (
     encode_problem,
     held_out_problems,
     perplexity,
+    read_tokens,
+    text_name,
     windows,
 )
 
@@ -27,6 +29,36 @@ def test_logits_by_depth_are_those_of_separate_runs(model):
         assert np.allclose(logits, apart, atol=1e-5)
     for _, logits in model.logits_by_depth(TEXT, DEPTHS, last=2, initial_state="zeros"):
         assert logits.shape == (2, model.config.vocab_size)
+
+
+def test_of_a_text_no_more_is_read_than_is_wanted(model, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(bytes(TEXT))
+    assert read_tokens(model, path, 100) == model.tokenizer.encode(bytes(TEXT).decode())
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+    assert read_tokens(model, path, 5) == model.tokenizer.encode(bytes(TEXT).decode())[:5]
+    with pytest.raises(rdlite.InputError, match="cannot be read: No such file"):
+        read_tokens(model, tmp_path / "none.txt", 5)
+
+
+def test_a_text_is_called_by_one_printable_line():
+    assert text_name("there/novel.txt") == "novel.txt"
+    assert text_name("a\nb\udcff\x1b.txt") == "a?b??.txt"
+    assert len(text_name("x" * 200)) == 80
+
+
+def test_problems_that_a_model_cannot_take_call_for_a_text(text_bundle, oracle):
+    problem = max(held_out_problems(1), key=lambda each: len(each.question))
+    with rdlite.load(text_bundle) as model:
+        prompt, _ = encode_problem(model, problem)
+    with (
+        rdlite.load(text_bundle, context=len(prompt)) as model,  # no room for the answer
+        pytest.raises(rdlite.InputError, match="text file instead: the prompt has"),
+    ):
+        encode_problem(model, problem)
+    with pytest.raises(rdlite.InputError, match="text file instead: this bundle has no chat"):
+        encode_problem(oracle.model, problem)
 
 
 @pytest.mark.parametrize("depths", [(), (2, 1), (1, 1), (0, 1), (1, 9999), 4])

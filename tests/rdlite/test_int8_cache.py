@@ -154,25 +154,25 @@ def test_cutting_a_text_changes_next_to_nothing(scaled_bundle):
 
 
 class _Slots(StepCaches):
-    """Two int8 slots of 2 layers, 3 heads, 4 channels, 40 positions, with given scales."""
+    """Two int8 slots of 2 layers, 3 heads, 16 channels, 40 positions, with given scales."""
 
     def __init__(self, model, first, second):
         config = dataclasses.replace(
             model.config,
-            hidden_size=12,
+            hidden_size=48,
             num_attention_heads=3,
             num_key_value_heads=3,
-            head_dim=4,
+            head_dim=16,
             layers=LayerCounts(0, 2, 0),
         )
-        none = np.zeros((0, 2, 1, 3, 1, 4), np.float32)
+        none = np.zeros((0, 2, 1, 3, 1, 16), np.float32)
         super().__init__(config, Cache(bits=8), CacheScales(none, np.stack([first, second]), none))
         self.provide(2, 40)
 
 
 def test_what_a_deeper_step_sees_of_those_that_left_is_rescaled(model):
     rng = np.random.default_rng(0)
-    first, second = rng.uniform(0.01, 0.02, (2, 2, 2, 1, 3, 1, 4)).astype(np.float32)
+    first, second = rng.uniform(0.01, 0.02, (2, 2, 2, 1, 3, 1, 16)).astype(np.float32)
     caches = _Slots(model, first, second)
     source, target = caches.slots
     source.data[...] = rng.integers(-128, 128, source.data.shape)

@@ -190,13 +190,27 @@ def test_tune_on_a_text(text_bundle, tmp_path):
     bundle = shutil.copytree(text_bundle, tmp_path / "bundle")
     text = tmp_path / "text.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 4)
-    result = CliRunner().invoke(main, ["tune", str(bundle), "--text", str(text), "--loss", "20"])
+    tune = ["tune", str(bundle), "--text", str(text)]
+    result = CliRunner().invoke(main, [*tune, "--loss", "20"])
     assert result.exit_code == 0, result.output
     assert open_bundle(bundle).manifest.exit.measured_on == "text.txt"
+    arguments = ["--count", "1", "--steps", "2", "--loss", "50", "--dry-run", "--json"]
+    result = CliRunner().invoke(main, [*tune, *arguments])
+    assert json.loads(result.stdout)["samples"] == 1  # of three windows
     text.write_text("T")
     result = CliRunner().invoke(main, ["tune", str(bundle), "--text", str(text)])
     assert result.exit_code == 2
     assert "at least 2 are needed" in result.stderr
+    (bundle / ".update").touch()  # in the way of any change; found before any work
+    result = CliRunner().invoke(main, ["tune", str(bundle), "--text", str(text)])
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
+
+
+def test_a_loss_that_is_no_number_is_refused(text_bundle):
+    result = CliRunner().invoke(main, ["tune", str(text_bundle), "--loss", "nan", "--dry-run"])
+    assert result.exit_code == 2
+    assert "--loss must be a number from 0 to 50, got nan" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,8 @@ def test_chat_complains_and_goes_on(text_bundle):
         (["generate", "BUNDLE", ""], "the prompt is empty"),
         (["generate", "BUNDLE", "x" * 641], "641 tokens, the context is 640"),
         (["export", "BUNDLE", "-o", "OUT"], "has no config.json"),
+        (["export", "CHECKPOINT", "-o", "OUT", "--bits", "5"], "--bits is for quantizing; add"),
+        (["export", "CHECKPOINT", "-o", "OUT", "--quant", ""], "scheme must be one of"),
         (["export", "CHECKPOINT", "-o", "BUNDLE"], "exists; give another name, or --force"),
         (["verify", "CHECKPOINT"], "looks like a checkpoint"),
         (["inspect", "NOWHERE"], "is not a folder"),
