@@ -40,20 +40,18 @@ class _Ones:
 
 
 class _Drawn:
-    """Integers drawn at random, once for each shape; small, so that no unnormed state explodes."""
+    """Integers drawn at random and small scales, so that no state explodes where none is normed."""
 
     def __init__(self, std: float) -> None:
         self._rng = np.random.default_rng(0)
         self._std = std
-        self._codes: dict[tuple[int, ...], Codes] = {}
 
     def quantize(self, name: str, rows: Floats, bits: int, block_size: int) -> tuple[Codes, Scales]:
         shape = (len(rows), count_blocks(rows.shape[1], block_size), block_size)
         top = 2 ** (bits - 1)
-        if shape not in self._codes:
-            self._codes[shape] = self._rng.integers(-top, top, shape, np.int8)
         spread = 2 * top / np.sqrt(12)  # of evenly spread integers
-        return self._codes[shape], np.full(shape[:2], self._std / spread, np.float16)
+        codes = self._rng.integers(-top, top, shape, np.int8)
+        return codes, np.full(shape[:2], self._std / spread, np.float16)
 
 
 def write_random_bundle(

@@ -64,23 +64,32 @@ def write_bundle(
     progress: Progress | None = None,
 ) -> Path:
     """Write a model as a bundle; arguments, result and errors as for `export_checkpoint`."""
-    out = Path(out).absolute()
+    out, tuned = Path(out).absolute(), None
+    if storage is None:  # as it is
+        tuned = original.tuned
+        if original.quantization is not None:
+            storage = Storage(original.quantization, None)
     quantization = storage.quantization if storage else None
     manifest = Manifest(
         contract_version=CONTRACT_VERSION,
         producer=f"rdlite {__version__}",
         name=original.name,
         model=original.config,
-        weights=_describe_weights(original, quantization),
+        weights=describe_weights(original, quantization),
         parameters=original.count_parameters(),
         files={},
         special_tokens=original.special_tokens,
         quantization=quantization,
+        cache_scales=tuned.entry if tuned else None,
+        exit=tuned.exit if tuned else None,
     )
     with new_folder(out, force) as folder:
         entries: dict[str, FileEntry] = {
             name: write_bytes(folder, name, data) for name, data in original.text_files.items()
         }
+        if manifest.cache_scales and tuned and tuned.cache_scales:
+            name = manifest.cache_scales.file
+            entries[name] = write_bytes(folder, name, tuned.cache_scales)
         graphs = build_graphs(original.family, original.config, quantization)
         entries |= write_graphs(
             folder, graphs, original.weights, original.source, storage, progress
@@ -89,7 +98,8 @@ def write_bundle(
     return out
 
 
-def _describe_weights(original: Original, quantization: Quantization | None) -> dict[str, str]:
+def describe_weights(original: Original, quantization: Quantization | None) -> dict[str, str]:
+    """Return how each group of weights is stored, for people."""
     if quantization is None:
         return dict.fromkeys(GROUPS, "float32")
     found = {group: quantization.describe(group) for group in GROUPS}

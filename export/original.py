@@ -6,15 +6,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rdlite.bundle import GROUPS, MANIFEST, Bundle
+from rdlite.bundle import (
+    GROUPS,
+    MANIFEST,
+    Bundle,
+    CacheScalesEntry,
+    find_model,
+    open_bundle,
+)
+from rdlite.bundle_update import hashed_name
+from rdlite.cache_calibration import FILE as CACHE_SCALES
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError, CheckpointError, FamilyError
+from rdlite.exit_defaults import ExitDefaults
+from rdlite.quantization import Quantization
 
 from .blocks import Weights
 from .checkpoint import Checkpoint, open_checkpoint
 from .families import FAMILIES, Family, find_family
 from .sources import BundleWeights, CheckpointWeights, WeightSource
 from .text_files import collect_text_files
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What `rdlite tune` found: exit thresholds, and the scales of int8 caches as a file.
+
+    The scales are for so many core steps.
+    """
+
+    exit: ExitDefaults | None = None
+    cache_scales: bytes | None = None
+    cache_scales_steps: int = 0
+
+    @property
+    def entry(self) -> CacheScalesEntry | None:
+        """What a manifest says of the scales."""
+        if self.cache_scales is None:
+            return None
+        name = hashed_name(CACHE_SCALES, self.cache_scales)
+        return CacheScalesEntry(name, self.cache_scales_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +61,8 @@ class Original:
         text_files: contents by name.
         special_tokens: for the chat template.
         folder: where it was read from, and still is when weights are asked for.
+        quantization: how its matrices are stored, if they are quantized already.
+        tuned: what was measured on the weights as they are.
     """
 
     name: str
@@ -40,6 +73,8 @@ class Original:
     text_files: Mapping[str, bytes]
     special_tokens: Mapping[str, str]
     folder: Path
+    quantization: Quantization | None = None
+    tuned: Tuned | None = None
 
     def matrices(self) -> list[str]:
         """Names of the weights that can be quantized: the trained matrices."""
@@ -84,19 +119,42 @@ def read_checkpoint(path: str | Path) -> Original:
     )
 
 
-def read_bundle(bundle: Bundle) -> Original:
-    """Take a bundle with float32 weights apart again.
+def read_model(path: str | Path, as_stored: bool = False) -> Original:
+    """Read a checkpoint folder, a bundle, or a GGUF file.
+
+    Args:
+        path: of it, or "nano".
+        as_stored: take it too if it is quantized.
 
     Raises:
-        BundleError: it is quantized already, of a family that is not known, or its weights are
-            not those that its family and config call for.
+        CheckpointError: it is a checkpoint that cannot be read, see `read_checkpoint`.
+        BundleError: it is a bundle or a GGUF file that breaks a rule, or is quantized already.
+    """
+    place = find_model(path)
+    if (place / "config.json").exists():
+        return read_checkpoint(place)
+    if place.suffix == ".gguf" and not place.is_dir():
+        from .gguf.load import read_original
+
+        original = read_original(place)[1]
+    else:
+        original = read_bundle(open_bundle(path))
+    if original.quantization is not None and not as_stored:
+        raise BundleError(
+            f"{place} is quantized already ({original.quantization.scheme}); quantize the bundle "
+            "or checkpoint that it was made from"
+        )
+    return original
+
+
+def read_bundle(bundle: Bundle) -> Original:
+    """Take a bundle apart again.
+
+    Raises:
+        BundleError: it is of a family that is not known, or its weights are not those that its
+            family, config and quantization call for.
     """
     manifest = bundle.manifest
-    if manifest.quantization is not None:
-        raise BundleError(
-            f"{bundle.folder} is quantized already ({manifest.quantization.scheme}); quantize the "
-            "bundle or checkpoint that it was made from"
-        )
     family = FAMILIES.get(manifest.model.family)
     if family is None:
         raise BundleError(
@@ -106,6 +164,12 @@ def read_bundle(bundle: Bundle) -> Original:
     weights = family.weights(manifest.model)
     source = BundleWeights(bundle)
     source.check(weights)
+    scales = manifest.cache_scales
+    tuned = Tuned(
+        manifest.exit,
+        bundle.read_text(scales.file) if scales else None,
+        scales.steps if scales else 0,
+    )
     texts = {name: bundle.read_text(name) for name in manifest.files if _is_text(name)}
     return Original(
         manifest.name,
@@ -116,6 +180,8 @@ def read_bundle(bundle: Bundle) -> Original:
         {name: data for name, data in texts.items() if data is not None},
         manifest.special_tokens,
         bundle.folder,
+        manifest.quantization,
+        tuned,
     )
 
 

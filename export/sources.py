@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,11 @@ import onnx
 
 from rdlite.bundle import PARTS, Bundle
 from rdlite.errors import BundleError
+from rdlite.quantization import Quantization
 
 from .blocks import Weights
 from .checkpoint import PIECE_BYTES, Checkpoint
+from .packing import Codes, Scales, packed_shape, unpack
 
 Floats = npt.NDArray[np.float32]
 
@@ -21,6 +23,7 @@ class _Place(NamedTuple):
     file: str
     offset: int
     shape: tuple[int, ...]
+    dtype: str
 
 
 class WeightSource(Protocol):
@@ -29,6 +32,9 @@ class WeightSource(Protocol):
     def pieces(self, name: str) -> Iterator[Floats]:
         """Yield a weight flat and in order, in float32 pieces that fit in memory, all finite."""
 
+    def coded(self, name: str) -> Iterator[tuple[Codes, Scales]]:
+        """Yield the integers and scales of a weight that is quantized, some rows at a time."""
+
 
 class CheckpointWeights:
     """A checkpoint's tensors, under rdlite's names."""
@@ -36,6 +42,10 @@ class CheckpointWeights:
     def __init__(self, checkpoint: Checkpoint, weights: Weights) -> None:
         self._checkpoint = checkpoint
         self._weights = weights
+
+    def coded(self, name: str) -> Iterator[tuple[Codes, Scales]]:
+        """No checkpoint is quantized."""
+        raise NotImplementedError(name)
 
     def pieces(self, name: str) -> Iterator[Floats]:
         """Yield a weight in pieces; raises CheckpointError."""
@@ -48,32 +58,46 @@ class CheckpointWeights:
 
 
 class BundleWeights:
-    """The weights of a bundle that is not quantized."""
+    """The weights of a bundle: float32, or integers and scales."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Find where each weight lies; raises BundleError if one is not float32."""
+        """Find where each weight lies."""
         self._bundle = bundle
+        self._quantization = bundle.manifest.quantization or Quantization("none")
         self._places: Mapping[str, _Place] = {
             tensor.name: _place(tensor)
             for part in PARTS
             for tensor in onnx.ModelProto.FromString(bundle.graphs[part]).graph.initializer
             if tensor.data_location == onnx.TensorProto.EXTERNAL
-            and tensor.data_type == onnx.TensorProto.FLOAT
         }
 
     def check(self, weights: Weights) -> None:
         """Raise BundleError unless these are the bundle's weights."""
         for name, weight in weights.items():
-            found = self._places[name].shape if name in self._places else None
-            if found != weight.shape:
-                raise BundleError(
-                    f"{self._bundle.folder}: the weight {name!r} has the shape {found}, its "
-                    f"family and config call for {weight.shape}"
-                )
+            wanted: dict[str, tuple[tuple[int, ...], str]] = {name: (weight.shape, "float32")}
+            if name in self._quantization.bits:
+                bits, block_size = self._quantization.bits[name], self._quantization.block_size
+                packed = packed_shape(weight.shape, bits, block_size)
+                wanted = {
+                    f"{name}.packed": (packed, "uint8"),
+                    f"{name}.scales": (packed[:2], "float16"),
+                }
+            for tensor, (shape, dtype) in wanted.items():
+                place = self._places.get(tensor)
+                # Rows of bytes may be told apart by blocks or not; they are the same bytes.
+                found = None if place is None else (math.prod(place.shape), place.dtype)
+                if found != (math.prod(shape), dtype) or (
+                    dtype != "uint8" and place is not None and place.shape != shape
+                ):
+                    raise BundleError(
+                        f"{self._bundle.folder}: the weight {tensor!r} has the shape "
+                        f"{place and place.shape} and type {place and place.dtype}, its family and "
+                        f"config call for {shape} of {dtype}"
+                    )
 
     def pieces(self, name: str) -> Iterator[Floats]:
         """Yield a weight in pieces; raises BundleError."""
-        location, offset, shape = self._places[name]
+        location, offset, shape, _ = self._places[name]
         left = math.prod(shape)
         path = self._bundle.folder / location
         try:
@@ -93,10 +117,29 @@ class BundleWeights:
         except OSError as problem:
             raise BundleError(f"{path} cannot be read: {problem.strerror}") from None
 
+    def coded(self, name: str) -> Iterator[tuple[Codes, Scales]]:
+        """Yield a quantized weight some rows at a time; raises BundleError."""
+        bits, scales = self._quantization.bits[name], self._mapped(f"{name}.scales")
+        rows = len(scales)
+        packed = self._mapped(f"{name}.packed").reshape(rows, scales.shape[1], -1)
+        some = max(1, PIECE_BYTES // packed[0].nbytes)
+        for first in range(0, rows, some):
+            codes = unpack(np.array(packed[first : first + some]), bits)
+            yield codes, np.array(scales[first : first + some])
+
+    def _mapped(self, tensor: str) -> npt.NDArray[Any]:
+        location, offset, shape, dtype = self._places[tensor]
+        path = self._bundle.folder / location
+        try:
+            return np.memmap(path, dtype, "r", offset, shape)
+        except (OSError, ValueError) as problem:
+            raise BundleError(f"{path} cannot be read: {problem}") from None
+
 
 def _place(tensor: onnx.TensorProto) -> _Place:
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    return _Place(entries["location"], int(entries["offset"]), tuple(tensor.dims))
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).name
+    return _Place(entries["location"], int(entries["offset"]), tuple(tensor.dims), dtype)
 
 
 def in_rows(pieces: Iterator[Floats], columns: int) -> Iterator[Floats]:

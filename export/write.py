@@ -24,7 +24,7 @@ from rdlite.quantization import Quantization
 
 from .blocks import Weight, Weights
 from .graphs import Graphs
-from .packing import Quantizer, check_largest, pack
+from .packing import Codes, Quantizer, Scales, check_largest, pack
 from .sources import WeightSource, in_rows
 
 ALIGNMENT = 64
@@ -40,7 +40,7 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
         OutputError: `out` exists and `force` is false, or it is no bundle that may be replaced,
             or the disk is full or not writable.
     """
-    _clear_leftovers(out)
+    clear_leftovers(out)
     check_replaceable(out, force)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
@@ -65,7 +65,7 @@ def work_folder(out: Path) -> Iterator[Path]:
     """
     out = out.absolute()
     parent = next(parent for parent in (*out.parents, out) if os.path.lexists(parent))
-    _clear_leftovers(parent / out.name)
+    clear_leftovers(parent / out.name)
     work = parent / f".{out.name}.work-{os.getpid()}"
     try:
         work.mkdir()
@@ -95,7 +95,7 @@ def check_replaceable(out: Path, force: bool, source: Path | None = None) -> Non
         raise OutputError(f"{out} exists; give another name, or --force to replace it")
 
 
-def _clear_leftovers(out: Path) -> None:
+def clear_leftovers(out: Path) -> None:
     """Clear away what exports to `out` left when they were killed; an old bundle goes back."""
     for kind in ("old", "partial", "work"):
         for left in out.parent.glob(f".{glob.escape(out.name)}.{kind}-*"):
@@ -104,8 +104,10 @@ def _clear_leftovers(out: Path) -> None:
                 continue
             if kind == "old" and not os.path.lexists(out):
                 left.rename(out)  # killed between the two renames of a replacement
-            else:
+            elif left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:
@@ -138,12 +140,28 @@ def _swap(partial: Path, out: Path) -> None:
 class Storage:
     """How weights are stored: which of them are quantized, and by what.
 
-    `factors` are for vectors that are not: what to multiply each with, of its shape.
+    Without a quantizer the weights are quantized already, and are taken as they are. `factors` are
+    for vectors that are not: what to multiply each with, of its shape.
     """
 
     quantization: Quantization
-    quantizer: Quantizer
+    quantizer: Quantizer | None
     factors: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def coded(
+        self, name: str, columns: int, source: WeightSource
+    ) -> Iterator[tuple[Codes, Scales]]:
+        """Yield the integers and scales of a quantized weight [N, K], some rows at a time."""
+        if self.quantizer is None:
+            yield from source.coded(name)
+            return
+        bits, block_size = self.quantization.bits[name], self.quantization.block_size
+        largest = 0.0
+        for rows in in_rows(source.pieces(name), columns):
+            largest = max(largest, float(np.abs(rows).max()))
+            check_largest(name, largest, bits)
+            yield self.quantizer.quantize(name, rows, bits, block_size)
+        check_largest(name, largest, bits, whole=True)
 
 
 def write_graphs(
@@ -175,15 +193,22 @@ def write_graphs(
                         places[tensor] = (data_file, file.size)
                     file.write(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
             entries[data_file] = file.close()
+    for part, graph in serialize(graphs, places).items():
+        entries[f"{part}.onnx"] = write_bytes(folder, f"{part}.onnx", graph)
+    return entries
+
+
+def serialize(graphs: Graphs, places: Mapping[str, tuple[str, int]]) -> dict[str, bytes]:
+    """Return the graphs as files, with weights at places: name -> file, offset."""
+    result = {}
     for part, model in graphs.items():
         for name, value in model.graph.initializers.items():
             if name in places:
                 value.const_value = _external(value, *places[name])
         proto = ir.serde.serialize_model(model)
         del proto.graph.value_info[:]  # says again what the initializers say
-        data = proto.SerializeToString(deterministic=True)
-        entries[f"{part}.onnx"] = write_bytes(folder, f"{part}.onnx", data)
-    return entries
+        result[part] = proto.SerializeToString(deterministic=True)
+    return result
 
 
 def _users(graphs: Graphs, weights: Weights) -> dict[str, list[str]]:
@@ -215,15 +240,11 @@ def _stored(
             yield name, np.asarray(piece if factor is None else piece * factor, "<f4")
             advance(piece.nbytes)
         return
-    scales, largest = [], 0.0
-    for rows in in_rows(source.pieces(name), weight.shape[1]):
-        largest = max(largest, float(np.abs(rows).max()))
-        check_largest(name, largest, bits)
-        codes, scale = storage.quantizer.quantize(name, rows, bits, storage.quantization.block_size)
+    scales = []
+    for codes, scale in storage.coded(name, weight.shape[1], source):
         yield f"{name}.packed", pack(codes, bits)
         scales.append(scale)
-        advance(rows.nbytes)
-    check_largest(name, largest, bits, whole=True)
+        advance(4 * len(codes) * weight.shape[1])
     yield f"{name}.scales", np.asarray(np.concatenate(scales), "<f2")
 
 

@@ -1,7 +1,7 @@
 """Quantized weights: int8 and int4, judged by what the loop makes of their errors."""
 
 from .options import Options
-from .quantize import quantize_bundle, read_original, write_quantized
+from .quantize import quantize_bundle, write_quantized
 from .schemes import SCHEMES, find_scheme
 
 __all__ = [
@@ -9,6 +9,5 @@ __all__ = [
     "Options",
     "find_scheme",
     "quantize_bundle",
-    "read_original",
     "write_quantized",
 ]

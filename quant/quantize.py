@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from rdlite.export.exporter import Scheme, write_bundle
-from rdlite.export.original import Original, read_bundle, read_checkpoint
+from rdlite.export.original import Original, read_model
 from rdlite.export.write import Storage, check_replaceable
 
-from rdlite.bundle import find_model, open_bundle
 from rdlite.progress import Progress
 
 from .options import Options
@@ -25,7 +24,7 @@ def quantize_bundle(
     """Quantize the weights of a bundle, a few rows at a time.
 
     Args:
-        bundle: the folder of a bundle with float32 weights, or "nano".
+        bundle: a bundle, checkpoint folder or GGUF file whose weights are not quantized.
         out: the bundle folder to make. It appears whole or not at all.
         scheme: a key of SCHEMES, or what `find_scheme` returns.
         calibration: a text file for schemes that run the model; None: practice problems. It goes
@@ -43,15 +42,8 @@ def quantize_bundle(
     """
     text = None if calibration is None else Path(calibration)
     chosen = find_scheme(scheme, Options(calibration=text)) if isinstance(scheme, str) else scheme
-    path, _ = write_quantized(read_bundle(open_bundle(bundle)), out, chosen, force, progress)
+    path, _ = write_quantized(read_model(bundle), out, chosen, force, progress)
     return path
-
-
-def read_original(path: str | Path) -> Original:
-    """Read what is to be quantized: a checkpoint folder, or a bundle; raises as these do."""
-    if (find_model(path) / "config.json").exists():
-        return read_checkpoint(path)
-    return read_bundle(open_bundle(path))
 
 
 def write_quantized(

@@ -4,17 +4,19 @@ This is the trust boundary. Nothing of a bundle reaches onnxruntime, the tokeniz
 engine before everything here has held: bare file names, no links, sizes, hashes, graph contract.
 """
 
+import contextlib
 import hashlib
 import json
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from rdlite.config import ModelConfig
-from rdlite.errors import BundleError
+from rdlite.errors import BundleError, RuntimeFailure
 from rdlite.exit_defaults import ExitDefaults
 from rdlite.graph_check import check_graph
 from rdlite.progress import Progress, meter
@@ -80,23 +82,55 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened and checked bundle.
+    """An opened and checked bundle, or a GGUF file that is used as one.
 
-    `unhashed` names the files whose SHA-256 was not compared, because they are large.
+    Attributes:
+        folder: where it lies; of a GGUF file, the file.
+        manifest: what it says of itself.
+        graphs: the serialized ONNX models by part.
+        unhashed: files whose SHA-256 was not compared, because they are large.
+        texts: text files by name, where they are no files.
+        write_weights: of a GGUF file, makes the data file of a part in a folder, and returns where
+            the part's data lies.
     """
 
     folder: Path
     manifest: Manifest
     graphs: Mapping[str, bytes]
     unhashed: tuple[str, ...]
+    texts: Mapping[str, bytes] = field(default_factory=dict)
+    write_weights: Callable[[str, Path], Path] | None = None
 
     @property
     def config(self) -> ModelConfig:
         """Sizes and constants of the model."""
         return self.manifest.model
 
+    @contextlib.contextmanager
+    def data_folder(self, part: str) -> Iterator[Path]:
+        """Give the folder with the external data of a part, there until its session is made.
+
+        What onnxruntime has mapped stays readable after its name is gone. Raises RuntimeFailure if
+        there is no room for it.
+        """
+        if self.write_weights is None:
+            yield self.folder
+            return
+        with tempfile.TemporaryDirectory(prefix="rdlite-", ignore_cleanup_errors=True) as name:
+            try:
+                folder = self.write_weights(part, Path(name))
+            except OSError as problem:
+                raise RuntimeFailure(
+                    f"the weights of {self.folder} cannot be laid out in {name}: "
+                    f"{problem.strerror}; set TMPDIR to a folder with more room, or make a bundle "
+                    "of it with 'rdlite gguf import'"
+                ) from None
+            yield folder
+
     def read_text(self, name: str) -> bytes | None:
         """Return a small file listed in the manifest, or None if the bundle has none."""
+        if name in self.texts:
+            return self.texts[name]
         if name not in self.manifest.files:
             return None
         return _read(self.folder / name, self.manifest.files[name].bytes, MAX_TEXT_FILE_BYTES)
@@ -118,7 +152,7 @@ def open_bundle(path: str | Path, manifest_file: Path | None = None) -> Bundle:
     """Open a bundle and check all of it but the hashes of large files.
 
     Args:
-        path: its folder, or "nano".
+        path: its folder, or "nano"; or a GGUF file, which is opened as a bundle.
         manifest_file: its manifest, where that is not in the folder yet.
 
     Raises:
@@ -126,6 +160,10 @@ def open_bundle(path: str | Path, manifest_file: Path | None = None) -> Bundle:
         GraphError: a graph breaks the graph contract.
     """
     folder = find_model(path)
+    if folder.suffix == ".gguf" and not folder.is_dir():
+        from rdlite.export.gguf import open_gguf  # the runtime's one use of the exporter
+
+        return open_gguf(folder)
     manifest = read_manifest(folder, manifest_file)
     _check_files(folder, manifest)
     small = {n for n, e in manifest.files.items() if e.bytes <= HASHED_ON_LOAD_BYTES}
@@ -157,6 +195,9 @@ def verify_bundle(path: str | Path, progress: Progress | None = None) -> Iterato
     total = sum(bundle.manifest.files[name].bytes for name in bundle.unhashed)
     advance = meter(total, progress)
     for name, entry in bundle.manifest.files.items():
+        if bundle.write_weights is not None:
+            yield f"{name}: {entry.bytes} bytes, every tensor is in it; GGUF files have no hashes"
+            return
         if name in bundle.unhashed:
             _check_hash(bundle.folder, name, entry, advance)
         yield f"{name}: {entry.bytes} bytes, SHA-256 matches"

@@ -50,6 +50,7 @@ def update_bundle(
         OutputError: the folder cannot be written, or has changed.
     """
     folder = bundle.folder
+    check_updatable(folder)
     for name in files:
         if not BARE_NAME.fullmatch(name) or name == MANIFEST:
             raise InputError(f"{name!r:.140} cannot be a file of a bundle; give a bare name")
@@ -62,6 +63,11 @@ def update_bundle(
 
 def check_updatable(folder: Path) -> None:
     """Raise OutputError if the folder of a bundle cannot be written: before long work for it."""
+    if folder.is_file():
+        raise OutputError(
+            f"{folder} is a GGUF file, which is not changed; 'rdlite gguf import' makes a "
+            "bundle of it"
+        )
     with _changing(folder):
         pass
 

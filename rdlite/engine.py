@@ -41,9 +41,10 @@ class Engine:
             share = cache.share if isinstance(cache.share, int) else None
             self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
-        self.sessions = {
-            part: Session(part, graphs[part], bundle.folder, threads) for part in PARTS
-        }
+        self.sessions = {}
+        for part in PARTS:
+            with bundle.data_folder(part) as folder:
+                self.sessions[part] = Session(part, graphs[part], folder, threads)
 
 
 class Sequence:

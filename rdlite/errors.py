@@ -6,7 +6,8 @@ RdliteError
 ├── CheckpointError   a checkpoint folder cannot be exported
 │   └── FamilyError   its family, or a key of its config, is not understood
 ├── BundleError       a bundle is damaged, incomplete or hostile
-│   └── GraphError    one of its ONNX graphs breaks the contract
+│   ├── GraphError    one of its ONNX graphs breaks the contract
+│   └── GGUFError     it is a GGUF file, and breaks a rule of that
 ├── OutputError       a result cannot be written
 └── RuntimeFailure    onnxruntime is missing, too old, or failed
 """
@@ -38,6 +39,10 @@ class BundleError(RdliteError):
 
 class GraphError(BundleError):
     """An ONNX graph of a bundle breaks the graph contract."""
+
+
+class GGUFError(BundleError):
+    """A GGUF file is damaged, hostile, or holds a model that is not read."""
 
 
 class OutputError(RdliteError):

@@ -36,6 +36,18 @@ class Family(Protocol):
     def REDUNDANT(self) -> tuple[str, ...]:
         """Tensors that a checkpoint may hold and that follow from others."""
 
+    @property
+    def NORMS_IN_GGUF(self) -> tuple[str, ...]:
+        """What llama.cpp calls norm_1, norm_2 and so on of a block."""
+
+    @property
+    def PAIRED_IN_GGUF(self) -> bool:
+        """Whether llama.cpp rotates neighbouring pairs where the published code rotates halves."""
+
+    @property
+    def GGUF_DEFAULTS(self) -> Mapping[str, Any]:
+        """Values of rdlite's own keys for files that other programs wrote."""
+
     def read_config(self, raw: Mapping[str, Any]) -> ModelConfig:
         """Turn a hub config.json into a ModelConfig."""
 

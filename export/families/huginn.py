@@ -22,6 +22,9 @@ STOP_TOKENS = ("<|begin_text|>", "<|end_text|>", "<|end_turn|>")
 
 #: Tensors that may be in a checkpoint and are not needed: they follow from others.
 REDUNDANT = ("freqs_cis",)
+NORMS_IN_GGUF = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+PAIRED_IN_GGUF = False
+GGUF_DEFAULTS: Mapping[str, Any] = {}
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:

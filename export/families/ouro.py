@@ -36,6 +36,16 @@ NORMS = {
     "norm_3": "post_attention_layernorm",
     "norm_4": "post_attention_layernorm_2",
 }
+NORMS_IN_GGUF = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+PAIRED_IN_GGUF = True
+GGUF_DEFAULTS: Mapping[str, Any] = {
+    "prelude_block_count": 0,
+    "coda_block_count": 0,
+    "max_recurrence": 0,  # as deep as it was trained
+    "embedding_scale": 1.0,
+    "state_init": "embeds",
+    "state_init_std": 0.0,
+}
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -83,12 +93,14 @@ def weights(config: ModelConfig) -> dict[str, Weight]:
     result = {
         "embedding.weight": Weight((config.vocab_size, width), ("model.embed_tokens.weight",)),
         "core.norm.weight": Weight((width,), ("model.norm.weight",)),
-        "core.gate.weight": Weight(
-            (width,), ("model.early_exit_gate.weight",), source_shape=(1, width), make=_flat
-        ),
-        "core.gate.bias": Weight((1,), ("model.early_exit_gate.bias",)),
         **rotary_weights(config),
     }
+    if config.recurrence.exit_threshold is not None:
+        gate = "model.early_exit_gate"
+        result["core.gate.weight"] = Weight(
+            (width,), (f"{gate}.weight",), source_shape=(1, width), make=_flat
+        )
+        result["core.gate.bias"] = Weight((1,), (f"{gate}.bias",))
     if not config.tied_embedding:
         result["head.weight"] = Weight((config.vocab_size, width), ("lm_head.weight",))
     for i in range(config.layers.core):
@@ -125,6 +137,8 @@ def core(g: GraphBuilder, state: ir.Value, embeds: ir.Value) -> ir.Value:
     for i in range(g.config.layers.core):
         x = _block(g, x, f"core.{i}", i)
     x = rms_norm(g, x, "core.norm")
+    if g.config.recurrence.exit_threshold is None:  # GGUF files of others leave the gate out
+        return x
     gate = reduce_last(g, "ReduceSum", g.op.Mul(x, g.weight("core.gate.weight")))
     exit_probability = g.op.Sigmoid(g.op.Add(gate, g.weight("core.gate.bias")))
     g.output(exit_probability, "exit_probability", np.float32, ["B", "S"])

@@ -15,6 +15,9 @@ from ._raven import MODEL_TYPES as MODEL_TYPES
 MARK = None
 STOP_TOKENS = ("<|end_of_text|>", "<|eot_id|>", "</s>")
 REDUNDANT = ()
+NORMS_IN_GGUF = ("attn_norm", "ffn_norm")
+PAIRED_IN_GGUF = False
+GGUF_DEFAULTS: Mapping[str, Any] = {}
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:

@@ -14,6 +14,9 @@ from ._raven import MODEL_TYPES as MODEL_TYPES
 MARK = "attn.q_norm.weight"
 STOP_TOKENS = ("<|endoftext|>",)
 REDUNDANT = ()
+NORMS_IN_GGUF = ("post_attention_norm", "post_ffw_norm")
+PAIRED_IN_GGUF = False
+GGUF_DEFAULTS: Mapping[str, Any] = {}
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:

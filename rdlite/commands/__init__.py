@@ -14,6 +14,7 @@ from rdlite.commands.doctor import doctor
 from rdlite.commands.eval import evaluate
 from rdlite.commands.export import export
 from rdlite.commands.generate import generate
+from rdlite.commands.gguf import gguf
 from rdlite.commands.inspect import inspect
 from rdlite.commands.options import complain, one_line
 from rdlite.commands.quantize import quantize
@@ -68,8 +69,8 @@ def _fail(message: str) -> NoReturn:
 def main() -> None:
     """Run recurrent-depth language models on this machine.
 
-    MODEL is a bundle made by 'rdlite export'; where it is left out, it is nano, the small model
-    that comes with rdlite. (A bundle of your own called nano is ./nano.)
+    MODEL is a bundle made by 'rdlite export', or a .gguf file; where it is left out, it is nano,
+    the small model that comes with rdlite. (A bundle of your own called nano is ./nano.)
 
     \b
     Example:
@@ -79,5 +80,17 @@ def main() -> None:
     """
 
 
-for command in (chat, generate, export, quantize, tune, inspect, verify, evaluate, bench, doctor):
+for command in (
+    chat,
+    generate,
+    export,
+    quantize,
+    gguf,
+    tune,
+    inspect,
+    verify,
+    evaluate,
+    bench,
+    doctor,
+):
     main.add_command(command)

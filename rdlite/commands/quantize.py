@@ -60,8 +60,9 @@ def quantize(
         rdlite quantize BUNDLE -o SMALL --scheme int4
         rdlite quantize BUNDLE -o SMALL --scheme int4-gptq --report small.md
     """
+    from rdlite.export.original import read_model
     from rdlite.plot import check_plot
-    from rdlite.quant import find_scheme, read_original, write_quantized
+    from rdlite.quant import find_scheme, write_quantized
 
     if text and not report:
         raise click.UsageError("--text is for --report; --calibration is what schemes run on")
@@ -72,7 +73,7 @@ def quantize(
         check_plot(report.with_suffix(".png"))
     with options_of(output, options) as wanted:
         chosen = find_scheme(scheme, wanted)
-        original = read_original(model)
+        original = read_model(model)
         if report:
             from rdlite.quant.report import check_measurable
 

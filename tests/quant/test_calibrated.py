@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rdlite.export.exporter import write_bundle
+from rdlite.export.original import read_model
 from rdlite.export.packing import dequantize
-from rdlite.quant import Options, corrected, find_scheme, quantize_bundle, read_original
+from rdlite.quant import Options, corrected, find_scheme, quantize_bundle
 from rdlite.quant.calibrate import second_moments
 from rdlite.quant.calibrated import FactorFolder
 from rdlite.quant.corrected import fit_factors
@@ -110,7 +111,7 @@ def test_moments_that_rounding_left_indefinite_are_damped_until_they_can_be_inve
 
 
 def test_a_model_that_overflows_cannot_be_calibrated(text_bundle, practice, tmp_path):
-    original = read_original(text_bundle)
+    original = read_model(text_bundle)
     norm = original.family.state_norm(original.config)
     factors = np.full(original.config.hidden_size, 1e38, np.float32)
     broken = dataclasses.replace(original, source=Scaled(original.source, norm, factors))
@@ -190,7 +191,7 @@ class Scaled:
 
 
 def test_factors_undo_what_a_state_was_multiplied_with(text_bundle, tmp_path):
-    original = read_original(text_bundle)
+    original = read_model(text_bundle)
     norm = original.family.state_norm(original.config)
     factors = np.linspace(0.5, 2, original.config.hidden_size, dtype=np.float32)
     scaled = dataclasses.replace(original, source=Scaled(original.source, norm, factors))
@@ -233,7 +234,7 @@ def test_a_correction_that_does_not_help_is_left_out(text_bundle, practice, monk
 
     monkeypatch.setattr(corrected, "fit_factors", useless)
     options = Options(calibration=practice, steps=2)
-    storage = find_scheme("int4-corrected", options).prepare(read_original(text_bundle))
+    storage = find_scheme("int4-corrected", options).prepare(read_model(text_bundle))
     assert storage.factors == {}
 
 
@@ -381,7 +382,7 @@ def test_reports_are_refused_before_any_work(bundle_copy, tmp_path):
         assert words in result.stderr
         assert not (tmp_path / "out").exists()
     open_bundle(bundle_copy)
-    original = read_original(bundle_copy)
+    original = read_model(bundle_copy)
     silent = dataclasses.replace(original, text_files={"tokenizer.json": b""})
     check_measurable(silent, tmp_path)
     with pytest.raises(InputError, match=r"needs a chat_template.jinja.*; give a text"):

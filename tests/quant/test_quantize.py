@@ -9,10 +9,10 @@ import onnx
 import pytest
 from rdlite.export import export_checkpoint
 from rdlite.export.exporter import write_bundle
-from rdlite.export.original import read_bundle
+from rdlite.export.original import read_bundle, read_model
 from rdlite.export.packing import dequantize, pack
 from rdlite.export.sources import in_rows
-from rdlite.quant import SCHEMES, Options, find_scheme, quantize_bundle, read_original
+from rdlite.quant import SCHEMES, Options, find_scheme, quantize_bundle
 
 import rdlite
 from rdlite import BundleError, InputError, OutputError
@@ -204,8 +204,8 @@ def test_a_folder_called_nano_is_not_taken_for_nano(text_checkpoint, tmp_path, m
     shutil.copytree(text_checkpoint, tmp_path / "nano")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match="quantized already"):
-        read_original("nano")
-    assert read_original("./nano").config.vocab_size == 288
+        read_model("nano")
+    assert read_model("./nano").config.vocab_size == 288
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,357 @@
+"""Reads the outline of a GGUF file from a stranger: metadata, and where its tensors lie.
+
+Nothing is believed before it is compared with the file's size, and nothing is copied that is not
+asked for: arrays and tensors stay in the file until then.
+"""
+
+import math
+import mmap
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.errors import GGUFError
+
+MAGIC, VERSIONS = b"GGUF", (2, 3)
+MAX_KEYS, MAX_TENSORS, MAX_STRINGS = 2**14, 2**16, 2**20
+MAX_NAME_BYTES, MAX_STRING_BYTES, MAX_DIMENSIONS = 256, 64 * 2**20, 4
+DEFAULT_ALIGNMENT, MAX_ALIGNMENT = 32, 2**16
+ALIGNMENT_KEY = "general.alignment"
+
+STRING, ARRAY, BOOL = 8, 9, 7
+#: GGUF's numbers of value types: their struct format and a name for messages.
+NUMBERS = {
+    0: ("<B", "uint8"),
+    1: ("<b", "int8"),
+    2: ("<H", "uint16"),
+    3: ("<h", "int16"),
+    4: ("<I", "uint32"),
+    5: ("<i", "int32"),
+    6: ("<f", "float32"),
+    BOOL: ("<B", "bool"),
+    10: ("<Q", "uint64"),
+    11: ("<q", "int64"),
+    12: ("<d", "float64"),
+}
+TYPE_NAMES = {number: name for number, (_, name) in NUMBERS.items()} | {STRING: "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array of the metadata that was not read yet."""
+
+    type: int
+    count: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of the file.
+
+    Attributes:
+        name: of it.
+        shape: as NumPy says it, rows first.
+        type: GGML's name of its type, like "Q4_0".
+        offset: from the file's start, in bytes.
+        size: in bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    size: int
+
+
+class GGUFFile:
+    """The outline of a file. It keeps the file mapped until it is closed or let go."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        """Read the outline; raises GGUFError. Use `read_gguf`."""
+        self.path = path
+        self._data = data
+        self._at = 0
+        self._strings = 0
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.version, tensors, keys = self._header()
+        for _ in range(keys):
+            self._pair()
+        self.alignment = self._alignment()
+        infos = [self._info() for _ in range(tensors)]
+        self.start = -(-self._at // self.alignment) * self.alignment
+        self._place(infos)
+
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return len(self._data)
+
+    def fail(self, problem: str) -> GGUFError:
+        """Return an error that names the file."""
+        return GGUFError(f"{self.path}: {problem}")
+
+    def value(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+        """Return the value of a key; raises GGUFError if it is missing or of another type.
+
+        Args:
+            key: of the metadata.
+            kind: int, float, str or bool; a float may be given as an int.
+            default: what to return where the key is missing; None: it must be there.
+        """
+        if key not in self.metadata:
+            if default is None:
+                raise self.fail(f"the key {key!r} is missing; a model of rdlite has it")
+            return default
+        value = self.metadata[key]
+        if isinstance(value, StoredArray):
+            raise self.fail(f"the key {key!r} is an array, expected {_kind_name(kind)}")
+        wanted = (*kind,) if isinstance(kind, tuple) else (kind,)
+        if float in wanted and type(value) is int:
+            value = float(value)
+        if type(value) not in wanted:
+            raise self.fail(
+                f"the key {key!r} must be {_kind_name(kind)}, it is {type(value).__name__} "
+                f"{value!r:.40}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.fail(f"the key {key!r} is {value}, which is no finite number")
+        return value
+
+    def strings(self, key: str) -> list[str]:
+        """Return an array of texts; raises GGUFError."""
+        array = self._array(key, (STRING,), "texts")
+        result, at = [], array.offset
+        for _ in range(array.count):
+            (length,) = struct.unpack_from("<Q", self._data, at)
+            result.append(self._text(at + 8, length, key))
+            at += 8 + length
+        return result
+
+    def numbers(self, key: str) -> npt.NDArray[Any]:
+        """Return an array of numbers, a view of the file; raises GGUFError."""
+        array = self._array(key, tuple(NUMBERS), "numbers")
+        return np.frombuffer(self._data, NUMBERS[array.type][0], array.count, array.offset)
+
+    def _array(self, key: str, types: tuple[int, ...], wanted: str) -> StoredArray:
+        array = self.metadata.get(key)
+        if not isinstance(array, StoredArray) or array.type not in types:
+            raise self.fail(f"the key {key!r} must be an array of {wanted}")
+        return array
+
+    def bytes_of(self, tensor: Tensor) -> npt.NDArray[np.uint8]:
+        """Return a tensor's bytes, a view of the file: uint8 [size]."""
+        return self.run(tensor.offset, tensor.size)
+
+    def let_go(self) -> None:
+        """Give back the memory that holds the file's pages; they are read again when needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._data.madvise(mmap.MADV_DONTNEED)
+
+    def run(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
+        """Return some of the file's bytes, a view: uint8 [size]."""
+        return np.frombuffer(self._data, np.uint8, size, offset)
+
+    # What follows moves through the file, once.
+
+    def _take(self, size: int, what: str) -> int:
+        """Move past `size` bytes; returns where they begin."""
+        at = self._at
+        if size > len(self._data) - at:
+            raise self.fail(
+                f"{what} at offset {at} needs {size} bytes, the file ends {len(self._data) - at} "
+                "later; it is cut off or damaged"
+            )
+        self._at = at + size
+        return at
+
+    def _number(self, form: str, what: str) -> Any:
+        (value,) = struct.unpack_from(form, self._data, self._take(struct.calcsize(form), what))
+        return value
+
+    def _text(self, at: int, length: int, what: str) -> str:
+        try:
+            return self._data[at : at + length].decode()
+        except UnicodeDecodeError:
+            raise self.fail(f"{what}: the text at offset {at} is not UTF-8") from None
+
+    def _string(self, what: str, limit: int) -> str:
+        length = self._number("<Q", what)
+        if length > limit:
+            raise self.fail(
+                f"{what} at offset {self._at} has a text of {length} bytes, at most {limit} go"
+            )
+        return self._text(self._take(length, what), length, what)
+
+    def _header(self) -> tuple[int, int, int]:
+        magic = bytes(self._data[:4])
+        if magic != MAGIC:
+            raise self.fail(f"it begins with {magic!r} at offset 0, a GGUF file with {MAGIC!r}")
+        self._at = 4
+        version = self._number("<I", "the version")
+        if version not in VERSIONS:
+            swapped = int.from_bytes(version.to_bytes(4, "big"), "little") in VERSIONS
+            hint = "; its bytes are in big-endian order" if swapped else ""
+            raise self.fail(
+                f"the version at offset 4 is {version}, versions {VERSIONS} are read{hint}"
+            )
+        tensors, keys = self._number("<Q", "the tensor count"), self._number("<Q", "the key count")
+        for name, count, limit, offset in (
+            ("tensor", tensors, MAX_TENSORS, 8),
+            ("key", keys, MAX_KEYS, 16),
+        ):
+            if count > limit:
+                raise self.fail(
+                    f"the {name} count at offset {offset} is {count}, at most {limit} are read"
+                )
+        return version, tensors, keys
+
+    def _pair(self) -> None:
+        at = self._at
+        key = self._string("a key", MAX_NAME_BYTES)
+        if not key or not key.isprintable():
+            raise self.fail(f"the key at offset {at} is not printable: {key!r:.80}")
+        if key in self.metadata:
+            raise self.fail(f"the key {key!r} at offset {at} is there twice")
+        self.metadata[key] = self._value(self._number("<I", f"the type of {key!r}"), key)
+
+    def _value(self, kind: int, key: str) -> Any:
+        what = f"the value of {key!r}"
+        if kind in NUMBERS:
+            value = self._number(NUMBERS[kind][0], what)
+            if kind == BOOL:
+                if value > 1:
+                    raise self.fail(f"{what} at offset {self._at - 1} is {value}, expected 0 or 1")
+                return bool(value)
+            return value
+        if kind == STRING:
+            return self._string(what, MAX_STRING_BYTES)
+        if kind != ARRAY:
+            raise self.fail(f"{what} at offset {self._at - 4} has the unknown type {kind}")
+        inner, count = self._number("<I", what), self._number("<Q", what)
+        start = self._at
+        if inner in NUMBERS:
+            self._take(count * struct.calcsize(NUMBERS[inner][0]), what)
+        elif inner == STRING:
+            self._strings += count
+            if self._strings > MAX_STRINGS:
+                raise self.fail(
+                    f"{what} at offset {start} brings the file to {self._strings} texts in arrays, "
+                    f"at most {MAX_STRINGS} are read"
+                )
+            for _ in range(count):
+                self._take(self._number("<Q", what), what)
+        else:
+            raise self.fail(f"{what} at offset {start} is an array of the unknown type {inner}")
+        return StoredArray(inner, count, start)
+
+    def _alignment(self) -> int:
+        alignment: int = self.value(ALIGNMENT_KEY, int, DEFAULT_ALIGNMENT)
+        if not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+            raise self.fail(
+                f"the key {ALIGNMENT_KEY!r} is {alignment}, expected a power of two from 8 to "
+                f"{MAX_ALIGNMENT}"
+            )
+        return alignment
+
+    def _info(self) -> Tensor:
+        at = self._at
+        name = self._string("a tensor's name", MAX_NAME_BYTES)
+        if not name or not name.isprintable():
+            raise self.fail(f"the tensor's name at offset {at} is not printable: {name!r:.80}")
+        if name in self.tensors:
+            raise self.fail(f"the tensor {name!r} at offset {at} is there twice")
+        what = f"the tensor {name!r}"
+        count = self._number("<I", what)
+        if not 1 <= count <= MAX_DIMENSIONS:
+            raise self.fail(f"{what} at offset {at} has {count} dimensions, 1 to 4 are read")
+        shape = tuple(self._number("<Q", what) for _ in range(count))[::-1]
+        kind, offset = self._number("<I", what), self._number("<Q", what)
+        types = _types()
+        if kind not in types:
+            raise self.fail(f"{what} at offset {at} has the unknown type {kind}")
+        type_name, block, block_bytes = types[kind]
+        if min(shape) < 1 or shape[-1] % block:
+            raise self.fail(
+                f"{what} at offset {at} has the shape {shape!s:.80}; rows of {type_name} are whole "
+                f"blocks of {block}"
+            )
+        size = math.prod(shape) // block * block_bytes
+        tensor = Tensor(name, shape, type_name, offset, size)
+        self.tensors[name] = tensor  # its offset is still that in the data
+        return tensor
+
+    def _place(self, infos: list[Tensor]) -> None:
+        """Hold what the tensors claim against the file, and against each other."""
+        end, before = 0, ""
+        for tensor in sorted(infos, key=lambda tensor: tensor.offset):
+            what = f"the tensor {tensor.name!r} at {tensor.offset} of the data"
+            if tensor.offset % self.alignment:
+                raise self.fail(f"{what} is not aligned to {self.alignment} bytes")
+            if tensor.offset < end:
+                raise self.fail(f"{what} lies over {before!r}, which ends at {end}")
+            end, before = tensor.offset + tensor.size, tensor.name
+            if end > self.size - self.start:
+                raise self.fail(
+                    f"{what} has {tensor.size} bytes and ends past the file, whose data from "
+                    f"offset {self.start} on has {max(0, self.size - self.start)}"
+                )
+            self.tensors[tensor.name] = Tensor(
+                tensor.name, tensor.shape, tensor.type, self.start + tensor.offset, tensor.size
+            )
+
+
+def _kind_name(kind: type | tuple[type, ...]) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return " or ".join(names[each] for each in kinds)
+
+
+_KNOWN: dict[int, tuple[str, int, int]] = {}
+
+
+def _types() -> Mapping[int, tuple[str, int, int]]:
+    """GGML's number of a tensor type -> its name, numbers in a block, bytes of a block."""
+    if not _KNOWN:
+        from gguf.constants import GGML_QUANT_SIZES
+
+        for kind, (block, size) in GGML_QUANT_SIZES.items():
+            _KNOWN[int(kind)] = (kind.name, block, size)
+    return _KNOWN
+
+
+def read_gguf(path: str | Path) -> GGUFFile:
+    """Read the outline of a file; raises GGUFError."""
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise GGUFError(f"{path} is not a regular file")
+        if status.st_size < 24:
+            raise GGUFError(
+                f"{path}: it has {status.st_size} bytes; the header of a GGUF file ends at offset "
+                "24; it is cut off or none"
+            )
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as problem:
+        raise GGUFError(f"{path} cannot be read: {problem.strerror or problem}") from None
+    except ValueError:  # a name with a zero byte; a file that shrank to nothing
+        raise GGUFError(f"{path} cannot be read") from None
+    return GGUFFile(path, data)
+
+
+def describe(file: GGUFFile) -> Iterator[tuple[str, str]]:
+    """Yield every key and what it says, in a line: arrays by type and length."""
+    for key, value in file.metadata.items():
+        if isinstance(value, StoredArray):
+            yield key, f"[{value.count} x {TYPE_NAMES[value.type]}]"
+        else:
+            yield key, repr(value)
