@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 def gguf() -> None:
     """Models in a single GGUF file.
 
-    Every command takes a .gguf as MODEL. llama.cpp knows the architecture 'ouro' where its build
-    has it; the other architectures are read by rdlite alone.
+    Every command takes a .gguf as MODEL. llama.cpp runs the architecture 'ouro' where its build
+    knows it; the others are run by rdlite alone.
+
+    
+    Example:
+        rdlite gguf export BUNDLE -o model.gguf
+        rdlite chat model.gguf
     """
 
 
