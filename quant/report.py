@@ -78,7 +78,7 @@ def make_report(
     bundle: Path,
     options: Options,
     text: Path | None = None,
-    depths: Sequence[int] = DEPTHS,
+    depths: Sequence[int] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Measure a quantized bundle against full precision.
@@ -89,7 +89,8 @@ def make_report(
         bundle: what came out.
         options: seed, threads and the folder for temporary bundles.
         text: a text file; None: held-out problems, for models that chat.
-        depths: core steps, ascending.
+        depths: core steps, ascending; None: DEPTHS, or each up to the most that the model was made
+            for.
         progress: told what is measured next.
 
     Raises:
@@ -97,6 +98,9 @@ def make_report(
     """
     say = progress or (lambda _: None)
     quantization = storage.quantization
+    if depths is None:
+        most = original.config.recurrence.max_steps
+        depths = DEPTHS if most is None else range(1, min(most, DEPTHS[-1]) + 1)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         say("full precision")
         full = write_bundle(original, Path(folder) / "full")

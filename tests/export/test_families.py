@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rdlite.export import export_checkpoint
+from rdlite.export.random_checkpoint import byte_tokenizer, write_text_files
 from rdlite.quant import SCHEMES, Options, find_scheme, quantize_bundle
+from rdlite.quant.schemes import CALIBRATED
 from safetensors.numpy import load_file, save_file
 
 import rdlite
 from rdlite import Cache, Depth, DepthWarning, FamilyError, InputError
 from rdlite.bundle import open_bundle
+from rdlite.commands import main
 from rdlite.depth import Controller
 from rdlite.evaluation import log_softmax
 from rdlite.exit_rules import RULES
@@ -204,10 +208,8 @@ def test_a_model_without_a_gate_says_so(retrofitted):
         retrofitted.model.generate([1], 1, Depth(exit="gate"))
 
 
-@pytest.mark.parametrize("scheme", [name for name in SCHEMES if "gptq" not in name])
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name not in CALIBRATED])
 def test_quantized_families_run(family, scheme, tmp_path):
-    if scheme in ("int4-mixed", "int4-corrected"):
-        pytest.skip("they calibrate on text, and these checkpoints have no tokenizer")
     out = quantize_bundle(
         family.bundle, tmp_path / scheme, find_scheme(scheme, Options(block_size=16))
     )
@@ -321,3 +323,60 @@ def test_the_last_cache_is_a_fraction_while_decoding(ouro):
 def test_correction_needs_a_norm_at_the_end_of_a_step(retrofitted, tmp_path):
     with pytest.raises(InputError, match="int4-corrected scales the norm that ends a core step"):
         quantize_bundle(retrofitted.bundle, tmp_path / "out", "int4-corrected")
+
+
+@pytest.fixture(scope="module")
+def speaking(family, tmp_path_factory):
+    """The family's checkpoint with a tokenizer of bytes and a chat template, and a text."""
+    folder = tmp_path_factory.mktemp("speaking")
+    checkpoint = shutil.copytree(family.checkpoint, folder / "checkpoint")
+    write_text_files(checkpoint, byte_tokenizer())
+    text = folder / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 12)
+    return checkpoint, text
+
+
+def run(*arguments, **options):
+    result = CliRunner().invoke(main, [str(a) for a in arguments], **options)
+    assert result.exit_code == 0, (arguments, result.output)
+    return result.stdout
+
+
+@pytest.mark.parametrize("scheme", ["int4-gptq", "int4-mixed"])
+def test_calibrated_schemes_take_every_family(family, speaking, scheme, tmp_path):
+    checkpoint, text = speaking
+    arguments = ["--scheme", scheme, "--calibration", text, "--steps", 2]
+    run("quantize", checkpoint, "-o", tmp_path / "out", *arguments)
+    with rdlite.load(tmp_path / "out") as model:
+        assert len(model.generate("fox", 4).ids) == 4
+
+
+def test_reports_go_no_deeper_than_a_model_was_made_for(ouro, tmp_path):
+    checkpoint = shutil.copytree(ouro.checkpoint, tmp_path / "checkpoint")
+    write_text_files(checkpoint, byte_tokenizer())
+    text, report = tmp_path / "text.txt", tmp_path / "report.md"
+    text.write_text("The quick brown fox jumps over the lazy dog. ")
+    run("quantize", checkpoint, "-o", tmp_path / "out", "--report", report, "--text", text)
+    assert json.loads(report.with_suffix(".json").read_text())["depths"] == [1, 2, 3, 4]
+
+
+def test_every_command_takes_every_family(family, speaking, tmp_path):
+    checkpoint, text = speaking
+    bundle, file = tmp_path / "bundle", tmp_path / "model.gguf"
+    run("export", checkpoint, "-o", bundle, "--quant", "int8")
+    run("tune", bundle, "--text", text, "--count", 2, "--loss", 50)
+    depth = rdlite.load(bundle).default_depth
+    assert depth.exit is not None
+    run("gguf", "export", bundle, "-o", file)
+    for model in (bundle, file):
+        run("verify", model)
+        assert family.model.config.family in run("inspect", model)
+        run("eval", model, "--text", text, "--steps", "1,2")
+        run("bench", model, "--prompt-tokens", 8, "--new-tokens", 4, "--repeats", 1)
+        for more in ((), ("--speculate", "auto", "--cache-bits", 8), ("--cache-share", "last")):
+            said = run("generate", model, "fox", "--max-tokens", 6, "--json", *more).splitlines()
+            assert json.loads(said[-1])["stats"]["new_tokens"] == len(said) - 1
+        run("chat", model, "--max-tokens", 4, input="hello\n")
+    both = [rdlite.load(model) for model in (bundle, file)]
+    first, second = ([(t.id, t.steps) for t in each.generate("fox", 12)] for each in both)
+    assert first == second
