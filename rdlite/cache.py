@@ -1,6 +1,7 @@
 """Keys and values of past positions: one block of arrays per (graph, slot), grown geometrically."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -151,6 +152,23 @@ class StepCaches:
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
         self._filled = [min(filled, length) for filled in self._filled]
+
+    def entries(self) -> list[Entries]:
+        """Return what is filled of each slot: [layers, key/value, 1, K, positions, D], views."""
+        pairs = zip(self.slots, self._filled, strict=True)
+        return [slot.data[..., :filled, :] for slot, filled in pairs]
+
+    def restore(self, entries: Sequence[Entries], gathered: bool, capacity: int) -> None:
+        """Take what `entries` gave; nothing is filled yet, and shapes and dtypes are right."""
+        self.slots, self._filled = [], []
+        if gathered:
+            scales = None if self._scales is None else self._scales.shared(1).of_slot(0)
+            self.slots, self._filled = [self._slot(capacity, scales)], [0]
+            self._turns, self.gathered = 1, True
+        self.provide(len(entries), capacity)
+        for slot, kept in zip(self.slots, entries, strict=True):
+            slot.data[..., : kept.shape[4], :] = kept
+        self._filled = [kept.shape[4] for kept in entries]
 
     def gather(self, length: int, capacity: int) -> None:
         """Keep of `length` positions what their last steps left; one slot serves all steps now."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdlite.depth import Depth
@@ -56,6 +58,98 @@ class Chat:
     def context_used(self) -> int:
         """Tokens of the conversation that are in the cache."""
         return len(self._read)
+
+    def undo(self) -> str | None:
+        """Take the last question and its answer back; returns the question, None if there is none.
+
+        An answer still running is closed first.
+        """
+        self._end_answer()
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return None
+        question = self.messages[-2]["content"]
+        self.messages = self.messages[:-2]
+        return question
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation to a file: messages, settings, tokens and caches.
+
+        An answer still running is closed first.
+
+        Args:
+            path: the file to make, or a saved conversation to replace.
+
+        Raises:
+            OutputError: it cannot be written, or something else is there.
+        """
+        from rdlite.saved_chat import VERSION, Message, SavedChat, model_hash, write_chat
+
+        self._end_answer()
+        bundle, cache = self.model.bundle, self.model.cache
+        read_depth, read_seed = self._read_how or (None, 0)
+        saved = SavedChat(
+            version=VERSION,
+            name=bundle.manifest.name,
+            model=model_hash(bundle),
+            messages=tuple(Message(m["role"], m["content"]) for m in self.messages),
+            depth=self.depth,
+            sampling=dataclasses.replace(self.sampling, logit_bias=None),
+            bias={str(id): bias for id, bias in (self.sampling.logit_bias or {}).items()},
+            seed=self.seed,
+            share=str(cache.share),
+            bits=cache.bits,
+            read_depth=read_depth,
+            read_seed=read_seed,
+            gathered=self._sequence.steps_cache.gathered,
+        )
+        entries = self._sequence.entries() if self._read else {}
+        write_chat(Path(path), saved, self._read, entries)
+
+    def load(self, path: str | Path) -> None:
+        """Go on with a conversation that was saved, token for token as if it had never stopped.
+
+        This one is forgotten. Seed and sampling become those of the file.
+
+        Args:
+            path: what `save` made.
+
+        Raises:
+            InputError: the file is none, or was made with another model, another kind of cache or
+                another depth than this chat's; nothing was changed.
+        """
+        from rdlite.saved_chat import check_arrays, model_hash, read_chat
+
+        path, model = Path(path), self.model
+        saved, arrays = read_chat(path)
+        for what, theirs, ours in (
+            ("the model", saved.model, model_hash(model.bundle)),
+            ("a cache", (saved.share, saved.bits), (str(model.cache.share), model.cache.bits)),
+            ("a depth", saved.depth, self.depth),
+        ):
+            if theirs != ours:
+                values = (
+                    f"{saved.name}, not this one"
+                    if what == "the model"
+                    else f"{theirs}, not {ours}"
+                )
+                raise InputError(f"{path} was saved with {what} {values}; open it with the same")
+        tokens = check_arrays(path, arrays, model.config, model.cache, model.context)
+        entries = {name: array for name, array in arrays.items() if name != "tokens"}
+        if tokens and not {"prelude", "coda", "core.0"} <= entries.keys():
+            raise InputError(f"{path} holds no caches of its {len(tokens)} tokens")
+        bias = {int(id): number for id, number in saved.bias.items()} or None
+        sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
+        model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        self._end_answer()
+        self.messages = [dataclasses.asdict(message) for message in saved.messages]
+        self.sampling, self.seed = sampling, saved.seed
+        self._read, self._read_how = tokens, None
+        if saved.read_depth is not None:
+            self._read_how = (saved.read_depth, saved.read_seed)
+        if tokens:
+            self._sequence.restore(entries, len(tokens), saved.gathered)
+        else:
+            self._sequence.truncate(0)
 
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
         """Say something and get the answer, token by token.

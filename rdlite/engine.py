@@ -5,11 +5,13 @@ allocated in advance, and bound when a lane takes the step for the first time: f
 is one call into onnxruntime.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.bundle import PARTS, Bundle
-from rdlite.cache import Cache, CacheSlot, StepCaches, next_capacity
+from rdlite.cache import Cache, CacheSlot, Entries, StepCaches, next_capacity
 from rdlite.cache_scales import read_cache_scales
 from rdlite.int8_cache_graph import with_int8_cache
 from rdlite.session import Array, Run, Session
@@ -117,6 +119,23 @@ class Sequence:
             self.steps_cache.truncate(length)
         if length == 0:
             self.spread()
+
+    def entries(self) -> dict[str, Entries]:
+        """Return all that the caches hold: "prelude", "coda", "core.0" and so on; views."""
+        outer = {part: slot.data[..., : self.length, :] for part, slot in self._outer_slots.items()}
+        core = enumerate(self.steps_cache.entries())
+        return {**outer, **{f"core.{index}": kept for index, kept in core}}
+
+    def restore(self, entries: Mapping[str, Entries], length: int, gathered: bool) -> None:
+        """Take what `entries` gave for so many positions; their shapes and dtypes are right."""
+        self.truncate(0)
+        self._lanes.clear()
+        self._make_room(length, 0)
+        for part in ("prelude", "coda"):
+            self._outer_slots[part].data[..., :length, :] = entries[part]
+        core = [entries[f"core.{index}"] for index in range(len(entries) - 2)]
+        self.steps_cache.restore(core, gathered, self.capacity)
+        self.length = length
 
     def gather(self) -> None:
         """With `Cache(share="last")`, go on with what the last step of each position left."""
