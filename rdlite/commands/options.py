@@ -249,9 +249,14 @@ _UNSHOWN = dict.fromkeys(
 )
 
 
+def showable(text: str) -> str:
+    """Return a model's text without what could play tricks on a terminal."""
+    return text.translate(_UNSHOWN)
+
+
 def say(text: str) -> None:
     """Print a piece of a model's text at once, without what could play tricks on a terminal."""
-    click.echo(text.translate(_UNSHOWN), nl=False)
+    click.echo(showable(text), nl=False)
 
 
 def describe_stats(stats: "Stats") -> str:

@@ -159,7 +159,7 @@ def test_chat_through_a_pipe(text_bundle):
     assert "3 steps a token from now on." in result.stderr
     assert "4 steps a token from now on." in result.stderr
     assert "The conversation is forgotten." in result.stderr
-    assert "/reset     forget the conversation" in result.stderr
+    assert "forget the conversation" in result.stderr
     assert "steps" not in result.stdout
     assert "> " not in result.stdout
 
@@ -290,8 +290,8 @@ def test_a_prompt_can_be_read_with_each_token_at_its_own_step():
 def test_a_chat_says_that_an_exit_rule_may_stop_sooner(text_bundle):
     result = run("chat", text_bundle, "--exit", "latent-diff", stdin="/steps 3\n/steps 1\n")
     assert result.stderr.splitlines() == [
-        "at most 3 steps a token from now on.",
-        "at most 1 step a token from now on.",
+        "at most 3 steps a token from now on, exit rule latent-diff.",
+        "at most 1 step a token from now on, exit rule latent-diff.",
     ]
 
 
