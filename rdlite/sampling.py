@@ -119,7 +119,7 @@ class Sampler:
         sampling = self._sampling
         ids: npt.NDArray[np.int64] | None = None  # None: all of them, in order
         if 0 < sampling.top_k < work.size:
-            ids = _likeliest(work, sampling.top_k)
+            ids = likeliest(work, sampling.top_k)
             work = work[ids]
         with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
             chances = np.exp((work.astype(np.float64) - work.max()) / sampling.temperature)
@@ -134,8 +134,8 @@ class Sampler:
         return index if ids is None else int(ids[index])
 
 
-def _likeliest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
-    """Indices of the `count` largest values, the largest first; of equal ones the first."""
+def likeliest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Return the indices of the `count` largest values, largest first; of equal ones the first."""
     least = np.partition(values, -count)[-count]
     indices = np.flatnonzero(values >= least)
     order = np.argsort(-values[indices], kind="stable")
@@ -146,7 +146,7 @@ def _nucleus(chances: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.i
     """Indices of the fewest chances that sum to `top_p` of all, the likeliest first."""
     wanted, count = top_p * chances.sum(), min(256, chances.size)
     while True:  # sorting a whole vocabulary for the few tokens that matter takes milliseconds
-        indices = _likeliest(chances, count)
+        indices = likeliest(chances, count)
         sums = chances[indices].cumsum()
         if sums[-1] >= wanted or count == chances.size:
             return indices[: int(np.searchsorted(sums, wanted)) + 1]

@@ -52,6 +52,17 @@ class Tokenizer:
             text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def written(self, token: int) -> str:
+        """Return how a token is written: its text, or its name where it has none of its own.
+
+        Special tokens have names, and those that are parts of characters.
+        """
+        text = self.decode([token])
+        if text and REPLACEMENT not in text:
+            return text
+        name: str | None = self._tokenizer.id_to_token(token)
+        return f"#{token}" if name is None else name
+
     def same_vocabulary(self, other: "Tokenizer") -> bool:
         """Whether every id stands for the same token in both."""
         vocabulary: bool = self._tokenizer.get_vocab() == other._tokenizer.get_vocab()

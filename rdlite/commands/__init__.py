@@ -18,6 +18,7 @@ from rdlite.commands.gguf import gguf
 from rdlite.commands.inspect import inspect
 from rdlite.commands.options import complain, one_line
 from rdlite.commands.quantize import quantize
+from rdlite.commands.trace import trace
 from rdlite.commands.tune import tune
 from rdlite.commands.verify import verify
 from rdlite.errors import RdliteError
@@ -90,6 +91,7 @@ for command in (
     inspect,
     verify,
     evaluate,
+    trace,
     bench,
     doctor,
 ):

@@ -1,7 +1,6 @@
 """`rdlite generate`: continue a text."""
 
 import dataclasses
-import os
 import sys
 from typing import Any
 
@@ -12,17 +11,17 @@ from rdlite.commands.options import (
     describe_stats,
     json_option,
     max_tokens_option,
-    one_line,
     open_model,
     print_json,
     run_options,
     sampling_of,
     say,
 )
+from rdlite.commands.prompts import model_and_prompt, prompt_arguments
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
+@prompt_arguments
 @max_tokens_option
 @run_options
 @click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
@@ -45,11 +44,7 @@ def generate(
         rdlite generate BUNDLE "Once upon a time" --steps 16 --max-tokens 100
         cat notes.txt | rdlite generate BUNDLE --temp 0
     """
-    model, prompt = _model_and_prompt(words)
-    if prompt is None:
-        if sys.stdin.isatty():
-            raise click.UsageError("give a PROMPT, or pipe one in")
-        prompt = sys.stdin.buffer.read().decode(errors="replace").removesuffix("\n")
+    model, prompt = model_and_prompt(words)
     with open_model(model, options) as opened:
         generation = opened.generate(
             prompt,
@@ -72,20 +67,3 @@ def generate(
             click.echo()
         if show_stats:
             click.echo(describe_stats(generation.stats), err=True)
-
-
-def _model_and_prompt(words: tuple[str, ...]) -> tuple[str, str | None]:
-    """Tell the arguments apart; either may be left out."""
-    if len(words) > 2:
-        raise click.UsageError(f"got {len(words)} arguments; put the PROMPT in quotation marks")
-    if len(words) == 2:
-        return words[0], words[1]
-    if not words:
-        return "nano", None
-    word = words[0]
-    one_word = len(word.split()) == 1
-    if word == "nano" or os.path.exists(word) or (one_word and os.sep in word):
-        return word, None
-    if one_word:
-        click.echo(f"note: there is no {one_line(word)} here, so nano continues it", err=True)
-    return "nano", word

@@ -73,6 +73,20 @@ max_tokens_option = click.option(
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that run a model."""
+    speculate = click.option(
+        "--speculate",
+        callback=_speculation,
+        metavar="auto|K,D|off",
+        default="off",
+        show_default=True,
+        help="Draft up to K tokens at D core steps each and verify them together: the same text, "
+        "sooner. auto: K and D as is quickest by what was seen so far.",
+    )
+    return plain_run_options(speculate(command))
+
+
+def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that run a model one token after the other."""
     for option in reversed(
         (
             click.option(
@@ -114,15 +128,6 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="How the exit rule reads a prompt: a chunk's tokens stop together at their "
                 "mean, or each token at its own step.",
-            ),
-            click.option(
-                "--speculate",
-                callback=_speculation,
-                metavar="auto|K,D|off",
-                default="off",
-                show_default=True,
-                help="Draft up to K tokens at D core steps each and verify them together: the "
-                "same text, sooner. auto: K and D as is quickest by what was seen so far.",
             ),
             click.option(
                 "--temp",

@@ -376,6 +376,11 @@ def test_every_command_takes_every_family(family, speaking, tmp_path):
         for more in ((), ("--speculate", "auto", "--cache-bits", 8), ("--cache-share", "last")):
             said = run("generate", model, "fox", "--max-tokens", 6, "--json", *more).splitlines()
             assert json.loads(said[-1])["stats"]["new_tokens"] == len(said) - 1
+        traced = json.loads(run("trace", model, "fox", "--max-tokens", 6, "--json"))
+        plain = run("generate", model, "fox", "--max-tokens", 6, "--json").splitlines()[:-1]
+        assert [(each["id"], each["steps"]) for each in traced["tokens"]] == [
+            (each["id"], each["steps"]) for each in map(json.loads, plain)
+        ]
         run("chat", model, "--max-tokens", 4, input="hello\n")
     both = [rdlite.load(model) for model in (bundle, file)]
     first, second = ([(t.id, t.steps) for t in each.generate("fox", 12)] for each in both)
