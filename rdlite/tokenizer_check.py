@@ -13,6 +13,8 @@ from typing import Any
 from rdlite.errors import BundleError
 from rdlite.schema import read_json
 
+#: Python takes many times the size of a file to parse it.
+MAX_OTHER_BYTES, MAX_BYTES_PER_TOKEN, MAX_OBJECTS = 2**20, 512, 2**17
 MAX_COMPONENTS = 32
 MAX_PATTERN_CHARACTERS = 4096
 MAX_INSERTED_CHARACTERS = 64
@@ -29,6 +31,11 @@ COMPONENTS = frozenset(
 LISTS = ("normalizers", "pretokenizers", "processors", "decoders")
 
 
+def most_bytes(vocab_size: int) -> int:
+    """Return the largest size of the file for a model of that vocabulary."""
+    return MAX_OTHER_BYTES + MAX_BYTES_PER_TOKEN * vocab_size
+
+
 def check_tokenizer(data: bytes, vocab_size: int) -> None:
     """Raise BundleError unless the file holds what is let through, in bounds.
 
@@ -37,6 +44,12 @@ def check_tokenizer(data: bytes, vocab_size: int) -> None:
         vocab_size: the model's vocabulary.
     """
     where = "tokenizer.json"
+    most = most_bytes(vocab_size)
+    if len(data) > most or data.count(b"{") > MAX_OBJECTS:
+        raise BundleError(
+            f"{where} has {len(data)} bytes and {data.count(b'{')} objects, at most {most} and "
+            f"{MAX_OBJECTS} are read for {vocab_size} tokens"
+        )
     tokenizer = read_json(data, where, BundleError)
     model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rdlite.bundle import CONTRACT_VERSION, PARTS, Bundle, FileEntry, Manifest
-from rdlite.chat_template import ChatTemplate
+from rdlite.cache_scales import most_bytes, unpack
+from rdlite.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
 from rdlite.config import ModelConfig
-from rdlite.errors import BundleError, GGUFError, RdliteError
+from rdlite.errors import BundleError
 from rdlite.exit_defaults import ExitDefaults
 from rdlite.generation_config import GenerationConfig, read_generation_config
 from rdlite.graph_check import check_graph
@@ -24,10 +25,13 @@ from ..original import Original, Tuned
 from ..write import serialize
 from .layout import DATA, Layout
 from .metadata import read_config, read_family
-from .reader import GGUFFile, read_gguf
+from .reader import MAX_STRING_BYTES, GGUFFile, read_gguf
 from .source import GGUFWeights
-from .tokenizer import TEMPLATE, read_tokenizer, special_tokens
+from .tokenizer import TEMPLATE, TOKENS, WHOLE, read_tokenizer, special_tokens, token_id
 from .write import CARRIED
+
+#: Of JSON other than a tokenizer's: it takes many times its size when it is parsed.
+MAX_JSON_BYTES = 2**20
 
 
 def read_original(path: str | Path) -> tuple[GGUFFile, Original, GGUFWeights]:
@@ -35,30 +39,25 @@ def read_original(path: str | Path) -> tuple[GGUFFile, Original, GGUFWeights]:
 
     Raises:
         GGUFError: the file breaks a rule of GGUF, or of what rdlite reads; names offset or key.
-        BundleError: a size is out of bounds.
     """
     file = read_gguf(path)
     _, family = read_family(file)
-    try:
-        config = read_config(file)
-    except GGUFError:
-        raise
-    except BundleError as problem:
-        raise file.fail(str(problem)) from None
-    source = GGUFWeights(file, family, config)
+    config = read_config(file)
+    with file.blame("its weights"):
+        source = GGUFWeights(file, family, config)
     texts = _texts(file, family, config)
     quantization = None
     if source.bits:
-        quantization = Quantization(
-            file.value("rdlite.scheme", str, "gguf")[:200],
-            source.bits,
-            32,
-            file.value("rdlite.accuracy_level", int, 4),
-        )
+        scheme = file.value("rdlite.scheme", str, "gguf")
+        level = file.value("rdlite.accuracy_level", int, 4)
+        with file.blame("the keys 'rdlite.scheme' and 'rdlite.accuracy_level'"):
+            quantization = Quantization(scheme, source.bits, 32, level)
     name = file.value("general.name", str, file.path.stem)
-    special = special_tokens(file)
+    special = special_tokens(file, config.vocab_size)
     if "rdlite.special_tokens" in file.metadata:
         special = _object(file, "rdlite.special_tokens")
+        if not all(isinstance(text, str) for text in special.values()):
+            raise file.fail("the key 'rdlite.special_tokens' must hold texts")
     original = Original(
         "".join(c for c in name if c.isprintable())[:200] or "model",
         family,
@@ -66,10 +65,10 @@ def read_original(path: str | Path) -> tuple[GGUFFile, Original, GGUFWeights]:
         source.weights,
         source,
         texts,
-        {str(key): str(value) for key, value in special.items()},
+        special,
         file.path,
         quantization,
-        _tuned(file),
+        _tuned(file, config),
     )
     return file, original, source
 
@@ -85,12 +84,12 @@ def open_gguf(path: str | Path) -> Bundle:
     """
     file, original, source = read_original(path)
     quantization, config = original.quantization, original.config
-    graphs = build_graphs(original.family, config, quantization)
-    layout = Layout(source, graphs)
-    serialized = serialize(graphs, layout.places)
-    for part in PARTS:
-        sizes = {DATA: 2**62, file.path.name: file.size}
-        check_graph(serialized[part], part, config, sizes)
+    with file.blame("its graphs"):
+        graphs = build_graphs(original.family, config, quantization)
+        layout = Layout(source, graphs)
+        serialized = serialize(graphs, layout.places)
+        for part in PARTS:
+            check_graph(serialized[part], part, config, {DATA: 2**62})
 
     tuned = original.tuned
     manifest = Manifest(
@@ -136,24 +135,23 @@ def _texts(file: GGUFFile, family: Family, config: ModelConfig) -> dict[str, byt
     texts: dict[str, bytes] = {}
     for name, key in CARRIED.items():
         if key in file.metadata:
-            texts[name] = file.value(key, str).encode()
-    try:
-        data = read_tokenizer(file)
-        tokenizer = None
-        if data is not None:
+            most = MAX_JSON_BYTES if name.endswith(".json") else MAX_STRING_BYTES
+            texts[name] = file.text(key, most).encode()
+    data = read_tokenizer(file, config.vocab_size)
+    tokenizer = None
+    if data is not None:
+        with file.blame(f"the key {WHOLE if WHOLE in file.metadata else TOKENS!r}"):
             tokenizer, texts["tokenizer.json"] = Tokenizer(data, config.vocab_size), data
-        if TEMPLATE in file.metadata:
-            template = file.value(TEMPLATE, str)
+    if TEMPLATE in file.metadata:
+        template = file.text(TEMPLATE, 4 * MAX_TEMPLATE_CHARACTERS)
+        with file.blame(f"the key {TEMPLATE!r}"):
             ChatTemplate(template)
-            texts["chat_template.jinja"] = template.encode()
-        if "generation_config.json" not in texts:
-            generation = GenerationConfig(tuple(sorted(_stops(file, family, config, tokenizer))))
-            texts["generation_config.json"] = json.dumps(asdict(generation)).encode()
+        texts["chat_template.jinja"] = template.encode()
+    if "generation_config.json" not in texts:
+        generation = GenerationConfig(tuple(sorted(_stops(file, family, config, tokenizer))))
+        texts["generation_config.json"] = json.dumps(asdict(generation)).encode()
+    with file.blame(f"the key {CARRIED['generation_config.json']!r}"):
         read_generation_config(texts["generation_config.json"], config.vocab_size)
-    except GGUFError:
-        raise
-    except RdliteError as problem:
-        raise file.fail(str(problem)) from None
     return texts
 
 
@@ -161,11 +159,8 @@ def _stops(
     file: GGUFFile, family: Family, config: ModelConfig, tokenizer: Tokenizer | None
 ) -> set[int]:
     """Return the ids that end an answer in a file that another program wrote."""
-    found = set()
-    for kind in ("eos", "eot"):
-        id = file.value(f"tokenizer.ggml.{kind}_token_id", int, -1)
-        if 0 <= id < config.vocab_size:
-            found.add(id)
+    ids = {token_id(file, kind, config.vocab_size) for kind in ("eos", "eot")}
+    found = {id for id in ids if id is not None}
     for text in family.STOP_TOKENS:
         token = tokenizer.special_token_id(text) if tokenizer else None
         if token is not None:
@@ -174,20 +169,28 @@ def _stops(
 
 
 def _object(file: GGUFFile, key: str) -> dict[str, Any]:
-    value = read_json(file.value(key, str).encode(), f"{file.path}: {key}", GGUFError)
+    with file.blame(f"the key {key!r}"):
+        value = read_json(file.text(key, MAX_JSON_BYTES).encode(), "it", BundleError)
     if not isinstance(value, dict):
         raise file.fail(f"the key {key!r} must hold a JSON object")
     return value
 
 
-def _tuned(file: GGUFFile) -> Tuned | None:
+def _tuned(file: GGUFFile, config: ModelConfig) -> Tuned | None:
     exit, scales, steps = None, None, 0
     if "rdlite.exit" in file.metadata:
         data = _object(file, "rdlite.exit")
-        exit = decode(ExitDefaults, data, f"{file.path}: rdlite.exit", GGUFError)
-    if "rdlite.cache_scales" in file.metadata:
-        scales = file.numbers("rdlite.cache_scales").tobytes()
-        steps = file.value("rdlite.cache_scales.steps", int)
+        with file.blame("the key 'rdlite.exit'"):
+            exit = decode(ExitDefaults, data, "exit", BundleError)
+    key = "rdlite.cache_scales"
+    if key in file.metadata:
+        steps = file.value(f"{key}.steps", int)
         if not 1 <= steps <= 1024:
-            raise file.fail(f"the key 'rdlite.cache_scales.steps' is {steps}, expected 1 to 1024")
+            raise file.fail(f"the key '{key}.steps' is {steps}, expected 1 to 1024")
+        stored, most = file.numbers(key), most_bytes(config, steps)
+        if stored.nbytes > most:
+            raise file.fail(f"the key {key!r} has {stored.nbytes} bytes, {steps} steps need {most}")
+        scales = stored.tobytes()
+        with file.blame(f"the key {key!r}"):
+            unpack(scales, config, steps, "the file in it")
     return Tuned(exit, scales, steps) if exit or scales else None

@@ -86,8 +86,13 @@ def read_family(file: GGUFFile) -> tuple[str, Family]:
 
 
 def read_config(file: GGUFFile) -> ModelConfig:
-    """Return a file's sizes and constants; raises GGUFError, or BundleError outside bounds."""
+    """Return a file's sizes and constants; raises GGUFError."""
     name, family = read_family(file)
+    with file.blame(f"the keys of {architecture(name)!r}"):
+        return _read_config(file, name, family)
+
+
+def _read_config(file: GGUFFile, name: str, family: Family) -> ModelConfig:
     arch, defaults = architecture(name), family.GGUF_DEFAULTS
 
     def whole(key: str, default: int | None = None) -> int:
@@ -98,24 +103,31 @@ def read_config(file: GGUFFile) -> ModelConfig:
         value = file.value(f"{arch}.{key}", float, defaults.get(key, default))
         return float(str(np.float32(value))) if _is_single(value) else float(value)
 
+    def has(key: str) -> bool:
+        return f"{arch}.{key}" in file.metadata or key in defaults
+
     heads, width = whole("attention.head_count"), whole("embedding_length")
     size = whole("attention.key_length", width // max(heads, 1))
-    rotated = whole("rope.dimension_count", size)
-    if rotated != size:
-        raise file.fail(f"rope.dimension_count is {rotated}, the heads have {size}")
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if whole(key, size) != size:
+            raise file.fail(f"the key '{arch}.{key}' is {whole(key)}, the heads have {size}")
+    if file.value(f"{arch}.skip_loop_final_norm", bool, False):
+        raise file.fail(f"the key '{arch}.skip_loop_final_norm' is true, which is not run")
     blocks, prelude = whole("block_count"), whole("prelude_block_count")
     coda = whole("coda_block_count")
     core = whole("recurrent_block_count", blocks - prelude - coda)
     if prelude + core + coda != blocks:
         raise file.fail(
-            f"{arch}.block_count is {blocks}, but prelude, recurrent and coda blocks are "
+            f"the key '{arch}.block_count' is {blocks}, but prelude, recurrent and coda blocks are "
             f"{prelude}, {core} and {coda}"
         )
-    steps = whole("mean_recurrence", file.metadata.get(f"{arch}.num_loops"))
-    most: int = file.value(f"{arch}.max_recurrence", int, defaults.get("max_recurrence", -1))
+    steps = whole("mean_recurrence" if has("mean_recurrence") else "num_loops")
+    most = whole("max_recurrence") if has("max_recurrence") else None
     if most == 0:  # as deep as it was trained
         most = steps
-    threshold: float = file.value(f"{arch}.exit_threshold", float, -1.0)
+    threshold: float | None = None
+    if has("exit_threshold"):
+        threshold = file.value(f"{arch}.exit_threshold", float)
     embedding = file.tensors.get("token_embd.weight")
     rows = embedding.shape[0] if embedding is not None else None
     return ModelConfig(
@@ -141,15 +153,16 @@ def read_config(file: GGUFFile) -> ModelConfig:
             file.value(f"{arch}.state_init", str, defaults.get("state_init")),
             number("state_init_std"),
             steps,
-            None if most < 0 else most,
-            None if threshold < 0 else threshold,
+            most,
+            threshold,
         ),
     )
 
 
 def _is_single(value: float) -> bool:
     """Whether a float32 says all of it; then its shortest decimals are what was meant."""
-    return float(np.float32(value)) == value
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return float(np.float32(value)) == value
 
 
 def _read_scaling(file: GGUFFile, arch: str, number: Any) -> RotaryScaling | None:
@@ -157,7 +170,9 @@ def _read_scaling(file: GGUFFile, arch: str, number: Any) -> RotaryScaling | Non
     if kind == "none":
         return None
     if kind != LLAMA3:
-        raise file.fail(f"{arch}.rope.scaling.type is {kind!r:.40}, known are none and {LLAMA3}")
+        raise file.fail(
+            f"the key '{arch}.rope.scaling.type' is {kind!r:.40}, known are none and {LLAMA3}"
+        )
     return RotaryScaling(
         number("rope.scaling.factor"),
         number("rope.scaling.low_freq_factor"),

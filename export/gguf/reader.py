@@ -1,9 +1,10 @@
 """Reads the outline of a GGUF file from a stranger: metadata, and where its tensors lie.
 
 Nothing is believed before it is compared with the file's size, and nothing is copied that is not
-asked for: arrays and tensors stay in the file until then.
+asked for: arrays, long texts and tensors stay in the file until then.
 """
 
+import contextlib
 import math
 import mmap
 import stat
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.errors import GGUFError
+from rdlite.errors import GGUFError, RdliteError
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
-MAX_KEYS, MAX_TENSORS, MAX_STRINGS = 2**14, 2**16, 2**20
+MAX_KEYS, MAX_TENSORS, MAX_STRINGS = 2**14, 2**12, 2**20
 MAX_NAME_BYTES, MAX_STRING_BYTES, MAX_DIMENSIONS = 256, 64 * 2**20, 4
+#: Texts up to this size are read with the outline; one in an array may not be longer than that.
+SHORT_BYTES = 1024
+MAX_PROBLEM_CHARACTERS = 600
 DEFAULT_ALIGNMENT, MAX_ALIGNMENT = 32, 2**16
 ALIGNMENT_KEY = "general.alignment"
 
@@ -48,6 +52,14 @@ class StoredArray:
 
     type: int
     count: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """A long text of the metadata that was not read yet."""
+
+    size: int
     offset: int
 
 
@@ -95,15 +107,27 @@ class GGUFFile:
         return len(self._data)
 
     def fail(self, problem: str) -> GGUFError:
-        """Return an error that names the file."""
-        return GGUFError(f"{self.path}: {problem}")
+        """Return an error that names the file, and tells the problem in one printable line."""
+        problem = problem[:MAX_PROBLEM_CHARACTERS]
+        line = " ".join("".join(c if c.isprintable() else " " for c in problem).split())
+        return GGUFError(f"{self.path}: {line}")
+
+    @contextlib.contextmanager
+    def blame(self, what: str) -> Iterator[None]:
+        """Make whatever is wrong with what is read from the file a GGUFError that names it."""
+        try:
+            yield
+        except GGUFError:
+            raise
+        except RdliteError as problem:
+            raise self.fail(f"{what}: {problem}") from None
 
     def value(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
         """Return the value of a key; raises GGUFError if it is missing or of another type.
 
         Args:
             key: of the metadata.
-            kind: int, float, str or bool; a float may be given as an int.
+            kind: int, float, str or bool; a float may be given as an int, and a str is short.
             default: what to return where the key is missing; None: it must be there.
         """
         if key not in self.metadata:
@@ -113,6 +137,11 @@ class GGUFFile:
         value = self.metadata[key]
         if isinstance(value, StoredArray):
             raise self.fail(f"the key {key!r} is an array, expected {_kind_name(kind)}")
+        if isinstance(value, StoredText):
+            raise self.fail(
+                f"the key {key!r} is a text of {value.size} bytes, expected {_kind_name(kind)} of "
+                f"at most {SHORT_BYTES}"
+            )
         wanted = (*kind,) if isinstance(kind, tuple) else (kind,)
         if float in wanted and type(value) is int:
             value = float(value)
@@ -125,12 +154,31 @@ class GGUFFile:
             raise self.fail(f"the key {key!r} is {value}, which is no finite number")
         return value
 
-    def strings(self, key: str) -> list[str]:
-        """Return an array of texts; raises GGUFError."""
+    def text(self, key: str, most: int = MAX_STRING_BYTES) -> str:
+        """Return the text of a key, which may be long, but not above `most`; raises GGUFError."""
+        value = self.metadata.get(key)
+        if isinstance(value, StoredText):
+            if value.size > most:
+                raise self.fail(
+                    f"the key {key!r} has a text of {value.size} bytes, at most {most} go"
+                )
+            return self._text(value.offset, value.size, f"the key {key!r}")
+        short: str = self.value(key, str)
+        return short
+
+    def strings(self, key: str, most: int = MAX_STRINGS) -> list[str]:
+        """Return an array of at most so many short texts; raises GGUFError."""
         array = self._array(key, (STRING,), "texts")
+        if array.count > most:
+            raise self.fail(f"the key {key!r} has {array.count} texts, at most {most} are read")
         result, at = [], array.offset
         for _ in range(array.count):
             (length,) = struct.unpack_from("<Q", self._data, at)
+            if length > SHORT_BYTES:
+                raise self.fail(
+                    f"the key {key!r} has a text of {length} bytes at offset {at}, at most "
+                    f"{SHORT_BYTES} go"
+                )
             result.append(self._text(at + 8, length, key))
             at += 8 + length
         return result
@@ -178,17 +226,38 @@ class GGUFFile:
 
     def _text(self, at: int, length: int, what: str) -> str:
         try:
-            return self._data[at : at + length].decode()
+            return str(memoryview(self._data)[at : at + length], "utf-8")
         except UnicodeDecodeError:
             raise self.fail(f"{what}: the text at offset {at} is not UTF-8") from None
 
     def _string(self, what: str, limit: int) -> str:
+        length, at = self._passed_text(what, limit)
+        return self._text(at, length, what)
+
+    def _stored_text(self, what: str) -> str | StoredText:
+        length, at = self._passed_text(what, MAX_STRING_BYTES)
+        return self._text(at, length, what) if length <= SHORT_BYTES else StoredText(length, at)
+
+    def _passed_text(self, what: str, limit: int) -> tuple[int, int]:
         length = self._number("<Q", what)
         if length > limit:
             raise self.fail(
                 f"{what} at offset {self._at} has a text of {length} bytes, at most {limit} go"
             )
-        return self._text(self._take(length, what), length, what)
+        return length, self._take(length, what)
+
+    def _skip_texts(self, count: int, what: str) -> None:
+        """Move past texts, each behind its length; there may be a million of them."""
+        data, at, end, length = self._data, self._at, len(self._data), struct.Struct("<Q")
+        for _ in range(count):
+            after = at + 8
+            if after <= end:
+                after += length.unpack_from(data, at)[0]
+            if after > end:
+                self._at = at
+                self._take(after - at, what)
+            at = after
+        self._at = at
 
     def _header(self) -> tuple[int, int, int]:
         magic = bytes(self._data[:4])
@@ -232,7 +301,7 @@ class GGUFFile:
                 return bool(value)
             return value
         if kind == STRING:
-            return self._string(what, MAX_STRING_BYTES)
+            return self._stored_text(what)
         if kind != ARRAY:
             raise self.fail(f"{what} at offset {self._at - 4} has the unknown type {kind}")
         inner, count = self._number("<I", what), self._number("<Q", what)
@@ -246,8 +315,7 @@ class GGUFFile:
                     f"{what} at offset {start} brings the file to {self._strings} texts in arrays, "
                     f"at most {MAX_STRINGS} are read"
                 )
-            for _ in range(count):
-                self._take(self._number("<Q", what), what)
+            self._skip_texts(count, what)
         else:
             raise self.fail(f"{what} at offset {start} is an array of the unknown type {inner}")
         return StoredArray(inner, count, start)
@@ -344,14 +412,16 @@ def read_gguf(path: str | Path) -> GGUFFile:
     except OSError as problem:
         raise GGUFError(f"{path} cannot be read: {problem.strerror or problem}") from None
     except ValueError:  # a name with a zero byte; a file that shrank to nothing
-        raise GGUFError(f"{path} cannot be read") from None
+        raise GGUFError(f"{str(path)!r} cannot be read") from None
     return GGUFFile(path, data)
 
 
 def describe(file: GGUFFile) -> Iterator[tuple[str, str]]:
-    """Yield every key and what it says, in a line: arrays by type and length."""
+    """Yield every key and what it says, in a line: arrays and long texts by type and length."""
     for key, value in file.metadata.items():
         if isinstance(value, StoredArray):
             yield key, f"[{value.count} x {TYPE_NAMES[value.type]}]"
+        elif isinstance(value, StoredText):
+            yield key, f"[string of {value.size} bytes]"
         else:
             yield key, repr(value)

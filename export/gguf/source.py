@@ -87,15 +87,16 @@ class GGUFWeights:
                 for rows in self._groups(piece)
             )
         for group in groups:
-            if not np.isfinite(group).all():
-                raise self._file.fail(f"the weight {name!r} holds NaN or infinite values")
+            self._check_finite(name, group, "values")
             yield group
 
     def coded(self, name: str) -> Iterator[tuple[Codes, Scales]]:
         """Yield the integers and scales of a weight in `bits`, some rows at a time."""
         for piece in self._pieces[name]:
             for rows in self._groups(piece):
-                yield from_gguf(rows, self.bits[name])
+                codes, scales = from_gguf(rows, self.bits[name])
+                self._check_finite(name, scales, "scales")
+                yield codes, scales
 
     def packed(self, name: str) -> tuple[Bytes, Scales]:
         """Return a weight in `bits` as onnxruntime has it: bytes, and float16 [N, blocks]."""
@@ -109,8 +110,7 @@ class GGUFWeights:
                 end = at + len(rows)
                 packed[at:end], scales[at:end] = to_packed(rows, bits)
                 at = end
-        if not np.isfinite(scales).all():
-            raise self._file.fail(f"the weight {name!r} holds NaN or infinite scales")
+        self._check_finite(name, scales, "scales")
         return packed, scales
 
     def floats(self, name: str) -> Floats:
@@ -118,6 +118,7 @@ class GGUFWeights:
         weight = self.weights[name]
         view = self._view(name, weight)
         if view is not None:
+            self._check_finite(name, view, "values")
             return view
         result, at = np.empty(weight.shape, np.float32), 0
         flat = result.reshape(-1)
@@ -129,6 +130,12 @@ class GGUFWeights:
     def let_go(self) -> None:
         """Give back the memory that holds the file's pages; they are read again when needed."""
         self._file.let_go()
+
+    def _check_finite(self, name: str, numbers: npt.NDArray[Any], what: str) -> None:
+        flat = numbers.reshape(-1)
+        for first in range(0, flat.size, GROUP_BYTES):
+            if not np.isfinite(flat[first : first + GROUP_BYTES]).all():
+                raise self._file.fail(f"the weight {name!r} holds NaN or infinite {what}")
 
     def _view(self, name: str, weight: Weight) -> Floats | None:
         tensors = [self._file.tensors[p.name] for p in self._pieces.get(name, ())]
@@ -167,7 +174,8 @@ class GGUFWeights:
         import gguf
 
         try:
-            result: Floats = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[kind])
+            with np.errstate(all="ignore"):  # what is not finite is found afterwards
+                result: Floats = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[kind])
         except (NotImplementedError, KeyError):
             raise self._file.fail(
                 f"the tensor {piece.name!r} is {kind}, which is not read"

@@ -9,12 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rdlite.config import ModelConfig
+from rdlite.tokenizer_check import most_bytes
 
 from .metadata import Item
 from .reader import GGUFFile, StoredArray
 
 WHOLE, TEMPLATE = "tokenizer.huggingface.json", "tokenizer.chat_template"
 NORMAL, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 3, 4, 5, 6
+TOKENS = "tokenizer.ggml.tokens"
+#: Arrays with a value for every token.
+BY_TOKEN = ("tokens", "token_type", "scores")
+#: Llama 3 has two, so that every way to a token is there.
+MERGES_PER_TOKEN = 8
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -53,7 +59,7 @@ def tokenizer_items(
     yield Item("tokenizer.ggml.model", "STRING", "llama" if by_bytes else "gpt2")
     yield Item("tokenizer.ggml.pre", "STRING", _words(tokenizer.get("pre_tokenizer")))
     names = [tokens.get(id, f"[PAD{id}]") for id in ids]
-    yield Item("tokenizer.ggml.tokens", "STRING[]", names)
+    yield Item(TOKENS, "STRING[]", names)
     yield Item("tokenizer.ggml.token_type", "INT32[]", [kinds.get(id, UNUSED) for id in ids])
     merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or []]
     if by_bytes:
@@ -79,20 +85,22 @@ def _words(pre_tokenizer: Any) -> str:
     return "gpt-2" if '"use_regex": true' in text else "default"
 
 
-def read_tokenizer(file: GGUFFile) -> bytes | None:
+def read_tokenizer(file: GGUFFile, vocab_size: int) -> bytes | None:
     """Return a tokenizer.json, or None if the file has none that can be used; GGUFError."""
+    arrays = {name: file.metadata.get(f"tokenizer.ggml.{name}") for name in BY_TOKEN}
+    counts = {name: a.count for name, a in arrays.items() if isinstance(a, StoredArray)}
+    if len(set(counts.values())) > 1:
+        lengths = " and ".join(f"tokenizer.ggml.{name} {count}" for name, count in counts.items())
+        raise file.fail(f"arrays of a value for every token differ in length: {lengths}")
     if WHOLE in file.metadata:
-        whole: str = file.value(WHOLE, str)
-        return whole.encode()
+        return file.text(WHOLE, most_bytes(vocab_size)).encode()
     words = WORDS.get(file.metadata.get("tokenizer.ggml.pre", ""))
     if file.metadata.get("tokenizer.ggml.model") != "gpt2" or words is None:
         return None
     if not isinstance(file.metadata.get("tokenizer.ggml.token_type"), StoredArray):
         return None
-    tokens = file.strings("tokenizer.ggml.tokens")
+    tokens = file.strings(TOKENS, vocab_size)
     kinds = file.numbers("tokenizer.ggml.token_type").tolist()
-    if len(kinds) != len(tokens):
-        raise file.fail(f"tokenizer.ggml.token_type has {len(kinds)} entries, not {len(tokens)}")
     special = [id for id, kind in enumerate(kinds) if kind in (CONTROL, USER_DEFINED)]
     skipped = {id for id, kind in enumerate(kinds) if kind == UNUSED}
     return json.dumps(
@@ -117,21 +125,27 @@ def read_tokenizer(file: GGUFFile) -> bytes | None:
             "model": {
                 "type": "BPE",
                 "vocab": {token: id for id, token in enumerate(tokens) if id not in skipped},
-                "merges": file.strings("tokenizer.ggml.merges"),
+                "merges": file.strings("tokenizer.ggml.merges", MERGES_PER_TOKEN * vocab_size),
             },
         }
     ).encode()
 
 
-def special_tokens(file: GGUFFile) -> dict[str, str]:
-    """Return the special tokens that a file names by their ids."""
-    tokens = None
-    found = {}
-    for ours, theirs in IDS.items():
-        key = f"tokenizer.ggml.{theirs}_token_id"
-        if key in file.metadata and "tokenizer.ggml.tokens" in file.metadata:
-            tokens = tokens or file.strings("tokenizer.ggml.tokens")
-            id = file.value(key, int)
-            if 0 <= id < len(tokens):
-                found[ours] = tokens[id]
-    return found
+def token_id(file: GGUFFile, kind: str, vocab_size: int) -> int | None:
+    """Return the id that a file gives for a kind of token, like "eos", if any; GGUFError."""
+    key = f"tokenizer.ggml.{kind}_token_id"
+    if key not in file.metadata:
+        return None
+    id: int = file.value(key, int)
+    if not 0 <= id < vocab_size:
+        raise file.fail(f"the key {key!r} is {id}, token ids go from 0 to {vocab_size - 1}")
+    return id
+
+
+def special_tokens(file: GGUFFile, vocab_size: int) -> dict[str, str]:
+    """Return the special tokens that a file names by their ids; raises GGUFError."""
+    ids = {ours: token_id(file, theirs, vocab_size) for ours, theirs in IDS.items()}
+    if TOKENS not in file.metadata:
+        return {}
+    tokens = file.strings(TOKENS, vocab_size)
+    return {ours: tokens[id] for ours, id in ids.items() if id is not None and id < len(tokens)}
