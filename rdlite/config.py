@@ -8,7 +8,7 @@ from rdlite.errors import BundleError, DepthWarning, InputError
 from rdlite.schema import Bounds, Choices, check_fields
 
 #: Products that bound memory: a token's key in one layer, the rotary tables, core layers run.
-MAX_CACHE_WIDTH, MAX_ROTARY_SIZE, MAX_CORE_RUNS = 2**16, 2**26, 2**14
+MAX_CACHE_WIDTH, MAX_ROTARY_SIZE, MAX_CORE_RUNS = 2**16, 2**24, 2**14
 
 
 @dataclass(frozen=True, slots=True)
