@@ -17,6 +17,7 @@ from rdlite.commands.generate import generate
 from rdlite.commands.gguf import gguf
 from rdlite.commands.inspect import inspect
 from rdlite.commands.options import complain, one_line
+from rdlite.commands.pull import pull
 from rdlite.commands.quantize import quantize
 from rdlite.commands.tune import tune
 from rdlite.commands.verify import verify
@@ -83,6 +84,7 @@ def main() -> None:
 for command in (
     chat,
     generate,
+    pull,
     export,
     quantize,
     gguf,
