@@ -94,6 +94,10 @@ def test_a_conversation_is_replayed_and_its_cache_used(looped):
         chat.send(SUM).text  # noqa: B018
         assert second.text() == chat.send(PENS).text == "10"
     assert second.usage().details["reused"] > 20
+    told = [llm.user(SUM), llm.assistant("124"), llm.user(PENS)]
+    retold = LoopedModel("nano", "nano").prompt(messages=told)  # as after a restart
+    assert retold.text() == "10"
+    assert retold.usage().input == second.usage().input
     other = looped.prompt(PENS)  # knows nothing of it
     assert other.text() == "10"
     assert other.usage().input < second.usage().input
