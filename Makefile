@@ -1,4 +1,5 @@
-# Two commands: `make chat` and `make test`. Each makes .venv, installs what it needs and runs.
+# `make chat` and `make test` each make .venv, install what they need and run; `make docs` writes
+# docs/commands.md anew.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: chat test clean
+.PHONY: chat test docs clean
 
 chat: $(VENV)/.cpu
 	@$(BIN)/rdlite chat
@@ -19,6 +20,10 @@ test: $(VENV)/.dev
 	$(PIP) install --no-deps --no-build-isolation --target build/site .
 	cd tests && MYPYPATH=../build/site ../$(BIN)/mypy --config-file ../pyproject.toml -p rdlite
 	$(BIN)/pytest
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/commands.py > docs/.commands.md
+	mv docs/.commands.md docs/commands.md
 
 clean:
 	rm -rf $(VENV) build

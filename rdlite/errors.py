@@ -5,6 +5,7 @@ RdliteError
 │   └── ContextError  a prompt does not fit the model's context
 ├── CheckpointError   a checkpoint folder cannot be exported
 │   └── FamilyError   its family, or a key of its config, is not understood
+├── HubError          a repository cannot be downloaded
 ├── BundleError       a bundle is damaged, incomplete or hostile
 │   ├── GraphError    one of its ONNX graphs breaks the contract
 │   └── GGUFError     it is a GGUF file, and breaks a rule of that
@@ -31,6 +32,10 @@ class CheckpointError(RdliteError):
 
 class FamilyError(CheckpointError):
     """A checkpoint belongs to no known family, or its config says something not understood."""
+
+
+class HubError(RdliteError):
+    """A repository of the hub is missing, closed, out of reach, or holds no safetensors."""
 
 
 class BundleError(RdliteError):

@@ -17,6 +17,7 @@ from rdlite.commands.generate import generate
 from rdlite.commands.gguf import gguf
 from rdlite.commands.inspect import inspect
 from rdlite.commands.options import complain, one_line
+from rdlite.commands.pull import pull
 from rdlite.commands.quantize import quantize
 from rdlite.commands.trace import trace
 from rdlite.commands.tune import tune
@@ -27,7 +28,17 @@ FAILED, INTERRUPTED = 2, 130
 
 
 class _Group(click.Group):
-    """A group whose errors are one line on standard error, and exit code 2."""
+    """The group of all commands; errors are one line on standard error, and exit code 2."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands as GROUPS has them, their summaries all in one column."""
+        width = max(map(len, self.commands))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                limit = formatter.width - formatter.current_indent - width - 2
+                formatter.write_dl(
+                    [(f"{c.name:{width}}", c.get_short_help_str(limit)) for c in commands]
+                )
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs.setdefault("standalone_mode", True):
@@ -81,18 +92,14 @@ def main() -> None:
     """
 
 
-for command in (
-    chat,
-    generate,
-    export,
-    quantize,
-    gguf,
-    tune,
-    inspect,
-    verify,
-    evaluate,
-    trace,
-    bench,
-    doctor,
-):
-    main.add_command(command)
+#: Every command, by what people do with it.
+GROUPS: dict[str, tuple[click.Command, ...]] = {
+    "Talk": (chat, generate),
+    "Convert": (pull, export, quantize, gguf),
+    "Look": (trace, inspect, verify, doctor),
+    "Measure": (evaluate, bench, tune),
+}
+
+for commands in GROUPS.values():
+    for command in commands:
+        main.add_command(command)
