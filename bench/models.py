@@ -3,10 +3,10 @@
     .venv/bin/pip install -e '.[cpu,bench]'
     .venv/bin/python bench/models.py
 
-Each bundle is written straight, its integers drawn, and loaded in a process of its own. "resident"
-is what that process holds after an answer, Python and libraries included; the cache of a short text
-is in it. Tokens per second are medians of several answers of 16 tokens, at the depth that the model
-was trained around and at a quarter of it.
+Each bundle is written straight, its integers drawn, and loaded in a process of its own. "peak
+resident" is the most that this process ever held, loading included, and Python, the libraries and
+the cache of a short text. Tokens per second are medians of several answers of 16 tokens, at the
+depth that the model was trained around and at a quarter of it.
 """
 
 import json
@@ -43,7 +43,7 @@ def measure(bundle: Path, threads: int) -> dict[str, Any]:
             stats = model.generate(list(range(PROMPT)), TOKENS + 1, Depth(steps), seed=turn).stats
             found.append(stats.tokens_per_second)
         row[f"tokens/s at {steps} steps"] = spread(found[1:], 2)
-    row["resident MiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    row["peak resident MiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return row
 
 
