@@ -133,7 +133,7 @@ def read_model(path: str | Path, as_stored: bool = False) -> Original:
     place = find_model(path)
     if (place / "config.json").exists():
         return read_checkpoint(place)
-    if place.suffix == ".gguf" and not place.is_dir():
+    if place.suffix.lower() == ".gguf" and not place.is_dir():
         from .gguf.load import read_original
 
         original = read_original(place)[1]

@@ -160,7 +160,7 @@ def open_bundle(path: str | Path, manifest_file: Path | None = None) -> Bundle:
         GraphError: a graph breaks the graph contract.
     """
     folder = find_model(path)
-    if folder.suffix == ".gguf" and not folder.is_dir():
+    if folder.suffix.lower() == ".gguf" and not folder.is_dir():
         from rdlite.export.gguf import open_gguf  # the runtime's one use of the exporter
 
         return open_gguf(folder)

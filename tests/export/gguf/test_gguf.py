@@ -422,6 +422,8 @@ def test_other_programs_weights_that_are_not_finite_are_named(tmp_path):
 
 def test_open_gguf_is_what_open_bundle_does(nano_gguf, tmp_path):
     assert open_gguf(nano_gguf).manifest == open_bundle(nano_gguf).manifest
+    upper = shutil.copy(nano_gguf, tmp_path / "NANO.GGUF")
+    assert open_bundle(upper).manifest.files.keys() == {"NANO.GGUF"}
     named = shutil.copytree(
         open_bundle("nano").folder, tmp_path / "odd.gguf"
     )  # a folder of that name
