@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -63,7 +64,7 @@ def export_gguf(
         out: the file to make, its name ending in .gguf. It appears whole or not at all.
         kind: a key of TYPES, what matrices are stored as; None: as they are.
         storage: how a scheme would quantize a model that is not quantized yet, to q4_0 or q8_0.
-        licence: for general.license, an SPDX name.
+        licence: for general.license, an SPDX name; None: what the model's card begins with.
         url: for general.source.url, where the model comes from.
         force: replace `out` if it is a GGUF file already.
         progress: called with (weights written, weights in all), in numbers.
@@ -245,6 +246,7 @@ def _items(
     yield Item("general.name", "STRING", original.name)
     yield Item("general.type", "STRING", "model")
     yield Item("general.description", "STRING", "A looped language model, to be run by rdlite")
+    licence = licence or _licence(texts.get("README.md", b""))
     for key, text in (("general.license", licence), ("general.source.url", url)):
         if text:
             yield Item(key, "STRING", text)
@@ -276,6 +278,13 @@ def _items(
     if tuned is not None and tuned.cache_scales is not None:
         yield Item("rdlite.cache_scales.steps", "UINT32", tuned.cache_scales_steps)
         yield Item("rdlite.cache_scales", "UINT8[]", tuned.cache_scales)
+
+
+def _licence(card: bytes) -> str | None:
+    """Return the licence that the head of a model card names, as cards on the hub do."""
+    head = re.match(rb"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
+    named = head and re.search(rb"^license:[ \t]*[\"']?([\w.+-]{1,60})", head[1], re.MULTILINE)
+    return named[1].decode() if named else None
 
 
 #: Files of a bundle that go along as they are.

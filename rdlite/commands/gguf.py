@@ -42,7 +42,7 @@ def gguf() -> None:
     help="How q4_0 and q8_0 are chosen, as in 'rdlite quantize'. Default: int4 or int8.",
 )
 @quantize_options
-@click.option("--license", "licence", help="For general.license, like apache-2.0.")
+@click.option("--license", "licence", help="For general.license. Default: the card's.")
 @click.option("--url", help="For general.source.url: where the model comes from.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is a GGUF file already.")
 def export_command(

@@ -262,6 +262,18 @@ def test_commands_take_a_file_as_model(nano_gguf, tmp_path):
     assert open_bundle(tmp_path / "q").manifest == open_bundle(direct).manifest
 
 
+def test_the_licence_is_the_cards_unless_it_is_given(tmp_path):
+    checkpoint = shutil.copytree(DATA / "huginn-tiny", tmp_path / "checkpoint")
+    (checkpoint / "README.md").write_text("---\ntags: [x]\nlicense: apache-2.0\n---\n# Model\n")
+    original = read_model(checkpoint)
+    for given, found in ((None, "apache-2.0"), ("mit", "mit")):
+        out = export_gguf(original, tmp_path / "m.gguf", "f16", licence=given, force=True)
+        assert read_gguf(out).metadata["general.license"] == found
+    (checkpoint / "README.md").write_text("# Model\nlicense: gpl\n")
+    out = export_gguf(read_model(checkpoint), tmp_path / "m.gguf", "f16", force=True)
+    assert "general.license" not in read_gguf(out).metadata
+
+
 def test_inspect_shows_keys_tensors_and_what_is_odd(nano_gguf, tmp_path):
     result = run("gguf", "inspect", nano_gguf)
     assert result.exit_code == 0
