@@ -122,7 +122,7 @@ class GGUFFile:
         except RdliteError as problem:
             raise self.fail(f"{what}: {problem}") from None
 
-    def value(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+    def value(self, key: str, kind: type, default: Any = None) -> Any:
         """Return the value of a key; raises GGUFError if it is missing or of another type.
 
         Args:
@@ -142,10 +142,9 @@ class GGUFFile:
                 f"the key {key!r} is a text of {value.size} bytes, expected {_kind_name(kind)} of "
                 f"at most {SHORT_BYTES}"
             )
-        wanted = (*kind,) if isinstance(kind, tuple) else (kind,)
-        if float in wanted and type(value) is int:
+        if kind is float and type(value) is int:
             value = float(value)
-        if type(value) not in wanted:
+        if type(value) is not kind:
             raise self.fail(
                 f"the key {key!r} must be {_kind_name(kind)}, it is {type(value).__name__} "
                 f"{value!r:.40}"
@@ -376,10 +375,8 @@ class GGUFFile:
             )
 
 
-def _kind_name(kind: type | tuple[type, ...]) -> str:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return " or ".join(names[each] for each in kinds)
+def _kind_name(kind: type) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
 
 
 _KNOWN: dict[int, tuple[str, int, int]] = {}
