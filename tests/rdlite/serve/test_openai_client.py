@@ -1,9 +1,12 @@
 """The official client against a real server: what its users do, and what they get wrong."""
 
+import json
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import openai
 import pytest
@@ -225,8 +228,6 @@ def wait_until(condition, seconds=20):
 
 
 def test_a_client_that_is_killed_mid_stream_frees_its_slot(start, endless):
-    import json
-
     with start("--slots", 1, "--queue", 0) as server:
         options = json.dumps(endless)
         process = subprocess.Popen(
@@ -332,3 +333,14 @@ def test_an_api_key_is_asked_for(start):
         assert server.get("/metrics")[0] == 401
         assert server.get("/health")[0] == 200
         assert server.get("/")[0] == 200
+
+
+def test_the_program_in_the_docs_runs(server, capsys):
+    page = (Path(__file__).parents[3] / "docs" / "server.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program = code.replace("http://127.0.0.1:8080", server.url)
+    assert program != code
+    scope = {}
+    exec(program, scope)
+    scope["client"].close()
+    assert capsys.readouterr().out.startswith("124 [")
