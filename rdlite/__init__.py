@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rdlite.cache import Cache
     from rdlite.chat import Chat
     from rdlite.config import ModelConfig
+    from rdlite.cuda import Cuda
     from rdlite.depth import Depth
     from rdlite.errors import (
         BundleError,
@@ -39,6 +40,7 @@ _HOMES = {
     "cache": ["Cache"],
     "chat": ["Chat"],
     "config": ["ModelConfig"],
+    "cuda": ["Cuda"],
     "depth": ["Depth"],
     "errors": [
         "BundleError",
@@ -66,6 +68,7 @@ __all__ = [
     "Chat",
     "CheckpointError",
     "ContextError",
+    "Cuda",
     "Depth",
     "DepthWarning",
     "FamilyError",

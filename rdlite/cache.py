@@ -1,9 +1,9 @@
 """Keys and values of past positions: one block of arrays per (graph, slot), grown geometrically."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ FIRST_CAPACITY = 256
 FILL_POSITIONS = 16  # that are rescaled at once
 
 Floats = npt.NDArray[np.float32]
-Entries = npt.NDArray[np.float32] | npt.NDArray[np.int8]
+#: What a slot holds, on the host: float32, int8 or, of a GPU's, float16.
+Entries = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,39 @@ class Cache:
         return (4 if self.bits is None else 1) * config.cache_numbers_per_layer * held
 
 
+class Slot(Protocol):
+    """The cache of a graph's layers, wherever it lies."""
+
+    #: float32 [layers, key/value, 1, K, 1, D] if it holds int8 numbers, or else None.
+    scales: Floats | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+
+    def grow(self, capacity: int, used: int) -> None:
+        """Move to a larger capacity with the first `used` positions; bindings must be remade."""
+
+    def copy_from(self, source: Self, start: int, end: int) -> None:
+        """Take the positions from `start` to `end` of another slot."""
+
+    def read(self, start: int, end: int) -> Entries:
+        """Return the positions from `start` to `end`: [layers, key/value, 1, K, positions, D]."""
+
+    def write(self, entries: Entries, start: int = 0) -> None:
+        """Take positions from `start` on, as `read` gives them."""
+
+    def inputs(self) -> dict[str, Any]:
+        """The arrays by the graph's input names."""
+
+    def outputs(self) -> dict[str, Any]:
+        """The same arrays by the graph's output names."""
+
+
+#: Layers, capacity, scales -> a slot.
+MakeSlot = Callable[[int, int, Floats | None], Slot]
+
+
 class CacheSlot:
     """The cache of a graph's layers: [layers, key/value, 1, K, C, D], updated in place.
 
@@ -68,10 +103,16 @@ class CacheSlot:
     """
 
     def __init__(
-        self, config: ModelConfig, layers: int, capacity: int, scales: Floats | None = None
+        self,
+        config: ModelConfig,
+        layers: int,
+        capacity: int,
+        scales: Floats | None = None,
+        scratch: Floats | None = None,
     ) -> None:
         shape = (layers, 2, 1, config.num_key_value_heads, capacity, config.head_dim)
         self.scales = scales
+        self._scratch = scratch  # where entries are rescaled
         self.data = _allocate(shape, np.dtype(np.float32 if scales is None else np.int8))
 
     def grow(self, capacity: int, used: int) -> None:
@@ -81,6 +122,26 @@ class CacheSlot:
             new = _allocate((*old.shape[:4], capacity, old.shape[5]), old.dtype)
             new[..., :used, :] = old[..., :used, :]
             self.data = new
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.data.nbytes
+
+    def copy_from(self, source: "CacheSlot", start: int, end: int) -> None:
+        """Take the positions from `start` to `end` of another slot."""
+        if self._scratch is None:
+            self.data[..., start:end, :] = source.data[..., start:end, :]
+        else:
+            _rescale(source, self, start, end, self._scratch)
+
+    def read(self, start: int, end: int) -> Entries:
+        """Return the positions from `start` to `end`; a view."""
+        return self.data[..., start:end, :]
+
+    def write(self, entries: Entries, start: int = 0) -> None:
+        """Take positions from `start` on."""
+        self.data[..., start : start + entries.shape[4], :] = entries
 
     def inputs(self) -> dict[str, Entries]:
         """The arrays by the graph's input names."""
@@ -92,12 +153,34 @@ class CacheSlot:
         return _named("present", self.data)
 
 
-def _named(prefix: str, arrays: Entries) -> dict[str, Entries]:
+class HostSlots:
+    """Makes slots in this machine's memory; those of int8 numbers share room to be rescaled in."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._scratch: Floats | None = None
+
+    def __call__(self, layers: int, capacity: int, scales: Floats | None) -> CacheSlot:
+        """Return a slot for so many layers and positions."""
+        config = self._config
+        if scales is not None and self._scratch is None:
+            heads, size = config.num_key_value_heads, config.head_dim
+            shape = (config.layers.core, 2, 1, heads, FILL_POSITIONS, size)
+            self._scratch = np.empty(shape, np.float32)
+        return CacheSlot(config, layers, capacity, scales, self._scratch)
+
+
+def named_layers(prefix: str, layers: int, part: Callable[[int, int], T]) -> dict[str, T]:
+    """Return the keys and values of layers, `part(layer, 0 or 1)`, by their names in a graph."""
     return {
-        f"{prefix}.{layer}.{kind}": arrays[layer, index]
-        for layer in range(len(arrays))
+        f"{prefix}.{layer}.{kind}": part(layer, index)
+        for layer in range(layers)
         for index, kind in enumerate(("key", "value"))
     }
+
+
+def _named(prefix: str, arrays: Entries) -> dict[str, Entries]:
+    return named_layers(prefix, len(arrays), lambda layer, index: arrays[layer, index])
 
 
 class StepCaches:
@@ -109,17 +192,14 @@ class StepCaches:
     never copied. Slots of int8 entries have scales of their own, so there they are rescaled.
     """
 
-    def __init__(self, config: ModelConfig, cache: Cache, scales: CacheScales | None) -> None:
+    def __init__(
+        self, config: ModelConfig, cache: Cache, scales: CacheScales | None, make: MakeSlot
+    ) -> None:
         """Have no slots yet; `scales` are those of the slots, if they are to be int8."""
-        self._config = config
-        self._cache = cache
+        self._layers = config.layers.core
         self._scales = scales
-        self._scratch: Floats | None = None
-        if scales is not None:
-            heads, size = config.num_key_value_heads, config.head_dim
-            shape = (config.layers.core, 2, 1, heads, FILL_POSITIONS, size)
-            self._scratch = np.empty(shape, np.float32)  # where entries are rescaled
-        self.slots: list[CacheSlot] = []
+        self._make = make
+        self.slots: list[Slot] = []
         self._filled: list[int] = []
         #: How many slots the steps take turns in; None: each has its own.
         self._turns = cache.share if isinstance(cache.share, int) else None
@@ -137,15 +217,20 @@ class StepCaches:
             self.slots.append(self._slot(capacity, scales))
             self._filled.append(0)
 
-    def _slot(self, capacity: int, scales: Floats | None) -> CacheSlot:
-        return CacheSlot(self._config, self._config.layers.core, capacity, scales)
+    def _slot(self, capacity: int, scales: Floats | None) -> Slot:
+        return self._make(self._layers, capacity, scales)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all slots."""
+        return sum(slot.nbytes for slot in self.slots)
 
     def fill(self, step: int, start: int, end: int) -> None:
         """Let a step see all positions before `start`; it will itself write those up to `end`."""
         index = self.index(step)
         filled = self._filled[index]
         if filled < start:
-            self._copy(self.slots[index - 1], self.slots[index], filled, start)
+            self.slots[index].copy_from(self.slots[index - 1], filled, start)
         # In a shared slot, positions past `end` may have left what they wrote at other steps.
         self._filled[index] = max(filled, end)
 
@@ -154,9 +239,9 @@ class StepCaches:
         self._filled = [min(filled, length) for filled in self._filled]
 
     def entries(self) -> list[Entries]:
-        """Return what is filled of each slot: [layers, key/value, 1, K, positions, D], views."""
+        """Return what is filled of each slot: [layers, key/value, 1, K, positions, D]."""
         pairs = zip(self.slots, self._filled, strict=True)
-        return [slot.data[..., :filled, :] for slot, filled in pairs]
+        return [slot.read(0, filled) for slot, filled in pairs]
 
     def restore(self, entries: Sequence[Entries], gathered: bool, capacity: int) -> None:
         """Take what `entries` gave; nothing is filled yet, and shapes and dtypes are right."""
@@ -167,7 +252,7 @@ class StepCaches:
             self._turns, self.gathered = 1, True
         self.provide(len(entries), capacity)
         for slot, kept in zip(self.slots, entries, strict=True):
-            slot.data[..., : kept.shape[4], :] = kept
+            slot.write(kept)
         self._filled = [kept.shape[4] for kept in entries]
 
     def gather(self, length: int, capacity: int) -> None:
@@ -180,7 +265,7 @@ class StepCaches:
         kept = self.slots[deepest]
         if self._scales is not None:  # all steps must fit
             last, kept = kept, self._slot(capacity, self._scales.shared(1).of_slot(0))
-            self._copy(last, kept, 0, length)
+            kept.copy_from(last, 0, length)
         self.slots, self._filled = [kept], [length]
         self._turns, self.gathered = 1, True
 
@@ -190,13 +275,7 @@ class StepCaches:
         self._turns, self.gathered = None, False
         if self._scales is not None:
             self.slots = [self._slot(capacity, self._scales.of_slot(0))]
-            self._copy(kept, self.slots[0], 0, length)
-
-    def _copy(self, source: CacheSlot, target: CacheSlot, start: int, end: int) -> None:
-        if self._scratch is None:
-            target.data[..., start:end, :] = source.data[..., start:end, :]
-        else:
-            _rescale(source, target, start, end, self._scratch)
+            self.slots[0].copy_from(kept, 0, length)
 
 
 def _rescale(source: CacheSlot, target: CacheSlot, start: int, end: int, scratch: Floats) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rdlite.bundle import MAX_TEXT_FILE_BYTES, Bundle, CacheScalesEntry
 from rdlite.bundle_update import hashed_name, update_bundle
-from rdlite.cache import Cache, CacheSlot
+from rdlite.cache import Cache, Slot
 from rdlite.cache_scales import CacheScales, Floats, most_bytes, pack, shapes
 from rdlite.config import check_integer
 from rdlite.errors import InputError
@@ -80,9 +80,9 @@ def calibrate_cache_scales(
     return CacheScales(**{name: _scales(array, name) for name, array in arrays.items()})
 
 
-def _raise_peaks(peaks: Floats, slot: CacheSlot, positions: int) -> None:
+def _raise_peaks(peaks: Floats, slot: Slot, positions: int) -> None:
     """Let the peaks be no lower than the magnitudes of a slot's first positions."""
-    entries = slot.data[..., :positions, :]
+    entries = slot.read(0, positions)
     np.maximum(peaks, entries.max(axis=4, keepdims=True), out=peaks)
     np.maximum(peaks, -entries.min(axis=4, keepdims=True), out=peaks)
 

@@ -5,48 +5,95 @@ allocated in advance, and bound when a lane takes the step for the first time: f
 is one call into onnxruntime.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Many
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.bundle import PARTS, Bundle
-from rdlite.cache import Cache, CacheSlot, Entries, StepCaches, next_capacity
+from rdlite.cache import Cache, Entries, HostSlots, MakeSlot, Slot, StepCaches, next_capacity
 from rdlite.cache_scales import read_cache_scales
+from rdlite.errors import InputError
+from rdlite.float16_graph import with_float16
 from rdlite.int8_cache_graph import with_int8_cache
-from rdlite.session import Array, Interrupt, Run, Session
+from rdlite.session import UNCAPTURED, Interrupt, Run, Session
+
+if TYPE_CHECKING:
+    from rdlite.device import Device
 
 CHUNK = 64  # positions of a prompt that are read at once
 MAX_LANES = 64  # one for every size, since positions of a chunk may leave one by one
 
 Floats = npt.NDArray[np.float32]
-Arrays = dict[str, Array]
+#: By the graph's names; of a GPU they are `rdlite.device.DeviceArray`s.
+Arrays = dict[str, Any]
 
 
 class Engine:
     """The three sessions of one model. Thread-safe; each text has a Sequence of its own."""
 
-    def __init__(self, bundle: Bundle, cache: Cache, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        cache: Cache,
+        threads: int | None = None,
+        device: Device | None = None,
+    ) -> None:
         """Load the graphs of a bundle, for caches of one kind.
 
+        Args:
+            bundle: opened, and so checked.
+            cache: what to keep of past positions.
+            threads: for one operator.
+            device: where to run; None: the CPU.
+
         Raises:
-            InputError: the cache is to be int8, and the bundle has no scales.
+            InputError: the cache is to be int8, and the bundle has no scales, or the device none
+                for that.
             BundleError: the file of its scales breaks a rule.
             RuntimeFailure: onnxruntime is missing or refuses a graph.
         """
         self.config = bundle.config
         self.cache = cache
+        self.device = device
         graphs = bundle.graphs
         #: Those of the slots, if they are int8.
         self.scales = None
-        if cache.bits is not None:
+        if device is not None:
+            if cache.bits is not None:
+                raise InputError(
+                    f"the cache on {device.name} is float16; Cache(bits=8) is for the CPU"
+                )
+            graphs = {part: with_float16(graph) for part, graph in graphs.items()}
+        elif cache.bits is not None:
             share = cache.share if isinstance(cache.share, int) else None
             self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
         self.sessions = {}
         for part in PARTS:
             with bundle.data_folder(part) as folder:
-                self.sessions[part] = Session(part, graphs[part], folder, threads)
+                provider = device.provider if device else None
+                self.sessions[part] = Session(part, graphs[part], folder, threads, provider)
+
+    def slots(self) -> MakeSlot:
+        """Return what makes the cache slots of one text."""
+        if self.device is None:
+            return HostSlots(self.config)
+        from rdlite.device import device_slots
+
+        return device_slots(self.device, self.config)
+
+    def lane(self, sequence: Sequence, size: int) -> Lane:
+        """Return a new lane of a text."""
+        if self.device is None:
+            return Lane(sequence, size)
+        from rdlite.device_lane import DeviceLane
+
+        return DeviceLane(sequence, size, self.device)
 
 
 class Sequence:
@@ -68,12 +115,13 @@ class Sequence:
         self.interrupt = Interrupt()
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
-        self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales)
-        self._outer_slots: dict[str, CacheSlot] = {}
+        self._make_slot = engine.slots()
+        self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales, self._make_slot)
+        self._outer_slots: dict[str, Slot] = {}
         self._lanes: dict[int, Lane] = {}
         self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
 
-    def lane(self, position: int, size: int, steps: int) -> "Lane":
+    def lane(self, position: int, size: int, steps: int) -> Lane:
         """Return the lane of `size` positions from `position` on, ready for up to `steps` steps.
 
         It is good until the next lane is asked for.
@@ -82,16 +130,14 @@ class Sequence:
         lane = self._lanes.pop(size, None)
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
-                del self._lanes[next(iter(self._lanes))]
-            lane = Lane(self, size)
+                self._lanes.pop(next(iter(self._lanes))).drop()
+            lane = self.engine.lane(self, size)
         self._lanes[size] = lane  # in the order of last use
         lane.prepare(steps)
         lane.place(position)
-        self.seqlens_k[0] = position + size - 1
-        self.total_sequence_length[...] = position + size
         return lane
 
-    def begin(self, ids: list[int], steps: int) -> "Lane":
+    def begin(self, ids: list[int], steps: int) -> Lane:
         """Run the prelude on the next positions and return the lane that reads them.
 
         The caller writes the initial states to `lane.states[0]` and then takes `lane.step(0)`,
@@ -104,7 +150,7 @@ class Sequence:
         self.drop_pending()
         self._pending = len(ids)
         lane = self.lane(self.length, len(ids), steps)
-        lane.input_ids[0] = ids
+        lane.put_ids(ids)
         lane.prelude()
         return lane
 
@@ -134,17 +180,17 @@ class Sequence:
             length: of so many positions, the first; None: of all.
         """
         end = self.length if length is None else length
-        outer = {part: slot.data[..., :end, :] for part, slot in self._outer_slots.items()}
+        outer = {part: slot.read(0, end) for part, slot in self._outer_slots.items()}
         core = enumerate(self.steps_cache.entries())
         return {**outer, **{f"core.{index}": kept[..., :end, :] for index, kept in core}}
 
     def restore(self, entries: Mapping[str, Entries], length: int, gathered: bool) -> None:
         """Take what `entries` gave for so many positions; their shapes and dtypes are right."""
         self.truncate(0)
-        self._lanes.clear()
+        self._drop_lanes()
         self._make_room(length, 0)
         for part in ("prelude", "coda"):
-            self._outer_slots[part].data[..., :length, :] = entries[part]
+            self._outer_slots[part].write(entries[part])
         core = [entries[f"core.{index}"] for index in range(len(entries) - 2)]
         self.steps_cache.restore(core, gathered, self.capacity)
         self.length = length
@@ -152,23 +198,23 @@ class Sequence:
     def gather(self) -> None:
         """With `Cache(share="last")`, go on with what the last step of each position left."""
         if self.engine.cache.share == "last" and not self.steps_cache.gathered:
-            self._lanes.clear()  # they are bound to slots that go
+            self._drop_lanes()  # they are bound to slots that go
             self.steps_cache.gather(self.length, self.capacity)
 
     def spread(self) -> None:
         """Undo `gather` as far as it can be undone: new positions keep every step again."""
         if self.steps_cache.gathered:
-            self._lanes.clear()
+            self._drop_lanes()
             self.steps_cache.spread(self.length, self.capacity)
 
-    def outer_slot(self, part: str) -> CacheSlot:
+    def outer_slot(self, part: str) -> Slot:
         """The cache of the prelude or the coda."""
         return self._outer_slots[part]
 
     @property
     def cache_bytes(self) -> int:
         """Memory of all caches."""
-        return sum(slot.data.nbytes for slot in self._all_slots())
+        return sum(slot.nbytes for slot in self._all_slots())
 
     def rows(self, size: int) -> list[Floats]:
         """Room for three float32 [1, size, E]; the lanes share it, since one is used at a time."""
@@ -177,27 +223,35 @@ class Sequence:
             self._rows = np.zeros((3, 1, 1 << (size - 1).bit_length(), width), np.float32)
         return [block[:, :size] for block in self._rows]
 
-    def _all_slots(self) -> tuple[CacheSlot, ...]:
+    def _all_slots(self) -> tuple[Slot, ...]:
         return (*self.steps_cache.slots, *self._outer_slots.values())
+
+    def _drop_lanes(self) -> None:
+        for lane in self._lanes.values():
+            lane.drop()
+        self._lanes.clear()
 
     def _make_room(self, needed: int, steps: int) -> None:
         layers = self.config.layers
         if needed > self.capacity:
             capacity = next_capacity(self.capacity, needed, self.context)
-            self._lanes.clear()  # first: they hold the old arrays
+            self._drop_lanes()  # first: they hold the old arrays
             for slot in self._all_slots():
                 slot.grow(capacity, self.length)
             for part in ("prelude", "coda"):
                 if part not in self._outer_slots:
                     count = getattr(layers, part)
                     scales = getattr(self.engine.scales, part, None)
-                    self._outer_slots[part] = CacheSlot(self.config, count, capacity, scales)
+                    self._outer_slots[part] = self._make_slot(count, capacity, scales)
             self.capacity = capacity  # last: should memory run out, the next call starts over
         self.steps_cache.provide(steps, self.capacity)
 
 
 class Lane:
     """Buffers for S new positions, and the calls that run on them, each bound once.
+
+    Whoever uses it reads `states`, `embeds`, `change` and `exit_probability`, and writes with
+    `put_...`, so that the arrays may lie elsewhere.
 
     The state goes back and forth between `states[0]` and `states[1]`: after n steps it is in
     `states[n % 2]`. A lane is good until its sequence is asked for the next one, which uses the
@@ -208,28 +262,32 @@ class Lane:
         config = sequence.config
         self.size = size
         self._start = self._end = 0
+        self._vocab_size = config.vocab_size
         # Of the sequence a lane keeps only this, so that both are freed when they are let go.
         self._core = sequence.steps_cache
         self._sessions = sequence.engine.sessions
         self._interrupt = sequence.interrupt
         self._coda_slot = sequence.outer_slot("coda")
-        self._lengths = {
+        self._lengths: Arrays = {
             "seqlens_k": sequence.seqlens_k,
             "total_sequence_length": sequence.total_sequence_length,
         }
-        self.input_ids = np.zeros((1, size), np.int64)
-        self.embeds, *states = sequence.rows(size)
-        self.states = (states[0], states[1])
-        self.change = np.zeros((1, size), np.float32)
-        has_gate = config.recurrence.exit_threshold is not None
-        self.exit_probability = np.zeros((1, size), np.float32) if has_gate else None
         self._prelude_slot = sequence.outer_slot("prelude")
+        self._allocate(sequence)
         self.prelude = self._bind("prelude", self.prelude_arrays())
         # Bound when first taken: under an exit rule, most sizes take few of the steps.
         self.steps: list[Run | None] = []
-        self._codas: dict[tuple[int, int], tuple[Run, Floats]] = {}
-        self._vocab_size = config.vocab_size
+        self._codas: dict[tuple[int, int], tuple[Run, Callable[[], Floats]]] = {}
         self._decoded = (0, 0)  # what the coda decoded last: steps, positions
+
+    def _allocate(self, sequence: Sequence) -> None:
+        config, size = sequence.config, self.size
+        self._input_ids = np.zeros((1, size), np.int64)
+        self._embeds, *states = sequence.rows(size)
+        self._states = tuple(states)
+        self._change = np.zeros((1, size), np.float32)
+        has_gate = config.recurrence.exit_threshold is not None
+        self._gate = np.zeros((1, size), np.float32) if has_gate else None
 
     def prepare(self, steps: int) -> None:
         """Make place for core steps up to number `steps`."""
@@ -239,6 +297,51 @@ class Lane:
         """Serve the positions from `position` on."""
         self._start, self._end = position, position + self.size
         self._decoded = (0, 0)
+        self._lengths["seqlens_k"][0] = self._end - 1
+        self._lengths["total_sequence_length"][...] = self._end
+
+    @property
+    def embeds(self) -> Floats:
+        """The prelude's output: float32 [1, S, E]."""
+        return self._embeds
+
+    @property
+    def states(self) -> Many[Floats]:
+        """The state after t steps, `states[t % 2]`, and the one before it: float32 [1, S, E]."""
+        return self._states
+
+    @property
+    def change(self) -> Floats:
+        """How far the last step moved each state, relative to its length: float32 [1, S]."""
+        return self._change
+
+    @property
+    def exit_probability(self) -> Floats | None:
+        """What the core's gate said last: float32 [1, S]; None if the model has none."""
+        return self._gate
+
+    def put_ids(self, ids: Many[int]) -> None:
+        """Write the token ids, S of them."""
+        self._input_ids[0] = ids
+
+    def put_state(self, steps: int, rows: Floats) -> None:
+        """Write the states after so many steps: float32 [S, E]."""
+        self._states[steps % 2][0] = rows
+
+    def put_embeds(self, rows: Floats) -> None:
+        """Write the prelude's output: float32 [S, E]."""
+        self._embeds[0] = rows
+
+    def fill_state(self, fill: Callable[[Floats], object]) -> None:
+        """Let `fill` write the initial states: float32 [S, E]."""
+        fill(self._states[0][0])
+
+    def start_at_embeds(self) -> None:
+        """Start at the prelude's output."""
+        np.copyto(self._states[0], self._embeds)
+
+    def drop(self) -> None:
+        """Let go of what the lane has beside its memory; it is used no more."""
 
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""
@@ -254,29 +357,29 @@ class Lane:
         key = (steps % 2, positions)
         if key not in self._codas:
             self._codas[key] = self._bind_coda(*key)
-        run, logits = self._codas[key]
+        run, read = self._codas[key]
         if self._decoded != (steps, positions):
             run()
             self._decoded = (steps, positions)
-        return logits
+        return read()
 
     def prelude_arrays(self) -> tuple[Arrays, Arrays]:
         """What the prelude reads and writes, by the graph's names."""
         slot = self._prelude_slot
         return (
-            {"input_ids": self.input_ids, **self._lengths, **slot.inputs()},
-            {"embeds": self.embeds, **slot.outputs()},
+            {"input_ids": self._input_ids, **self._lengths, **slot.inputs()},
+            {"embeds": self._embeds, **slot.outputs()},
         )
 
     def core_arrays(self, number: int) -> tuple[Arrays, Arrays]:
         """What core step `number` reads and writes, by the graph's names."""
         slot = self._core.slots[self._core.index(number)]
-        before, after = self.states[number % 2], self.states[(number + 1) % 2]
-        results: Arrays = {"next_state": after, "change": self.change}
-        if self.exit_probability is not None:
-            results["exit_probability"] = self.exit_probability
+        before, after = self._states[number % 2], self._states[(number + 1) % 2]
+        results: Arrays = {"next_state": after, "change": self._change}
+        if self._gate is not None:
+            results["exit_probability"] = self._gate
         return (
-            {"state": before, "embeds": self.embeds, **self._lengths, **slot.inputs()},
+            {"state": before, "embeds": self._embeds, **self._lengths, **slot.inputs()},
             {**results, **slot.outputs()},
         )
 
@@ -284,7 +387,7 @@ class Lane:
         """What the coda reads, after so many steps, and writes, by the graph's names."""
         slot = self._coda_slot
         wanted = np.arange(self.size - positions, self.size, dtype=np.int64)
-        state = self.states[steps % 2]
+        state = self._states[steps % 2]
         logits = np.zeros((1, positions, self._vocab_size), np.float32)
         return (
             {"state": state, "logit_positions": wanted, **self._lengths, **slot.inputs()},
@@ -295,10 +398,10 @@ class Lane:
         run = self.steps[number] = self._bind("core", self.core_arrays(number))
         return run
 
-    def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Floats]:
+    def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Callable[[], Floats]]:
         inputs, outputs = self.coda_arrays(parity, positions)
         logits: Floats = outputs["logits"][0]
-        return self._bind("coda", (inputs, outputs)), logits
+        return self._bind("coda", (inputs, outputs)), lambda: logits
 
-    def _bind(self, part: str, arrays: tuple[Arrays, Arrays]) -> Run:
-        return self._sessions[part].bind(*arrays, self._interrupt)
+    def _bind(self, part: str, arrays: tuple[Arrays, Arrays], graph: int = UNCAPTURED) -> Run:
+        return self._sessions[part].bind(*arrays, self._interrupt, graph)

@@ -5,7 +5,7 @@ once, started for each group of positions, and keeps its own buffers. What it me
 for each position; whether these stop together, at their mean, or each alone is not its affair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,14 +21,20 @@ Bools = npt.NDArray[np.bool_]
 class Step(Protocol):
     """What a rule can look at after a core step on S positions."""
 
-    #: float32 [1, S]: how far each state moved, relative to its length.
-    change: Floats
-    #: two times float32 [1, S, E]: the state after t steps is `states[t % 2]`, the one before it
-    #: is the other.
-    states: tuple[Floats, Floats]
-    #: float32 [1, S]: what the core's gate says of each, the chance to leave here if it has not
-    #: left before; None if the model has no gate.
-    exit_probability: Floats | None
+    @property
+    def change(self) -> Floats:
+        """How far each state moved, relative to its length: float32 [1, S]."""
+
+    @property
+    def states(self) -> Sequence[Floats]:
+        """The state after t steps, `states[t % 2]`, and the one before it: float32 [1, S, E]."""
+
+    @property
+    def exit_probability(self) -> Floats | None:
+        """What the core's gate says: the chance to leave here if one has not before: [1, S].
+
+        None if the model has no gate.
+        """
 
     def logits(self, steps: int) -> Floats:
         """Decode the last position's state after `steps` steps: float32 [1, V]."""

@@ -49,8 +49,8 @@ class Group:
         while todo:
             low, high, steps = todo.pop()
             lane = sequence.lane(first + low, high - low, most)
-            lane.states[steps % 2][0] = self._states[low:high]
-            lane.embeds[0] = self._embeds[low:high]
+            lane.put_state(steps, self._states[low:high])
+            lane.put_embeds(self._embeds[low:high])
             left = False
             while steps < most and not left:
                 lane.step(steps)
@@ -59,7 +59,7 @@ class Group:
             self.take(lane, low, steps)
             todo += self._unsettled(low, high, steps)
         lane = sequence.lane(first, size, most)
-        lane.states[self.steps[size - 1] % 2][0] = self._states[:size]
+        lane.put_state(int(self.steps[size - 1]), self._states[:size])
         return lane
 
     def _unsettled(self, low: int, high: int, steps: int) -> list[tuple[int, int, int]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig, check_integer
 from rdlite.depth import Depth
+from rdlite.devices import find_device
 from rdlite.engine import CHUNK, Engine
 from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
@@ -28,13 +30,17 @@ from rdlite.speculate import Speculate
 from rdlite.start import start_at
 from rdlite.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from rdlite.cuda import Cuda
+    from rdlite.device import Device
+
 Floats = npt.NDArray[np.float32]
 MAX_THREADS = 256
 
 
 def load(
     path: str | Path = "nano",
-    device: str = "cpu",
+    device: str | Cuda = "cpu",
     threads: int | None = None,
     context: int | None = None,
     cache: Cache | None = None,
@@ -43,7 +49,8 @@ def load(
 
     Args:
         path: a bundle folder made by `rdlite export`, or "nano": the model that comes with rdlite.
-        device: "cpu".
+        device: "cpu"; "cuda", or `rdlite.Cuda(...)`, for an NVIDIA GPU; "auto": a GPU if one can be
+            used. There, activations and caches are float16.
         threads: threads for one operator, 1 to 256; None: one for each physical core.
         context: the longest text in tokens, at most the model's own; None: the model's own.
         cache: what to keep of past positions; None: one slot per step, in float32.
@@ -51,25 +58,32 @@ def load(
     Raises:
         BundleError: the bundle breaks a rule of its format.
         InputError: a number or the device is out of bounds, or the cache is to be int8 and the
-            bundle has no scales for that.
-        RuntimeFailure: onnxruntime is missing or refuses a graph.
+            bundle has no scales for that, or the device is a GPU.
+        RuntimeFailure: onnxruntime is missing or refuses a graph, or the GPU cannot be used; what
+            was asked for is never run on the CPU instead.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path must be the path of a bundle, got {path!r:.60}")
-    if device != "cpu":
-        raise InputError(f"device must be 'cpu', got {device!r}; other devices cannot be used yet")
     if threads is not None:
         check_integer("threads", threads, 1, MAX_THREADS)
+    found = find_device(device)
     bundle = open_bundle(path)
     limit = bundle.config.context_length
     context = limit if context is None else check_integer("context", context, 1, limit)
-    return Model(bundle, threads, context, cache or Cache())
+    return Model(bundle, threads, context, cache or Cache(), found)
 
 
 class Model:
     """A loaded model. Thread-safe: each generation and each chat has buffers of its own."""
 
-    def __init__(self, bundle: Bundle, threads: int | None, context: int, cache: Cache) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int | None,
+        context: int,
+        cache: Cache,
+        device: Device | None = None,
+    ) -> None:
         """Use `rdlite.load`."""
         self.bundle = bundle
         self.context = context
@@ -87,7 +101,9 @@ class Model:
             if data is not None
             else None
         )
-        self._pool = SequencePool(Engine(bundle, cache, threads), context)
+        #: Where it runs: "cpu" or "cuda".
+        self.device = "cpu" if device is None else device.name
+        self._pool = SequencePool(Engine(bundle, cache, threads, device), context)
         #: Checks the options of a generation and makes what its loop needs.
         self.plan = Planner(
             bundle.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer

@@ -172,7 +172,8 @@ def check_arrays(
     slots = [name for name in arrays if name.startswith("core.")]
     if sorted(slots) != sorted(f"core.{index}" for index in range(len(slots))):
         raise InputError(f"{path}: its cache has the slots {', '.join(slots)[:80]}")
-    dtype = np.float32 if cache.bits is None else np.int8
+    # Caches of a GPU are float16; either kind goes on where the other was saved.
+    dtypes = (np.float32, np.float16) if cache.bits is None else (np.int8,)
     for name, kept in arrays.items():
         if name == "tokens":
             continue
@@ -183,7 +184,7 @@ def check_arrays(
         heads, size = config.num_key_value_heads, config.head_dim
         length = kept.shape[4] if part == "core" and kept.ndim == 6 else len(ids)
         if (
-            kept.dtype != dtype
+            kept.dtype not in dtypes
             or kept.shape != (layers, 2, 1, heads, length, size)
             or length > len(ids)
         ):

@@ -2,12 +2,17 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import Interrupted, RuntimeFailure
+
+if TYPE_CHECKING:
+    from rdlite.device import DeviceArray
 
 # The official wheels send telemetry unless told otherwise; the user's own choice stands.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -17,6 +22,25 @@ INSTALL_HINT = "install it with: pip install 'rdlite[cpu]'"
 
 Array = npt.NDArray[Any]
 Run = Callable[[], None]
+CPU = "CPUExecutionProvider"
+UNCAPTURED = -1  # what onnxruntime calls a run that is neither captured nor replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What onnxruntime runs graphs with, and how that is told to do it.
+
+    Attributes:
+        name: of the execution provider.
+        options: its options.
+        run_options: of every call.
+        hint: what to do if it cannot be used.
+    """
+
+    name: str = CPU
+    options: Mapping[str, str] = field(default_factory=dict)
+    run_options: Mapping[str, str] = field(default_factory=dict)
+    hint: str = ""
 
 
 def load_onnxruntime() -> Any:
@@ -41,25 +65,55 @@ class Interrupt:
     """Ends calls that were bound with it, from any thread, even those that are running."""
 
     def __init__(self) -> None:
-        """Be not set. Raises RuntimeFailure if onnxruntime is missing."""
-        #: onnxruntime's options of a call; one of them ends it.
-        self.options = load_onnxruntime().RunOptions()
-        # Without an id of its own, onnxruntime looks for one on every call and handles an error.
-        self.options.add_run_config_entry("gpu_graph_id", "-1")
+        self.is_set = False
+        self._options: dict[int, Any] = {}
+
+    def options(self, provider: Provider, graph: int = UNCAPTURED) -> Any:
+        """Return onnxruntime's options of a call, which end it when this is set.
+
+        Args:
+            provider: that will run it.
+            graph: the number under which it is captured on a GPU and replayed.
+        """
+        if graph not in self._options:
+            options = load_onnxruntime().RunOptions()
+            # Without a number, onnxruntime looks for one on every call and handles an error.
+            options.add_run_config_entry("gpu_graph_id", str(graph))
+            for key, value in provider.run_options.items():
+                options.add_run_config_entry(key, value)
+            self._options[graph] = options
+            options.terminate = self.is_set  # last, lest a `set` in the meantime be missed
+        return self._options[graph]
 
     def set(self) -> None:
         """End the call that is running, and every other one until `clear`."""
-        self.options.terminate = True
+        self._set(True)
 
     def clear(self) -> None:
         """Let calls run again."""
-        self.options.terminate = False
+        self._set(False)
+
+    def forget(self, graph: int) -> None:
+        """Let go of the options of a captured call."""
+        self._options.pop(graph, None)
+
+    def _set(self, ends: bool) -> None:
+        self.is_set = ends
+        for options in list(self._options.values()):
+            options.terminate = ends
 
 
 class Session:
     """One loaded graph. Calls that are bound once can then be run from any thread."""
 
-    def __init__(self, name: str, graph: bytes, folder: Path, threads: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        graph: bytes,
+        folder: Path,
+        threads: int | None,
+        provider: Provider | None = None,
+    ) -> None:
         """Load a checked graph.
 
         Args:
@@ -67,10 +121,13 @@ class Session:
             graph: the serialized ONNX model.
             folder: where its external data lies; onnxruntime memory-maps it from there.
             threads: threads for one operator; None lets onnxruntime choose, one a physical core.
+            provider: what runs it; None: the CPU.
 
         Raises:
-            RuntimeFailure: onnxruntime is missing, or refuses the graph.
+            RuntimeFailure: onnxruntime is missing, or refuses the graph, or would run it, or a
+                part of it, with another provider.
         """
+        self._provider = provider = provider or Provider()
         self._ort = load_onnxruntime()
         self._name = name
         entries = {
@@ -84,49 +141,70 @@ class Session:
             options = self._ort.SessionOptions()
             options.log_severity_level = 4  # what goes wrong is raised, in one line
             options.intra_op_num_threads = threads or 0
+            if provider.name != CPU:  # a part that ran there would be slow in silence
+                entries["session.disable_cpu_ep_fallback"] = "1"
             for key, value in entries.items():
                 options.add_session_config_entry(key, value)
             self._session = self._ort.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
+                graph, options, providers=[(provider.name, dict(provider.options))]
             )
         except Exception as problem:  # onnxruntime's errors have no base of their own
-            raise RuntimeFailure(f"onnxruntime refuses {name}.onnx: {_line(problem)}") from None
+            raise RuntimeFailure(
+                f"onnxruntime refuses {name}.onnx: {_line(problem)}{provider.hint}"
+            ) from None
+        used = self._session.get_providers()
+        if provider.name not in used:
+            raise RuntimeFailure(
+                f"onnxruntime would run {name}.onnx with {', '.join(used)}, not with "
+                f"{provider.name}{provider.hint}"
+            )
 
     def bind(
         self,
-        inputs: Mapping[str, Array],
-        outputs: Mapping[str, Array],
+        inputs: "Mapping[str, Array | DeviceArray]",
+        outputs: "Mapping[str, Array | DeviceArray]",
         interrupt: Interrupt | None = None,
+        graph: int = UNCAPTURED,
     ) -> Run:
         """Bind arrays to all inputs and outputs; returns a call that works on them in place.
 
-        The arrays must be C-contiguous and keep their addresses; the returned call keeps them
+        With a number of its own as `graph`, a GPU captures what the call does and replays it. The
+        arrays must be C-contiguous and keep their addresses; the returned call keeps them
         alive. An output may be bound to the array of an input where the operator allows it (the
         cache). The call raises RuntimeFailure, or Interrupted when `interrupt` is set.
         """
         binding = self._session.io_binding()
         make_value = self._ort.OrtValue.ortvalue_from_numpy
-        keep = []
-        for arrays, bind in (
-            (inputs, binding.bind_ortvalue_input),
-            (outputs, binding.bind_ortvalue_output),
+        keep: list[object] = []
+        for arrays, bind, bind_address in (
+            (inputs, binding.bind_ortvalue_input, binding.bind_input),
+            (outputs, binding.bind_ortvalue_output, binding.bind_output),
         ):
             for name, array in arrays.items():
-                value = make_value(array)
-                keep.append((array, value))
-                bind(name, value)
+                keep.append(array)
+                if isinstance(array, np.ndarray):
+                    value = make_value(array)
+                    keep.append(value)
+                    bind(name, value)
+                else:
+                    where = array.memory.kind, array.memory.index
+                    bind_address(name, *where, array.dtype, array.shape, array.address)
         execute, name = self._session.run_with_iobinding, self._name
-        options = None if interrupt is None else interrupt.options
+        options = None if interrupt is None else interrupt.options(self._provider, graph)
 
         def run(_keep: object = keep) -> None:
             try:
                 execute(binding, options)
             except Exception as problem:
-                if options is not None and options.terminate:
+                if interrupt is not None and interrupt.is_set:
                     raise Interrupted from None
                 raise RuntimeFailure(f"onnxruntime failed in {name}: {_line(problem)}") from None
 
         return run
+
+    def release(self, graph: int) -> None:
+        """Let go of what was captured under a number."""
+        self._session.release_captured_graph(graph)
 
 
 def _line(problem: Exception) -> str:

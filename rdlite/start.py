@@ -40,12 +40,12 @@ def start_at(
     recurrence = config.recurrence
     kind = recurrence.initial_state if initial_state == "random" else initial_state
     if kind == "random" and recurrence.initial_std > 0:
-        return lambda lane, position: fill_initial_states(
-            lane.states[0][0], recurrence, seed, position
+        return lambda lane, position: lane.fill_state(
+            lambda rows: fill_initial_states(rows, recurrence, seed, position)
         )
     if kind == "embeds":
-        return lambda lane, _: np.copyto(lane.states[0], lane.embeds)
-    return lambda lane, _: lane.states[0].fill(0)
+        return lambda lane, _: lane.start_at_embeds()
+    return lambda lane, _: lane.fill_state(lambda rows: rows.fill(0))
 
 
 def _given(config: ModelConfig, initial_state: Floats, size: int | None) -> Start:
@@ -64,6 +64,6 @@ def _given(config: ModelConfig, initial_state: Floats, size: int | None) -> Star
         )
 
     def start(lane: Lane, position: int) -> None:
-        lane.states[0][0] = array[position : position + lane.size]
+        lane.put_state(0, array[position : position + lane.size])
 
     return start

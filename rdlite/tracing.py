@@ -286,12 +286,12 @@ class Watcher(Controller):
         """Turn the states that were kept into log-probabilities; the cache stays as it is."""
         position = self._sequence.length - 1
         lane = self._sequence.lane(position, 1, len(self._seen))
-        entries = self._sequence.outer_slot("coda").data[..., position, :]
-        kept = entries.copy()
+        slot = self._sequence.outer_slot("coda")
+        kept = slot.read(position, position + 1).copy()
         for steps, (change, value, state) in enumerate(self._seen, 1):
-            lane.states[steps % 2][0, 0] = state
+            lane.put_state(steps, state[None])
             self._seen[steps - 1] = change, value, _logs(lane.logits(steps)[-1])
-        entries[...] = kept  # read alone, a position may be rounded otherwise
+        slot.write(kept, position)  # read alone, a position may be rounded otherwise
         self._undecoded = False
 
 

@@ -40,6 +40,7 @@ def doctor(threads: int | None, as_json: bool) -> None:
 
 def _report(threads: int | None) -> dict[str, Any]:
     from rdlite.bandwidth import read_bandwidth
+    from rdlite.cuda import describe_gpus, what_is_missing
     from rdlite.session import describe_runtime
 
     cores = usable_cores()
@@ -55,6 +56,9 @@ def _report(threads: int | None) -> dict[str, Any]:
         "read bandwidth": f"{read_bandwidth(threads) / 1e9:.1f} GB/s",
     }
     installed = [name for name in RUNTIMES if _version(name)]
+    report["GPUs"] = describe_gpus() or "none that can be used"
+    missing = what_is_missing()
+    report["device cuda"] = "can be used" if missing is None else f"cannot be used: {missing}"
     if len(installed) > 1:
         report["problem"] = f"{' and '.join(installed)} are both installed; remove one"
     return report

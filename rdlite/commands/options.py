@@ -162,6 +162,13 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="Selects initial states and draws; the same seed gives the same text.",
             ),
+            click.option(
+                "--device",
+                type=click.Choice(("auto", "cpu", "cuda")),
+                default="cpu",
+                show_default=True,
+                help="Where to run: cuda is an NVIDIA GPU, auto takes one if it can be used.",
+            ),
             threads_option,
             click.option(
                 "--context",
@@ -188,7 +195,13 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
     import rdlite
 
     cache = rdlite.Cache(options["cache_share"], options["cache_bits"])
-    opened = rdlite.load(model, threads=options["threads"], context=options["context"], cache=cache)
+    opened = rdlite.load(
+        model,
+        device=options["device"],
+        threads=options["threads"],
+        context=options["context"],
+        cache=cache,
+    )
     if opened.bundle.unhashed:
         count = len(opened.bundle.unhashed)
         click.echo(

@@ -11,7 +11,7 @@ from rdlite.export.checkpoint import open_checkpoint
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.cache import FILL_POSITIONS, StepCaches
+from rdlite.cache import FILL_POSITIONS, HostSlots, StepCaches
 from rdlite.cache_scales import CacheScales, read_cache_scales
 from rdlite.config import LayerCounts
 from rdlite.errors import GraphError
@@ -166,7 +166,8 @@ class _Slots(StepCaches):
             layers=LayerCounts(0, 2, 0),
         )
         none = np.zeros((0, 2, 1, 3, 1, 16), np.float32)
-        super().__init__(config, Cache(bits=8), CacheScales(none, np.stack([first, second]), none))
+        scales = CacheScales(none, np.stack([first, second]), none)
+        super().__init__(config, Cache(bits=8), scales, HostSlots(config))
         self.provide(2, 40)
 
 

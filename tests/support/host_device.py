@@ -1,0 +1,66 @@
+"""A device whose memory is the host's: everything but CUDA itself can be tested with it.
+
+Graphs are those for CUDA, run by onnxruntime on the CPU; arrays are reached by address alone.
+"""
+
+import ctypes
+
+import numpy as np
+
+from rdlite.device import Device
+from rdlite.session import Provider
+
+POISON = 0x7F  # float16 of it is not a number, and an index of it is out of bounds
+
+
+class HostMemory:
+    kind, index = "cpu", 0
+
+    def __init__(self):
+        self.blocks, self.most = {}, 2**40
+
+    def allocate(self, size):
+        from rdlite.errors import RuntimeFailure
+
+        if sum(len(block) for block in self.blocks.values()) + size > self.most:
+            raise RuntimeFailure(f"there is no memory for another {size} bytes")
+        block = (ctypes.c_uint8 * (size + 64))()
+        ctypes.memset(block, POISON, size + 64)
+        address = -(-ctypes.addressof(block) // 64) * 64
+        self.blocks[address] = block
+        return address
+
+    def free(self, address):
+        block = self.blocks.pop(address)
+        ctypes.memset(block, POISON, len(block))
+
+    def host(self, size):
+        return np.full(size, POISON, np.uint8)
+
+    def upload(self, address, array):
+        assert array.flags.c_contiguous
+        self._inside(address, array.nbytes)
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def download(self, array, address):
+        assert array.flags.c_contiguous
+        self._inside(address, array.nbytes)
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def copy(self, target, target_pitch, source, source_pitch, width, rows):
+        assert 0 < width <= min(target_pitch, source_pitch)
+        for row in range(rows):
+            to, origin = target + row * target_pitch, source + row * source_pitch
+            self._inside(to, width)
+            self._inside(origin, width)
+            ctypes.memmove(to, origin, width)
+
+    def _inside(self, address, size):
+        assert any(
+            start <= address and address + size <= ctypes.addressof(block) + len(block)
+            for start, block in self.blocks.items()
+        ), "outside of all arrays"
+
+
+def host_device():
+    return Device("host", HostMemory(), Provider())
