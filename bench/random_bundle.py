@@ -21,7 +21,7 @@ from shapes import HUGINN
 from rdlite.quantization import Quantization
 
 
-class _Ones:
+class _Even:
     """Norms of one, tables as they are; what is quantized is read and not looked at."""
 
     def __init__(self, weights: Weights) -> None:
@@ -35,7 +35,8 @@ class _Ones:
         rows = 1 if len(weight.shape) == 1 else 64
         left = weight.shape[0] if len(weight.shape) == 2 else 1
         while left > 0:
-            yield np.ones((min(rows, left), weight.shape[-1]), np.float32)
+            value = 1 if len(weight.shape) == 1 else 0.001  # so that float16 can hold the sums
+            yield np.full((min(rows, left), weight.shape[-1]), value, np.float32)
             left -= rows
 
 
@@ -55,12 +56,17 @@ class _Drawn:
 
 
 def write_random_bundle(
-    folder: Path, bits: int, family: Family, raw: dict[str, Any], name: str = "random"
+    folder: Path, bits: int | None, family: Family, raw: dict[str, Any], name: str = "random"
 ) -> Path:
-    """Write a bundle of a config.json's shape at 4 or 8 bits, block 32; returns its path."""
+    """Write a bundle of a config.json's shape at 4 or 8 bits, block 32; returns its path.
+
+    Without bits the weights are float32, and all alike.
+    """
     config = family.read_config(raw)
     weights = family.weights(config)
-    original = Original(name, family, config, weights, _Ones(weights), {}, {}, folder)
+    original = Original(name, family, config, weights, _Even(weights), {}, {}, folder)
+    if bits is None:
+        return write_bundle(original, folder, force=True)
     matrices = dict.fromkeys(original.matrices(), bits)
     storage = Storage(Quantization("random", matrices), _Drawn(0.002))
     return write_bundle(original, folder, storage, force=True)

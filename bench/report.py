@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from rdlite.commands.doctor import processor_name, usable_cores
+from rdlite.session import load_onnxruntime
 
 
 def environment() -> dict[str, Any]:
     """Describe the machine and the versions that count, without naming the host."""
-    packages = ("rdlite", "onnxruntime", "onnx-ir", "numpy")
+    packages = ("rdlite", "onnx-ir", "numpy")
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": processor_name(),
         "cores": usable_cores(),
         "system": platform.system(),
         "python": platform.python_version(),
+        "onnxruntime": load_onnxruntime().__version__,  # of either package
         **{name: importlib.metadata.version(name) for name in packages},
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+import sys
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -80,19 +81,19 @@ def open_cuda(wanted: Cuda) -> Device:
 
 def what_is_missing(index: int = 0) -> str | None:
     """Return what stands in the way of running on a GPU, and the way out; None if nothing does."""
-    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
-    if len(both) == 2:
-        return (
-            "onnxruntime and onnxruntime-gpu are both installed and hide each other: uninstall "
-            "both, then pip install 'rdlite[gpu]'"
-        )
-    if "onnxruntime-gpu" not in both:
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    if "onnxruntime-gpu" not in installed:
         return f"onnxruntime-gpu is not installed: {INSTALL_HINT}"
-    if _version("cuda-bindings") is None:
-        return "cuda-bindings is not installed: pip install 'rdlite[gpu]'"
     ort = load_onnxruntime()
     if PROVIDER not in ort.get_available_providers():
+        if len(installed) == 2:
+            return (
+                "onnxruntime and onnxruntime-gpu are both installed and hide each other: "
+                "uninstall both, then pip install 'rdlite[gpu]'"
+            )
         return f"this onnxruntime has no {PROVIDER}: {INSTALL_HINT}"
+    if _version("cuda-bindings") is None:
+        return "cuda-bindings is not installed: pip install 'rdlite[gpu]'"
     runtime = _runtime()
     error, count = runtime.cudaGetDeviceCount()
     if int(error) == int(runtime.cudaError_t.cudaErrorInsufficientDriver):
@@ -109,6 +110,8 @@ def _missing_libraries(ort: Any) -> str | None:
     import contextlib
     import io
 
+    if not sys.platform.startswith("linux"):
+        return None
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         ort.preload_dlls()
     for name, extra in (("cublasLt", "CUDA 13"), ("cudnn", "cuDNN 9")):

@@ -183,6 +183,15 @@ def test_sampling_is_a_function_of_the_seed(device_nano):
     )
 
 
+def test_calls_that_are_captured_are_given_room_for_the_whole_cache(full_nano, nano):
+    """On a GPU they are replayed as they were; here they run each time, with the same arrays."""
+    device = host_device(graphs=True)
+    with on_device(full_nano, device=device) as model:
+        talk, other = (m.chat(depth=Depth(16)) for m in (model, nano))
+        for text in QUESTIONS * 3:  # past the first capacity, where all are captured anew
+            assert talk.send(text, 12).ids == other.send(text, 12).ids
+
+
 def test_memory_is_given_back():
     device = host_device()
     with on_device(device=device) as model:

@@ -62,5 +62,5 @@ class HostMemory:
         ), "outside of all arrays"
 
 
-def host_device():
-    return Device("host", HostMemory(), Provider())
+def host_device(graphs=False):
+    return Device("host", HostMemory(), Provider(), graphs)
