@@ -5,10 +5,13 @@ left to a machine with a GPU is `rdlite.cuda` itself, see bench/gpu.py.
 """
 
 import gc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from host_device import HostMemory, host_device
+from rdlite.export import export_checkpoint
+from rdlite.quant import quantize_bundle
 
 import rdlite
 from rdlite import Cache, Depth, InputError, RuntimeFailure, Sampling
@@ -20,6 +23,7 @@ from rdlite.model import Model
 from rdlite.session import Provider
 from rdlite.tasks import TASKS
 
+DATA = Path(__file__).parents[1] / "data"
 #: Rules whose thresholds are as fine as float16.
 TIGHT = ("kl", "gated-kl", "entropy-diff")
 QUESTIONS = [
@@ -56,6 +60,38 @@ def test_logits_are_those_of_the_cpu_within_float16(device_nano, nano):
     for steps in (1, 8, 32):
         ours, exact = (m.logits(ids, steps, chunk=16) for m in (device_nano, nano))
         assert np.abs(ours - exact).max() < 0.005 * np.abs(exact).max()
+
+
+def test_logits_are_those_of_the_published_code_within_float16(oracle):
+    with on_device(oracle.bundle) as model:
+        for steps in (1, 2, 4, 8):
+            ours = model.logits(oracle.ids, steps, oracle.states)
+            right = oracle.expected[f"logits_state_r{steps}"][0]
+            assert np.abs(ours - right).max() < 0.02 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("family", ["raven-llama-tiny", "raven-olmo-tiny", "ouro-tiny"])
+def test_every_family_runs_in_float16(family, tmp_path):
+    bundle = export_checkpoint(DATA / family, tmp_path / family)
+    with on_device(bundle) as half, rdlite.load(bundle) as exact:
+        ids = [5, 9, 2, 7, 30, 11, 4]
+        for steps in (1, 4):
+            ours, right = (m.logits(ids, steps, seed=1) for m in (half, exact))
+            assert np.abs(ours - right).max() < 0.01 * np.abs(right).max()
+        if exact.config.recurrence.exit_threshold is not None:
+            depth = Depth(4, exit="gate", threshold=0.5)
+            steps = [[t.steps for t in m.generate(ids, 5, depth)] for m in (half, exact)]
+            assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_packed_weights_are_the_same_bytes(full_nano, scheme, tmp_path):
+    """Against the same weights in float32: the CPU would round activations to int8."""
+    bundle = quantize_bundle(full_nano, tmp_path / scheme, scheme)
+    with on_device(bundle) as half, rdlite.load(bundle) as cpu:
+        ids = cpu.tokenizer.encode(QUESTIONS[0])
+        ours, right = (m.logits(ids, 4) for m in (half, cpu))
+        assert np.abs(ours - right).max() < 0.05 * np.abs(right).max()
 
 
 def test_logits_of_a_text_do_not_depend_on_its_chunks(device_nano, nano):
