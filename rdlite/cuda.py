@@ -225,7 +225,6 @@ def _name(error: Any) -> str:
     return str(getattr(error, "name", error))
 
 
-@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
