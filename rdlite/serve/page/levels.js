@@ -17,7 +17,7 @@ export function fillLegend(list, most) {
   const items = [...ranges].map(([found, [first, last]]) => {
     const item = document.createElement("li");
     item.className = `token level-${found}`;
-    item.textContent = first === last ? `${first}` : `${first}–${last}`;
+    item.textContent = first === last ? `${first}` : `${first}-${last}`;
     return item;
   });
   const title = document.createElement("li");
