@@ -5,7 +5,7 @@ import { level } from "./levels.js";
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 320;
 const HEIGHT = 216;
-const PLOT = { left: 42, right: WIDTH - 8, top: 8, bottom: HEIGHT - 34 };
+const PLOT = { left: 48, right: WIDTH - 8, top: 8, bottom: HEIGHT - 34 };
 const LEAST = 1e-6; // what moved less is drawn as this
 const FEWEST_STEPS = 4; // that the axis has room for
 const TICKS = [1, 2, 5, 10, 20, 50, 100, 200];
@@ -107,7 +107,7 @@ export class Curve {
       axes.append(element("text", at, `${step}`));
     }
     const [middle, height] = [(left + right) / 2, (top + bottom) / 2];
-    const side = { x: 10, y: height, transform: `rotate(-90 10 ${height})` };
+    const side = { x: 9, y: height, transform: `rotate(-90 9 ${height})` };
     axes.append(
       element("text", { x: middle, y: HEIGHT - 4, "text-anchor": "middle" }, "core step"),
       element("text", { ...side, "text-anchor": "middle" }, "relative change"),
@@ -117,6 +117,7 @@ export class Curve {
 
   label() {
     const count = this.tokens.length;
+    this.svg.style.setProperty("--faint", Math.min(0.55, 3 / Math.sqrt(count))); // many overlap
     const lines = count === 1 ? "one line, of its token" : `a line for each of ${count} tokens`;
     const told = count ? `The answer has ${lines}.` : "There is no answer yet.";
     this.svg.setAttribute("aria-label", `Relative change of the state by core step. ${told}`);

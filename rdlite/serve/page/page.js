@@ -12,7 +12,7 @@ const SIZES = new Intl.NumberFormat("en", {
   compactDisplay: "long",
   maximumSignificantDigits: 2,
 });
-const ENDS = { length: "ended at the most tokens", null: "ended by the server" };
+const ENDS = { length: "cut off: no room for more tokens", null: "ended by the server" };
 
 const at = (id) => document.getElementById(id);
 const [log, input] = [at("log"), at("question")];
@@ -41,7 +41,7 @@ async function start() {
   at("error").textContent = "";
   try {
     await connect();
-    input.focus();
+    input.focus({ preventScroll: true });
   } catch (problem) {
     complain(problem);
   }
@@ -87,6 +87,7 @@ async function ask(question) {
   }
   running = null;
   setBusy(false);
+  keepInView(false);
 }
 
 function messages(question) {
@@ -215,7 +216,8 @@ function keepInView(always) {
   // Wide pages scroll the log, narrow ones the document.
   const scroller = log.scrollHeight > log.clientHeight ? log : document.scrollingElement;
   if (always || scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 120) {
-    turns.at(-1)?.element.scrollIntoView({ block: "end" });
+    log.scrollTop = log.scrollHeight;
+    log.scrollIntoView({ block: "end" });
   }
 }
 

@@ -56,7 +56,7 @@ export class Turn {
   /** Say what the current token took. */
   describe() {
     const token = this.tokens[this.current];
-    const value = token.exitValue === null ? "" : `, exit value ${token.exitValue.toPrecision(3)}`;
+    const value = token.exitValue === null ? "" : `, exit value ${brief(token.exitValue)}`;
     const steps = token.steps === 1 ? "1 step" : `${token.steps} steps`;
     return `Token ${this.current + 1} of ${this.tokens.length}, ${this.name(token)}: ${steps}${value}`;
   }
@@ -121,6 +121,11 @@ export class Turn {
       this.pointed(this);
     }
   }
+}
+
+function brief(value) {
+  const tiny = value !== 0 && Math.abs(value) < 0.001;
+  return tiny ? value.toExponential(2) : value.toPrecision(3);
 }
 
 function indexOf(event) {
