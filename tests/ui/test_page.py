@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from rdlite.commands.chat_screen import HUES, hue
+
 CHROMIUM = "/usr/bin/chromium"
 PICTURES = Path(__file__).parents[2] / "build" / "ui"
 KEY = "correct horse battery"
@@ -197,6 +199,16 @@ def test_an_answer_streams_in_with_the_colours_of_its_depth(visit):
     visit["#question"].focus()
     PICTURES.mkdir(parents=True, exist_ok=True)
     visit.page.screenshot(path=PICTURES / "page.png")
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 32, 64])
+def test_the_colours_mean_what_they_do_in_a_terminal(visit, most):
+    script = """async (most) => {
+      const { level } = await import("/levels.js");
+      return Array.from({ length: most }, (_, i) => level(i + 1, most));
+    }"""
+    expected = [HUES.index(hue(steps, most)) for steps in range(1, most + 1)]
+    assert visit.page.evaluate(script, most) == expected
 
 
 def test_the_curve_has_a_line_for_each_token_and_shows_which_is_pointed_at(visit):
