@@ -10,13 +10,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rdlite.serve.answers import dumps, error
+from rdlite.serve.page import FILES
 from rdlite.serve.settings import Settings
 
 MAX_BODY_BYTES = 8 * 2**20
 BODY_SECONDS = 30.0
 MAX_KEY = 600
 #: What anybody may see: the page, which holds no secret, and whether the server is well.
-OPEN_PATHS = ("/", "/page.js", "/page.css", "/health")
+OPEN_PATHS = (*FILES, "/health")
 
 
 class Guard:

@@ -1,15 +1,19 @@
-"""The page at `/`: three files without anything from elsewhere."""
+"""The page at `/`: a few files without anything from elsewhere."""
 
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from pathlib import PurePath
 
 from fastapi import FastAPI
 from starlette.responses import Response
 
-FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
+_NAMES = (
+    *("page.css", "fields.css", "chat.css"),
+    *("page.js", "api.js", "curve.js", "levels.js", "lock.js", "settings.js", "turn.js"),
+)
+_TYPES = {".css": "text/css", ".js": "text/javascript"}
+FILES = {"/": ("index.html", "text/html")} | {
+    f"/{name}": (name, _TYPES[PurePath(name).suffix]) for name in _NAMES
 }
 #: The page loads nothing from other places, and nobody may put it in a frame.
 HEADERS = {
