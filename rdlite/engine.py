@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rdlite.bundle import PARTS, Bundle
 from rdlite.cache import Cache, CacheSlot, Entries, StepCaches, next_capacity
 from rdlite.cache_scales import read_cache_scales
+from rdlite.errors import InputError
 from rdlite.int8_cache_graph import with_int8_cache
 from rdlite.session import Array, Run, Session
 
@@ -30,7 +31,7 @@ class Engine:
         """Load the graphs of a bundle, for caches of one kind.
 
         Raises:
-            InputError: the cache is to be int8, and the bundle has no scales.
+            InputError: the cache is to be int8, and the bundle is portable or has no scales.
             BundleError: the file of its scales breaks a rule.
             RuntimeFailure: onnxruntime is missing or refuses a graph.
         """
@@ -40,6 +41,11 @@ class Engine:
         #: Those of the slots, if they are int8.
         self.scales = None
         if cache.bits is not None:
+            if bundle.manifest.flavour == "portable":
+                raise InputError(
+                    f"{bundle.folder} is portable, and no standard operator keeps an int8 cache; "
+                    "leave the cache in float32, or export the checkpoint with --flavour fused"
+                )
             share = cache.share if isinstance(cache.share, int) else None
             self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}

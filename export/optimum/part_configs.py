@@ -31,7 +31,7 @@ DTYPES = {"INT64": torch.int64, "INT32": torch.int32, "FLOAT": torch.float32}
 register = TasksManager.create_register("onnx")
 
 
-class HuginnPartOnnxConfig(OnnxConfig):  # type: ignore[misc]
+class HuginnPartOnnxConfig(OnnxConfig):
     """The contract of one graph, as optimum says such things."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedConfig

@@ -33,19 +33,23 @@ def submodels(config: ModelConfig, model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         FamilyError: a parameter is missing, has another shape, or would be left out.
     """
-    check_parameters(config, model)
+    check_family(config)
+    _check_parameters(config, model)
     parts = {"prelude": Prelude, "core": Core, "coda": Coda}
     return {name: part(config, model).eval() for name, part in parts.items()}
 
 
-def check_parameters(config: ModelConfig, model: nn.Module) -> None:
-    """Raise FamilyError unless the model's parameters are those that are traced."""
+def check_family(config: ModelConfig) -> None:
+    """Raise FamilyError unless these parts can be traced from a model of this config."""
     if config.family != "huginn" or config.num_key_value_heads != config.num_attention_heads:
         raise FamilyError(
             "portable bundles are traced from Huginn's blocks, with as many key/value heads as "
             f"heads; this is {config.family} with {config.num_key_value_heads} of "
             f"{config.num_attention_heads}; {FUSED_HINT}"
         )
+
+
+def _check_parameters(config: ModelConfig, model: nn.Module) -> None:
     wanted = {
         source: weight.source_shape or weight.shape
         for weight in FAMILIES[config.family].weights(config).values()

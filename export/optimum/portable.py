@@ -15,7 +15,7 @@ from ..original import read_checkpoint
 from ..write import check_replaceable, work_folder
 from .module_tree import load_modules
 from .part_configs import OPSET, onnx_configs
-from .parts import submodels
+from .parts import check_family, submodels
 from .traced import take_over
 
 
@@ -47,6 +47,7 @@ def export_portable(
     """
     check_replaceable(Path(out).absolute(), force, Path(checkpoint))  # before any work
     config = read_checkpoint(checkpoint).config
+    check_family(config)
     if model is None:
         model = load_modules(config, open_checkpoint(checkpoint))
     parts = submodels(config, model)
