@@ -42,7 +42,7 @@ class HuginnPartOnnxConfig(OnnxConfig):
         """Take a ModelConfig, or a transformers config with the keys of the hub's config.json."""
         super().__init__(config, task, **options)
         known = isinstance(config, ModelConfig)
-        self._sizes = config if known else huginn.read_config(config.to_dict())
+        self._sizes = config if known else huginn.read_config(config.to_diff_dict())
 
     @property
     def PATCHING_SPECS(self) -> list[PatchingSpec]:  # a new list: optimum adds to it
@@ -75,6 +75,12 @@ class HuginnPartOnnxConfig(OnnxConfig):
         result["seqlens_k"] += total - 1
         result["total_sequence_length"] += total
         return result | {"past_key_values": caches}
+
+    @classmethod
+    def flatten_output_collection_property(cls, name: str, field: Any) -> dict[str, Any]:
+        """Name the tensors of a cache, keys and values in turn."""
+        kinds = ("key", "value")
+        return {f"{name}.{i // 2}.{kinds[i % 2]}": tensor for i, tensor in enumerate(field)}
 
 
 def _dynamic_axes(values: Any) -> dict[str, dict[int, str]]:
