@@ -74,7 +74,7 @@ class HuginnPartOnnxConfig(OnnxConfig):
         total = PAST + TRACED["S"]
         result["seqlens_k"] += total - 1
         result["total_sequence_length"] += total
-        return result | {"past_key_values": caches}
+        return result | ({"past_key_values": caches} if caches else {})
 
     @classmethod
     def flatten_output_collection_property(cls, name: str, field: Any) -> dict[str, Any]:

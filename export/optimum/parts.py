@@ -4,6 +4,7 @@ Shapes: B batch, S new positions, T positions so far, E width, H heads, D head s
 the cache, P positions whose logits are wanted.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -91,9 +92,11 @@ class _Part(nn.Module):
                 self.register_buffer(f"qkv_bias_{i}", F.pad(bias, (0, config.hidden_size)))
 
     def run(
-        self, x: Tensor, seqlens_k: Tensor, total: Tensor, past: list[Tensor]
+        self, x: Tensor, seqlens_k: Tensor, total: Tensor, past: Sequence[Tensor] | None | None
     ) -> tuple[Tensor, list[Tensor]]:
         """All blocks: [B, S, E] -> [B, S, E] and the caches, keys and values in turn."""
+        if past is None:  # a part without blocks
+            return x, []
         size, total = NewPositions.apply(x), total.long()
         first = seqlens_k.long() + 1 - size  # [B]
         positions = first[:, None] + Count.apply(size)  # [B, S]
@@ -152,7 +155,7 @@ class Prelude(_Part):
         input_ids: Tensor,
         seqlens_k: Tensor,
         total_sequence_length: Tensor,
-        past_key_values: list[Tensor],
+        past_key_values: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
         """int64 [B, S] -> [B, S, E] and the caches."""
         x = self.transformer["wte"](input_ids) * self.sizes.embedding_scale
@@ -172,7 +175,7 @@ class Core(_Part):
         embeds: Tensor,
         seqlens_k: Tensor,
         total_sequence_length: Tensor,
-        past_key_values: list[Tensor],
+        past_key_values: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
         """Two [B, S, E] -> the next state, how far it moved [B, S], and the caches."""
         x = self.transformer["adapter"](torch.cat((state, embeds), -1))
@@ -195,7 +198,7 @@ class Coda(_Part):
         logit_positions: Tensor,
         seqlens_k: Tensor,
         total_sequence_length: Tensor,
-        past_key_values: list[Tensor],
+        past_key_values: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
         """[B, S, E] -> [B, P, V] and the caches."""
         x = self.transformer["ln_f"](state)

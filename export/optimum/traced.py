@@ -17,6 +17,7 @@ from onnx_ir.passes.common import (
 from rdlite.bundle import PARTS
 from rdlite.config import ModelConfig
 from rdlite.errors import CheckpointError
+from rdlite.graph_check import contract
 
 from ..blocks import IR_VERSION, Weights
 from ..checkpoint import PIECE_BYTES
@@ -56,22 +57,36 @@ def take_over(folder: Path, config: ModelConfig, weights: Weights) -> tuple[Grap
 
     Returns:
         The graphs, their weights with names and without data, and where the data comes from.
+
+    Raises:
+        CheckpointError: a graph is missing, or a weight is not in them under its own name.
     """
-    models, tensors = {}, {}
+    models: dict[str, ir.Model] = {}
+    tensors: dict[str, ir.TensorProtocol] = {}
     for part in PARTS:
-        model = ir.load(folder / f"{part}.onnx")
+        file = folder / f"{part}.onnx"
+        if not file.is_file():
+            raise CheckpointError(f"{folder} lacks {file.name}; trace prelude, core and coda there")
+        model = ir.load(file)
         _clean(model)
         model.ir_version = IR_VERSION
         model.producer_name, model.producer_version = "rdlite", None
         names = _names(config, part, weights)
         for value in list(model.graph.initializers.values()):
             ours = names.get(value.name or "")
-            if ours is not None:
+            if ours is not None and value.const_value is not None:
                 tensors[ours] = value.const_value
                 value.name = ours
                 value.const_value = None
+        _add_unused_inputs(model, part, config)
         models[part] = model
-    return Graphs(**models), TracedWeights({n: t for n, t in tensors.items() if t is not None})
+    missing = sorted(weights.keys() - tensors.keys())
+    if missing:
+        raise CheckpointError(
+            f"the graphs in {folder} hold no weight {missing[0]!r}; trace with the submodels of "
+            "this config, and without constant folding"
+        )
+    return Graphs(**models), TracedWeights(tensors)
 
 
 def _names(config: ModelConfig, part: str, weights: Weights) -> dict[str, str]:
@@ -82,6 +97,15 @@ def _names(config: ModelConfig, part: str, weights: Weights) -> dict[str, str]:
         for i in range(getattr(config.layers, part)):
             names[f"qkv_bias_{i}"] = f"{part}.{i}.attn.qkv.bias"
     return names
+
+
+def _add_unused_inputs(model: ir.Model, part: str, config: ModelConfig) -> None:
+    """Declare the inputs that a tracer drops where nothing needs them: a part without layers."""
+    known = {value.name for value in model.graph.inputs}
+    for name, (dtype, shape) in contract(part, config)[0].items():
+        if name not in known:
+            kind = ir.TensorType(ir.DataType[dtype])
+            model.graph.inputs.append(ir.Value(name=name, type=kind, shape=ir.Shape(shape)))
 
 
 def _clean(model: ir.Model) -> None:

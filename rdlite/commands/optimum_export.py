@@ -42,7 +42,7 @@ class RdliteExportCommand(BaseOptimumCLICommand):
         try:
             out = _export(given.model, given.output, given.flavour, given.quant, given.force)
         except RdliteError as problem:
-            sys.exit(f"Error: {problem}")
+            sys.exit(f"error: {problem}")
         report_bundle(out, given.output)
 
 

@@ -183,14 +183,20 @@ def test_a_bundle_is_replaced_only_if_told(tmp_path):
     assert export_portable(DATA / "huginn-tiny", folder, force=True) == folder
 
 
-def test_heads_of_their_own_and_no_bias(text_checkpoint, tmp_path):
-    """What Huginn's config may say besides."""
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tie_embeddings": False, "qk_bias": False},
+        {"n_layers_in_prelude": 0, "n_layers_in_coda": 0},
+    ],
+)
+def test_what_a_config_may_say_besides(text_checkpoint, tmp_path, changes):
     from rdlite.export.families import FAMILIES
     from rdlite.export.optimum import export_portable
     from rdlite.export.random_checkpoint import tensor_shapes_of, write_random_checkpoint
 
     raw = json.loads((text_checkpoint / "config.json").read_text())
-    raw |= {"tie_embeddings": False, "qk_bias": False}
+    raw |= changes
     weights = FAMILIES["huginn"].weights(huginn.read_config(raw))
     shapes = tensor_shapes_of(weights)
     checkpoint = write_random_checkpoint(tmp_path / "checkpoint", raw, shapes=shapes)
@@ -212,6 +218,19 @@ def test_the_shipped_graphs_are_what_tracing_gives(text_checkpoint, portable_bun
         assert [node.op_type for node in ours] == [node.op_type for node in theirs]
     with rdlite.load(made) as ours, rdlite.load(portable_bundle) as theirs:
         assert all(found.within(TOLERANCE) for found in compare(ours, theirs))
+
+
+def test_graphs_that_lack_something_are_refused(tmp_path):
+    from rdlite.export.optimum import write_traced
+
+    with pytest.raises(CheckpointError, match=r"lacks prelude\.onnx; trace prelude, core and coda"):
+        write_traced(tmp_path, NANO, tmp_path / "out")
+    graph = onnx.helper.make_graph([], "empty", [], [])
+    for part in ("prelude", "core", "coda"):
+        onnx.save(onnx.helper.make_model(graph), tmp_path / f"{part}.onnx")
+    with pytest.raises(CheckpointError, match=r"hold no weight .*without constant folding"):
+        write_traced(tmp_path, NANO, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_optimum_knows_the_parts():
