@@ -83,11 +83,12 @@ def _report(against: str, tolerance: float, differences: "list[Difference]") -> 
 
 
 def _show(model: str, against: str, tolerance: float, differences: "list[Difference]") -> None:
-    click.echo(f"\n{'against ' + against:<28} {'largest difference':>18} {'of numbers up to':>18}")
+    click.echo(f"\nagainst {against}:")
+    click.echo(f"{'':<18}{'largest difference':>20}{'of numbers up to':>20}")
     for found in differences:
-        top = "" if found.same_top is None else f"   same token likeliest: {found.same_top:.0%}"
-        far = "" if found.within(tolerance) else "   too far"
-        click.echo(f"{found.what:<28} {found.largest:>18.3g} {found.magnitude:>18.3g}{top}{far}")
+        top = "" if found.same_top is None else f"  same token likeliest: {found.same_top:.0%}"
+        far = "" if found.within(tolerance) else "  too far"
+        click.echo(f"{found.what:<18}{found.largest:>20.3g}{found.magnitude:>20.3g}{top}{far}")
     agree = all(difference.within(tolerance) for difference in differences)
     verdict = "agree within" if agree else "differ by more than"
     click.echo(f"{model} and {against} {verdict} {tolerance:g}.")
