@@ -9,7 +9,7 @@ from rdlite.bundle_write import write_bytes, write_manifest
 from rdlite.progress import Progress
 from rdlite.quantization import Quantization
 
-from .graphs import build_graphs
+from .graphs import Graphs, build_graphs
 from .original import Original, read_checkpoint
 from .write import Storage, check_replaceable, new_folder, with_files, write_graphs
 
@@ -60,10 +60,22 @@ def write_bundle(
     out: str | Path,
     storage: Storage | None = None,
     *,
+    graphs: Graphs | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a model as a bundle; arguments, result and errors as for `export_checkpoint`."""
+    """Write a model as a bundle.
+
+    Args:
+        original: the model.
+        out: the bundle folder to make.
+        storage: how its weights are stored; None: as they are.
+        graphs: portable ones, whose weights `original` has; None: those of its family.
+        force: replace `out` if it is a bundle already.
+        progress: called with (bytes read, bytes in all), counted as float32.
+
+    Returns and raises what `export_checkpoint` does.
+    """
     out, tuned = Path(out).absolute(), None
     if storage is None:  # as it is
         tuned = original.tuned
@@ -82,6 +94,7 @@ def write_bundle(
         quantization=quantization,
         cache_scales=tuned.entry if tuned else None,
         exit=tuned.exit if tuned else None,
+        flavour="portable" if graphs else "fused",
     )
     with new_folder(out, force) as folder:
         entries: dict[str, FileEntry] = {
@@ -90,7 +103,8 @@ def write_bundle(
         if manifest.cache_scales and tuned and tuned.cache_scales:
             name = manifest.cache_scales.file
             entries[name] = write_bytes(folder, name, tuned.cache_scales)
-        graphs = build_graphs(original.family, original.config, quantization)
+        if graphs is None:
+            graphs = build_graphs(original.family, original.config, quantization)
         entries |= write_graphs(
             folder, graphs, original.weights, original.source, storage, progress
         )

@@ -18,10 +18,10 @@ from typing import Annotated, Any
 from rdlite.config import ModelConfig
 from rdlite.errors import BundleError, RuntimeFailure
 from rdlite.exit_defaults import ExitDefaults
-from rdlite.graph_check import check_graph
+from rdlite.graph_check import FLAVOURS, check_graph
 from rdlite.progress import Progress, meter
 from rdlite.quantization import Quantization
-from rdlite.schema import Bounds, Line, decode, read_json
+from rdlite.schema import Bounds, Choices, Line, decode, read_json
 
 NANO = "nano"
 SHIPPED = Path(__file__).parent / "models"
@@ -62,8 +62,9 @@ class Manifest:
 
     `weights` and `parameters` say of each group of weights how they are stored and how many they
     are; `quantization` is how matrices are quantized, if they are. `cache_scales` is there if the
-    cache can be int8, `exit` if exit thresholds were measured. `sha256` is the hash of everything
-    else in the manifest, see `hash_manifest`.
+    cache can be int8, `exit` if exit thresholds were measured. `flavour` says of which operators
+    the graphs are made. `sha256` is the hash of everything else in the manifest, see
+    `hash_manifest`.
     """
 
     contract_version: int
@@ -77,6 +78,7 @@ class Manifest:
     quantization: Quantization | None = None
     cache_scales: CacheScalesEntry | None = None
     exit: ExitDefaults | None = None
+    flavour: Annotated[str, Choices(FLAVOURS)] = "fused"
     sha256: str = ""
 
 
@@ -176,7 +178,7 @@ def open_bundle(path: str | Path, manifest_file: Path | None = None) -> Bundle:
         if name not in manifest.files:
             raise BundleError(f"{folder / MANIFEST} does not list {name}; a bundle needs it")
         graphs[part] = _read(folder / name, sizes[name], MAX_GRAPH_BYTES)
-        check_graph(graphs[part], part, manifest.model, sizes)
+        check_graph(graphs[part], part, manifest.model, sizes, manifest.flavour)
     unhashed = tuple(name for name in manifest.files if name not in small)
     return Bundle(folder, manifest, graphs, unhashed)
 

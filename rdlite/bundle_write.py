@@ -48,6 +48,8 @@ def write_bytes(folder: Path, name: str, data: bytes) -> FileEntry:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write rdlite.json; it must be the last file of a bundle."""
     data = dataclasses.asdict(manifest)
+    if manifest.flavour == "fused":  # the default, which older versions have no key for
+        del data["flavour"]
     data["sha256"] = hash_manifest(data)
     write_bytes(folder, MANIFEST, (json.dumps(data, indent=1) + "\n").encode())
 

@@ -44,8 +44,8 @@ def calibrate_cache_scales(
         progress: called with (texts done, texts in all).
 
     Raises:
-        InputError: the cache is int8 already, there is no text, a number is out of bounds, the
-            scales would make too large a file, or the model's numbers are not finite.
+        InputError: the cache is int8 already or cannot be, there is no text, a number is out of
+            bounds, the scales would make too large a file, or the model's numbers are not finite.
     """
     config = model.config
     if steps is None:
@@ -53,6 +53,10 @@ def calibrate_cache_scales(
     steps = config.steps_or_default(steps)
     if model.cache.bits is not None:
         raise InputError("scales are found with a float32 cache; load the model without bits")
+    if model.bundle.manifest.flavour == "portable":
+        raise InputError(
+            "a portable bundle keeps its cache in float32, so there are no scales to find"
+        )
     if not texts:
         raise InputError("there is no text to calibrate on; give at least one")
     size = most_bytes(config, steps)

@@ -52,8 +52,8 @@ class Engine:
             device: where to run; None: the CPU.
 
         Raises:
-            InputError: the cache is to be int8, and the bundle has no scales, or the device none
-                for that.
+            InputError: the cache is to be int8, and the bundle is portable or has no scales; or the
+                device is a GPU, and the bundle is portable or the cache is to be int8.
             BundleError: the file of its scales breaks a rule.
             RuntimeFailure: onnxruntime is missing or refuses a graph.
         """
@@ -63,13 +63,24 @@ class Engine:
         graphs = bundle.graphs
         #: Those of the slots, if they are int8.
         self.scales = None
+        portable = bundle.manifest.flavour == "portable"
         if device is not None:
             if cache.bits is not None:
                 raise InputError(
                     f"the cache on {device.name} is float16; Cache(bits=8) is for the CPU"
                 )
+            if portable:
+                raise InputError(
+                    f"{bundle.folder} is portable, and those run on the CPU; export the checkpoint "
+                    "with --flavour fused"
+                )
             graphs = {part: with_float16(graph) for part, graph in graphs.items()}
         elif cache.bits is not None:
+            if portable:
+                raise InputError(
+                    f"{bundle.folder} is portable, and no standard operator keeps an int8 cache; "
+                    "leave the cache in float32, or export the checkpoint with --flavour fused"
+                )
             share = cache.share if isinstance(cache.share, int) else None
             self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}

@@ -10,13 +10,23 @@ from typing import Any
 
 from rdlite.config import ModelConfig
 from rdlite.errors import GraphError
-from rdlite.graph_operators import OPERATORS, Call, Mismatch, Shape, Value
+from rdlite.fused_operators import FUSED
+from rdlite.graph_operators import Call, Mismatch, Operator, Result, Shape, Value
 from rdlite.graph_tensors import DTYPES, check_tensor
+from rdlite.portable_operators import PORTABLE
 
 MAX_NODES = 10_000
 MAX_NAME_CHARACTERS = 300
 #: Elements per position: of one value, and of all values of a graph together.
 MAX_VALUE_ELEMENTS, MAX_GRAPH_ELEMENTS = 2**22, 2**24
+
+#: What a graph may be made of.
+OPERATORS = {"fused": FUSED, "portable": PORTABLE}
+FLAVOURS = tuple(OPERATORS)
+#: The operators that write a cache, and the only ones that may take one as it comes.
+CACHE_WRITERS = ("GroupQueryAttention", "ScatterElements")
+#: Those that onnxruntime applies to stored weights once, when the graph is loaded.
+FOLDED = ("Cast", "Transpose")
 
 Contract = dict[str, tuple[str, Shape]]
 
@@ -49,7 +59,13 @@ def contract(part: str, config: ModelConfig) -> tuple[Contract, Contract]:
     return inputs, outputs
 
 
-def check_graph(data: bytes, part: str, config: ModelConfig, file_sizes: Mapping[str, int]) -> None:
+def check_graph(
+    data: bytes,
+    part: str,
+    config: ModelConfig,
+    file_sizes: Mapping[str, int],
+    flavour: str = "fused",
+) -> None:
     """Check the graph `part` ("prelude", "core" or "coda"); raises GraphError.
 
     Args:
@@ -57,6 +73,7 @@ def check_graph(data: bytes, part: str, config: ModelConfig, file_sizes: Mapping
         part: which graph it must be.
         config: the sizes it must have.
         file_sizes: the bundle's files and their sizes in bytes; external data must lie in them.
+        flavour: "fused", or "portable" if it must be made of standard operators alone.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -83,7 +100,7 @@ def check_graph(data: bytes, part: str, config: ModelConfig, file_sizes: Mapping
     elements = 0
     widened = sum(value.elements for value in values.values() if value.stored)
     for number, node in enumerate(graph.node):
-        for value in _results(node, number, values, config, where):
+        for value in _results(node, number, values, config, OPERATORS[flavour], where):
             if value.stored:
                 widened -= value.elements
             else:
@@ -151,11 +168,16 @@ def _check_declared(values: Any, expected: Contract, what: str) -> None:
 
 
 def _results(
-    node: Any, number: int, values: Mapping[str, Value], config: ModelConfig, where: str
+    node: Any,
+    number: int,
+    values: Mapping[str, Value],
+    config: ModelConfig,
+    operators: Mapping[tuple[str, str], Operator],
+    where: str,
 ) -> Iterator[Value]:
     """Check a node and yield what it writes."""
     key = (node.domain if node.domain != "ai.onnx" else "", node.op_type)
-    if key not in OPERATORS:
+    if key not in operators:
         domain = f"{node.domain}." if node.domain else ""
         raise GraphError(f"{where} uses the operator {domain}{node.op_type}, which is not allowed")
     what = f"{where}: node {number} ({node.op_type})"
@@ -163,34 +185,43 @@ def _results(
         if name and name not in values:
             raise GraphError(f"{what} reads {name!r:.80} before anything writes it")
     inputs = [values[name] if name else None for name in node.input]
-    call = Call(inputs, list(node.output), _attributes(node, key, what), config)
+    call = Call(inputs, list(node.output), _attributes(node, operators[key], what), config)
     try:
-        shapes = OPERATORS[key].rule(call)
+        results = operators[key].rule(call)
     except Mismatch as problem:
         raise GraphError(f"{what}: {problem}") from None
     written = set()
-    for name, shape in zip(node.output, shapes, strict=False):
+    for name, result in zip(node.output, results, strict=False):
         if not name:
             continue
+        result = result if isinstance(result, Result) else Result(result)
         if name in values or name in written:
             raise GraphError(f"{what} writes {name!r:.80}, which is already there")
-        # Scales that are widened as the graph is loaded are as large as the weights make them.
-        stored = node.op_type == "Cast" and inputs[0] is not None and inputs[0].stored
-        value = Value(name, shape, "FLOAT", stored=stored)  # no allowed operator gives integers
+        symbols = [size for size in result.shape if isinstance(size, str)]
+        if len(set(symbols)) < len(symbols):
+            raise GraphError(f"{what} makes a value with an axis twice, {result.shape}")
+        # What is made of weights as the graph is loaded is as large as they make it.
+        stored = node.op_type in FOLDED and inputs[0] is not None and inputs[0].stored
+        value = Value(name, result.shape, result.dtype, stored=stored, size=result.size)
         if value.elements > MAX_VALUE_ELEMENTS and not stored:
-            raise GraphError(f"{what} makes a value as large as {shape}")
+            raise GraphError(f"{what} makes a value as large as {result.shape}")
         written.add(name)
         yield value
+    for name in node.input:
+        if name.startswith("past_key_values.") and node.op_type not in CACHE_WRITERS:
+            raise GraphError(f"{what} reads the cache {name!r:.80}, which is written in place")
 
 
-def _attributes(node: Any, key: tuple[str, str], what: str) -> dict[str, Any]:
-    operator, result = OPERATORS[key], {}
+def _attributes(node: Any, operator: Operator, what: str) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     for attribute in node.attribute:
         name = attribute.name
         if attribute.type == 2 and name in operator.integers:
             result[name] = attribute.i
         elif attribute.type == 1 and name in operator.floats and math.isfinite(attribute.f):
             result[name] = attribute.f
+        elif attribute.type == 7 and name in operator.lists:
+            result[name] = tuple(attribute.ints)
         else:
             raise GraphError(f"{what} has the attribute {name!r:.60}, which is not allowed")
         if attribute.ref_attr_name:

@@ -5,8 +5,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from rdlite.export import export_checkpoint
+from rdlite.export.exporter import write_bundle
+from rdlite.export.graphs import Graphs
+from rdlite.export.original import read_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 
 import rdlite
@@ -47,6 +51,19 @@ def text_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def text_bundle(text_checkpoint):
     return export_checkpoint(text_checkpoint, text_checkpoint.parent / "bundle")
+
+
+@pytest.fixture(scope="session")
+def portable_bundle(text_checkpoint):
+    """The same model as a portable bundle; its graphs were traced, see tests/export/optimum."""
+    models = {}
+    for part in ("prelude", "core", "coda"):
+        models[part] = ir.load(DATA / "portable" / f"{part}.onnx")
+        for value in models[part].graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = None  # the weights are the checkpoint's
+    original = read_checkpoint(text_checkpoint)
+    return write_bundle(original, text_checkpoint.parent / "portable", graphs=Graphs(**models))
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,13 @@ def test_the_built_wheel_installs_and_runs(tmp_path, text_checkpoint):
     )
     (wheel,) = tmp_path.glob("rdlite-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"rdlite"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"optimum", "rdlite"}
+    # Where optimum-cli looks for sub-commands: a namespace, so nothing but this file is there.
+    registered = "optimum/commands/register/register_rdlite.py"
+    assert [name for name in names if name.startswith("optimum")] == [registered]
     assert "rdlite/py.typed" in names
     assert "rdlite/export/families/huginn.py" in names
+    assert "rdlite/export/optimum/portable.py" in names
     assert "rdlite/models/nano/rdlite.json" in names
     assert wheel.stat().st_size < 8 * 2**20
 

@@ -33,7 +33,9 @@ def inspect(model: str, as_json: bool) -> None:
                 click.echo(f"  {one_line(name):<24} {_human(key, item)}")
         else:
             click.echo(f"{key:<26} {_human(key, value)}")
-    if report["int8_cache_scales"] is None:
+    if report["flavour"] == "portable":
+        click.echo("note: portable graphs keep the cache in float32")
+    elif report["int8_cache_scales"] is None:
         click.echo("note: the cache cannot be int8 until 'rdlite tune' finds its scales")
 
 
@@ -49,13 +51,15 @@ def _report(bundle: Any) -> dict[str, Any]:
     steps = config.recurrence.mean_steps
     shares = {"one slot a step": None, "share 1": 1, "share 2": 2, "share 4": 4}
     policies = {name: Cache(share) for name, share in shares.items()}
-    policies |= {f"{name}, int8": Cache(share, 8) for name, share in shares.items()}
+    if manifest.flavour == "fused":
+        policies |= {f"{name}, int8": Cache(share, 8) for name, share in shares.items()}
     scales = manifest.cache_scales
     return {
         "name": manifest.name,
         "family": family,
         "made_by": manifest.producer,
         "contract_version": manifest.contract_version,
+        "flavour": manifest.flavour,
         "sizes": sizes,
         "layers": layers,
         "rotary": rotary,

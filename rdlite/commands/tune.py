@@ -150,7 +150,7 @@ def _store(
     measured_on: str,
     samples: "Sequence[Sample]",
 ) -> None:
-    """Write thresholds and cache scales into the bundle."""
+    """Write thresholds into the bundle, and cache scales if its cache can be int8."""
     from rdlite.bundle_update import update_bundle
     from rdlite.cache_calibration import (
         cache_scales_update,
@@ -161,6 +161,9 @@ def _store(
 
     thresholds = {each.rule: each.chosen.threshold for each in curves if each.chosen}
     defaults = ExitDefaults(best.rule, steps, thresholds, loss / 100, measured_on)
+    if model.bundle.manifest.flavour == "portable":
+        update_bundle(model.bundle, {"exit": defaults}, {})
+        return
     with progress_bar("cache scales", counts_bytes=False) as progress:
         on_text = not samples[0].prompt
         texts = [sample.ids for sample in samples] if on_text else practice_texts(model)

@@ -252,6 +252,11 @@ def test_int8_caches_are_for_the_cpu():
         on_device(cache=Cache(bits=8))
 
 
+def test_portable_bundles_are_for_the_cpu(portable_bundle):
+    with pytest.raises(InputError, match="is portable, and those run on the CPU"):
+        on_device(portable_bundle)
+
+
 def test_what_runs_elsewhere_than_asked_is_refused():
     """The CPU build of onnxruntime warns, and would take the CPU."""
     device = Device("cuda", HostMemory(), Provider("CUDAExecutionProvider", hint="; see doctor"))

@@ -361,7 +361,7 @@ def constant(graph, array):
         ),
         (
             lambda graph: insert(graph, "Sigmoid", ["past_key_values.0.key"], ["present.0.key"]),
-            "writes 'present.0.key', which is already there",
+            "reads the cache 'past_key_values.0.key', which is written in place",
         ),
         (
             lambda graph: insert(graph, "QuickGelu", ["state"], ["q"], alpha=float("nan")),

@@ -27,7 +27,8 @@ def test_the_whole_runtime_loads_no_training_library_and_no_exporter():
 
 
 def test_the_exporter_needs_no_torch():
-    assert not loaded_by("import rdlite.export") & {"torch", "transformers", "onnxruntime"}
+    heavy = {"torch", "transformers", "optimum", "onnxruntime"}
+    assert not loaded_by("import rdlite.export, rdlite.export.optimum") & heavy
 
 
 def test_help_starts_without_the_runtime():

@@ -21,6 +21,7 @@ def test_every_command_is_in_exactly_one_group():
         "prompts",
         "chat_commands",
         "chat_screen",
+        "optimum_export",  # of optimum-cli
     }
 
 
