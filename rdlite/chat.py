@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from rdlite.depth import Depth
 from rdlite.errors import InputError
-from rdlite.generate import Generation, Plan, Token, generate_tokens
+from rdlite.generate import Generation, Plan, Token
+from rdlite.kept_text import KeptText
 from rdlite.sampling import Sampling
 from rdlite.speculate import Speculate
 
@@ -42,9 +43,7 @@ class Chat:
         self.seed = seed
         self.speculate = speculate
         self.messages: list[dict[str, str]] = []
-        self._sequence = model.new_sequence()
-        self._read: list[int] = []  # the tokens that the cache holds
-        self._read_how: tuple[Depth, int] | None = None  # at which depth and seed
+        self._kept = KeptText(model.new_sequence())
         self._answer: Generation | None = None
         self.reset(system)
 
@@ -52,12 +51,12 @@ class Chat:
         """Forget the conversation and start over with this system prompt."""
         self._end_answer()
         self.messages = [{"role": "system", "content": system}] if system else []
-        self._read = []
+        self._kept.restart()
 
     @property
     def context_used(self) -> int:
         """Tokens of the conversation that are in the cache."""
-        return len(self._read)
+        return len(self._kept.tokens)
 
     def undo(self) -> str | None:
         """Take the last question and its answer back; returns the question, None if there is none.
@@ -86,7 +85,7 @@ class Chat:
 
         self._end_answer()
         bundle, cache = self.model.bundle, self.model.cache
-        read_depth, read_seed = self._read_how or (None, 0)
+        read_depth, read_seed = self._kept.how or (None, 0)
         saved = SavedChat(
             version=VERSION,
             name=bundle.manifest.name,
@@ -100,10 +99,10 @@ class Chat:
             bits=cache.bits,
             read_depth=read_depth,
             read_seed=read_seed,
-            gathered=self._sequence.steps_cache.gathered,
+            gathered=self._kept.sequence.steps_cache.gathered,
         )
-        entries = self._sequence.entries() if self._read else {}
-        write_chat(Path(path), saved, self._read, entries)
+        entries = self._kept.sequence.entries() if self._kept.tokens else {}
+        write_chat(Path(path), saved, self._kept.tokens, entries)
 
     def load(self, path: str | Path) -> None:
         """Go on with a conversation that was saved, token for token as if it had never stopped.
@@ -143,13 +142,12 @@ class Chat:
         self._end_answer()
         self.messages = [dataclasses.asdict(message) for message in saved.messages]
         self.sampling, self.seed = sampling, saved.seed
-        self._read, self._read_how = tokens, None
+        self._kept.restart()
+        self._kept.tokens, self._kept.how = tokens, None
         if saved.read_depth is not None:
-            self._read_how = (saved.read_depth, saved.read_seed)
+            self._kept.how = (saved.read_depth, saved.read_seed)
         if tokens:
-            self._sequence.restore(entries, len(tokens), saved.gathered)
-        else:
-            self._sequence.truncate(0)
+            self._kept.sequence.restore(entries, len(tokens), saved.gathered)
 
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
         """Say something and get the answer, token by token.
@@ -177,35 +175,24 @@ class Chat:
         plan = model.plan(
             max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
         )
-        self._answer = Generation(self._run(messages, prompt, plan), plan.stats)
+        self._answer = Generation(self._run(messages, prompt, plan), plan)
         return self._answer
 
     def _run(
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan
     ) -> Generator[Token, None, None]:
-        how = (self.depth, self.seed)
-        kept = _common_prefix(self._read, prompt[:-1]) if how == self._read_how else 0
-        self._sequence.truncate(kept)
-        self._read_how = how
-        tokens, answer = list(prompt), ""
+        answer: list[str] = []
+        tokens = self._kept.generate(prompt, plan, (self.depth, self.seed))
         try:
-            for token in generate_tokens(self._sequence, prompt, plan):
-                tokens.append(token.id)
-                answer += token.text
+            for token in tokens:
+                answer.append(token.text)
                 yield token
         finally:
-            self._read = tokens[: self._sequence.length]
-            if len(tokens) > len(prompt):
-                self.messages = [*messages, {"role": "assistant", "content": answer}]
+            tokens.close()
+            if answer:
+                self.messages = [*messages, {"role": "assistant", "content": "".join(answer)}]
 
     def _end_answer(self) -> None:
         if self._answer is not None:
             self._answer.close()
             self._answer = None
-
-
-def _common_prefix(a: list[int], b: list[int]) -> int:
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))

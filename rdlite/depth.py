@@ -107,6 +107,32 @@ def with_threshold(depth: Depth, config: ModelConfig, defaults: ExitDefaults | N
     return dataclasses.replace(depth, threshold=own)
 
 
+def changed_depth(
+    default: Depth,
+    max_steps: int | None = None,
+    min_steps: int | None = None,
+    exit: str | None = None,
+    threshold: float | None = None,
+    check_every: int | None = None,
+    prompt: str | None = None,
+) -> Depth:
+    """Return `default` with what is given in place of its own; the exit rule "off" is none.
+
+    Another rule brings its own threshold, unless one is given. Raises InputError as Depth does.
+    """
+    rule = default.exit if exit is None else None if exit == "off" else exit
+    if threshold is None and rule == default.exit:
+        threshold = default.threshold
+    return Depth(
+        default.max_steps if max_steps is None else max_steps,
+        default.min_steps if min_steps is None else min_steps,
+        rule,
+        threshold,
+        default.check_every if check_every is None else check_every,
+        (default.prompt if rule else "mean") if prompt is None else prompt,
+    )
+
+
 class Thinking(Step, Protocol):
     """Positions that the core runs on."""
 
@@ -211,3 +237,36 @@ class Controller:
             if self._rule is not None and self.look(lane, number + 1, first, together=True)[0]:
                 return number + 1
         return end
+
+
+class Recorder(Controller):
+    """A Controller that keeps how far each step moved the state of the last position."""
+
+    def __init__(self, depth: Depth, max_steps: int, vocab_size: int) -> None:
+        super().__init__(depth, max_steps, vocab_size)
+        #: By step, of the position that was read last.
+        self.changes: list[float] = []
+        self._rows = 0
+
+    def start(self, first: int = 0, size: int = 1) -> None:
+        """Forget what was seen of `size` rows from `first` on."""
+        super().start(first, size)
+        self._rows = first + size
+        self.changes.clear()
+
+    def think(self, lane: Thinking, most: int | None = None, first: int = 0, done: int = 0) -> int:
+        """Run core steps on the lane, one at a time, to look at each."""
+        end = self.max_steps if most is None else min(most, self.max_steps)
+        while done < end:
+            done = super().think(lane, done + 1, first, done)
+            self.changes.append(float(lane.change[0, -1]))
+            if self.settled[first]:
+                break
+        return done
+
+    def look(self, lane: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
+        """Ask the rule after a step; where positions leave one by one, look at the last row."""
+        settled = super().look(lane, steps, first, together)
+        if not together and first + lane.change.shape[1] == self._rows:
+            self.changes.append(float(lane.change[0, -1]))
+        return settled

@@ -14,7 +14,7 @@ from rdlite.bundle import PARTS, Bundle
 from rdlite.cache import Cache, CacheSlot, Entries, StepCaches, next_capacity
 from rdlite.cache_scales import read_cache_scales
 from rdlite.int8_cache_graph import with_int8_cache
-from rdlite.session import Array, Run, Session
+from rdlite.session import Array, Interrupt, Run, Session
 
 CHUNK = 64  # positions of a prompt that are read at once
 MAX_LANES = 64  # one for every size, since positions of a chunk may leave one by one
@@ -64,6 +64,8 @@ class Sequence:
         self.length = 0
         self.capacity = 0
         self._pending = 0  # positions that were read and not committed
+        #: Ends what runs on this text, from another thread.
+        self.interrupt = Interrupt()
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
         self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales)
@@ -99,8 +101,7 @@ class Sequence:
             ids: token ids, S of them, at least one, that fit in the context.
             steps: the most core steps that will be run on them.
         """
-        if self._pending:  # what was read there before is not what will stand there
-            self.steps_cache.truncate(self.length)
+        self.drop_pending()
         self._pending = len(ids)
         lane = self.lane(self.length, len(ids), steps)
         lane.input_ids[0] = ids
@@ -112,6 +113,12 @@ class Sequence:
         self.length += count
         self._pending -= count
 
+    def drop_pending(self) -> None:
+        """Forget positions that were read and not committed: others will stand there."""
+        if self._pending:
+            self.steps_cache.truncate(self.length)
+            self._pending = 0
+
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""
         if length < self.length:
@@ -120,11 +127,16 @@ class Sequence:
         if length == 0:
             self.spread()
 
-    def entries(self) -> dict[str, Entries]:
-        """Return all that the caches hold: "prelude", "coda", "core.0" and so on; views."""
-        outer = {part: slot.data[..., : self.length, :] for part, slot in self._outer_slots.items()}
+    def entries(self, length: int | None = None) -> dict[str, Entries]:
+        """Return what the caches hold: "prelude", "coda", "core.0" and so on; views.
+
+        Args:
+            length: of so many positions, the first; None: of all.
+        """
+        end = self.length if length is None else length
+        outer = {part: slot.data[..., :end, :] for part, slot in self._outer_slots.items()}
         core = enumerate(self.steps_cache.entries())
-        return {**outer, **{f"core.{index}": kept for index, kept in core}}
+        return {**outer, **{f"core.{index}": kept[..., :end, :] for index, kept in core}}
 
     def restore(self, entries: Mapping[str, Entries], length: int, gathered: bool) -> None:
         """Take what `entries` gave for so many positions; their shapes and dtypes are right."""
@@ -199,6 +211,7 @@ class Lane:
         # Of the sequence a lane keeps only this, so that both are freed when they are let go.
         self._core = sequence.steps_cache
         self._sessions = sequence.engine.sessions
+        self._interrupt = sequence.interrupt
         self._coda_slot = sequence.outer_slot("coda")
         self._lengths = {
             "seqlens_k": sequence.seqlens_k,
@@ -211,7 +224,7 @@ class Lane:
         has_gate = config.recurrence.exit_threshold is not None
         self.exit_probability = np.zeros((1, size), np.float32) if has_gate else None
         self._prelude_slot = sequence.outer_slot("prelude")
-        self.prelude = self._sessions["prelude"].bind(*self.prelude_arrays())
+        self.prelude = self._bind("prelude", self.prelude_arrays())
         # Bound when first taken: under an exit rule, most sizes take few of the steps.
         self.steps: list[Run | None] = []
         self._codas: dict[tuple[int, int], tuple[Run, Floats]] = {}
@@ -279,10 +292,13 @@ class Lane:
         )
 
     def _bind_step(self, number: int) -> Run:
-        run = self.steps[number] = self._sessions["core"].bind(*self.core_arrays(number))
+        run = self.steps[number] = self._bind("core", self.core_arrays(number))
         return run
 
     def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Floats]:
         inputs, outputs = self.coda_arrays(parity, positions)
         logits: Floats = outputs["logits"][0]
-        return self._sessions["coda"].bind(inputs, outputs), logits
+        return self._bind("coda", (inputs, outputs)), logits
+
+    def _bind(self, part: str, arrays: tuple[Arrays, Arrays]) -> Run:
+        return self._sessions[part].bind(*arrays, self._interrupt)

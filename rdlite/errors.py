@@ -58,5 +58,9 @@ class RuntimeFailure(RdliteError):
     """The ONNX Runtime is missing, too old, or failed while running a graph."""
 
 
+class Interrupted(Exception):
+    """A call was ended by its `Interrupt`; users never see it, their generation just ends."""
+
+
 class DepthWarning(UserWarning):
     """More core steps were asked for than the model was made for."""

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from rdlite import engine
-from rdlite.depth import Controller
+from rdlite.cancellation import Cancellation
+from rdlite.depth import Controller, Recorder
+from rdlite.errors import Interrupted
 from rdlite.group import Group
 from rdlite.sampling import Sampler
 from rdlite.speculate import Choice, Speculation
@@ -24,6 +26,10 @@ class Token:
         steps: core steps that were run to choose it.
         exit_value: what the exit rule said last; None without a rule, or if it said nothing yet.
         logprob: its log-probability (natural) under the model's own distribution.
+        alternatives: the likeliest tokens in its place and their log-probabilities, the likeliest
+            first: as many as were asked for.
+        changes: how far each core step moved the state, relative to its length; None unless asked
+            for.
     """
 
     id: int
@@ -31,6 +37,8 @@ class Token:
     steps: int
     exit_value: float | None
     logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+    changes: tuple[float, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -109,15 +117,18 @@ class Plan:
     stats: Stats = field(default_factory=Stats)
     chunk: int = engine.CHUNK
     speculation: Speculation | None = None
+    recorder: Recorder | None = None
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
 
 class Generation:
     """New tokens as they come. Iterate once; `text`, `ids` and `stats` run it to its end."""
 
-    def __init__(self, tokens: Generator[Token, None, None], stats: Stats) -> None:
+    def __init__(self, tokens: Generator[Token, None, None], plan: Plan) -> None:
         """Use `Model.generate` or `Chat.send`."""
         self._tokens = tokens
-        self._stats = stats
+        self._stats = plan.stats
+        self._cancellation = plan.cancellation
         self._texts: list[str] = []
         self._ids: list[int] = []
 
@@ -131,6 +142,14 @@ class Generation:
     def close(self) -> None:
         """End it now; what was generated so far stays. May be called twice."""
         self._tokens.close()
+
+    def cancel(self) -> None:
+        """End it from any thread, at once, even while it reads a prompt or takes a core step.
+
+        Whoever iterates sees it end; `stats.finish` is then "cancelled", unless it had ended
+        already. May be called twice.
+        """
+        self._cancellation.ask()
 
     @property
     def text(self) -> str:
@@ -206,30 +225,42 @@ def generate_tokens(
     `prompt` is not empty and fits in the context; `sequence.length` of its tokens, not all, are
     already read.
     """
-    stats, position = plan.stats, len(prompt)
+    stats, position, recorder = plan.stats, len(prompt), plan.recorder
     stats.prompt_tokens, stats.reused_tokens = position, sequence.length
     plan.sampler.saw(prompt)
     choices = (_choose if plan.speculation is None else _speculate)(sequence, prompt, plan)
     clock = time.perf_counter()
     try:
-        for token, logprob, steps, value in choices:
-            position += 1
-            stats.new_tokens += 1
-            stats.core_steps += steps
-            text = _text(plan, token)
-            stats.finish = _finish(plan, token, position, sequence.context)
-            if stats.finish != "cancelled":
-                text += plan.stops.flush()
-            if stats.new_tokens == 1:
-                stats.time_to_first_token = time.perf_counter() - clock
-            else:
-                stats.decode_seconds += time.perf_counter() - clock
-            yield Token(id=token, text=text, steps=steps, exit_value=value, logprob=logprob)
-            if stats.finish != "cancelled":
-                return
-            clock = time.perf_counter()
+        with plan.cancellation.of(sequence.interrupt):
+            for token, logprob, steps, value in choices:
+                position += 1
+                stats.new_tokens += 1
+                stats.core_steps += steps
+                text = _text(plan, token)
+                stats.finish = _finish(plan, token, position, sequence.context)
+                if stats.finish != "cancelled":
+                    text += plan.stops.flush()
+                if stats.new_tokens == 1:
+                    stats.time_to_first_token = time.perf_counter() - clock
+                else:
+                    stats.decode_seconds += time.perf_counter() - clock
+                yield Token(
+                    id=token,
+                    text=text,
+                    steps=steps,
+                    exit_value=value,
+                    logprob=logprob,
+                    alternatives=plan.sampler.alternatives,
+                    changes=None if recorder is None else tuple(recorder.changes),
+                )
+                if stats.finish != "cancelled":
+                    return
+                clock = time.perf_counter()
+    except Interrupted:
+        pass
     finally:
         choices.close()
+        sequence.drop_pending()
 
 
 def _choose(

@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +15,20 @@ from rdlite.cache import Cache
 from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig, check_integer
-from rdlite.depth import Controller, Depth, default_depth, with_threshold
+from rdlite.depth import Depth
 from rdlite.engine import CHUNK, Engine
 from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
-from rdlite.generate import Generation, Plan, Token, generate_tokens, read
+from rdlite.generate import Generation, Token, generate_tokens, read
 from rdlite.generation_config import GenerationConfig, read_generation_config
+from rdlite.planning import Planner, as_list
 from rdlite.pool import SequencePool
-from rdlite.sampling import Sampler, Sampling
-from rdlite.speculate import Speculate, Speculation, check_speculation
-from rdlite.speculate_auto import MAX_POSITIONS, FixedPace, Pace, Paces
-from rdlite.start import Start, start_at
-from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
+from rdlite.sampling import Sampling
+from rdlite.speculate import Speculate
+from rdlite.start import start_at
+from rdlite.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
-MAX_STOP_STRINGS = 64
 MAX_THREADS = 256
 
 
@@ -68,13 +66,6 @@ def load(
     return Model(bundle, threads, context, cache or Cache())
 
 
-def _as_list(name: str, values: Any) -> list[Any]:
-    try:
-        return list(values)
-    except TypeError:
-        raise InputError(f"{name} must be text or a sequence, got {values!r:.60}") from None
-
-
 class Model:
     """A loaded model. Thread-safe: each generation and each chat has buffers of its own."""
 
@@ -97,7 +88,10 @@ class Model:
             else None
         )
         self._pool = SequencePool(Engine(bundle, cache, threads), context)
-        self._paces = Paces()
+        #: Checks the options of a generation and makes what its loop needs.
+        self.plan = Planner(
+            bundle.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
+        )
 
     @property
     def config(self) -> ModelConfig:
@@ -107,7 +101,7 @@ class Model:
     @property
     def default_depth(self) -> Depth:
         """How deep it thinks when it is not told: as `rdlite tune` found, or its mean depth."""
-        return default_depth(self.config.recurrence, self.bundle.manifest.exit)
+        return self.plan.default_depth
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -149,7 +143,7 @@ class Model:
             InputError: an argument is out of bounds (ContextError: more ids than the context).
         """
         ids = self.check_ids(token_ids)
-        controller = self._controller(Depth(self.config.steps_or_default(steps)))
+        controller = self.plan.controller(Depth(self.config.steps_or_default(steps)))
         check_integer("chunk", chunk, 1, 4096)
         if initial_state is None:
             own = self.config.recurrence.initial_state
@@ -188,7 +182,7 @@ class Model:
             InputError: an argument is out of bounds (ContextError: more ids than the context).
         """
         ids = self.check_ids(token_ids)
-        depths = [self.config.steps_or_default(depth) for depth in _as_list("depths", depths)]
+        depths = [self.config.steps_or_default(depth) for depth in as_list("depths", depths)]
         if not depths or depths != sorted(set(depths)):
             raise InputError(f"depths must ascend, got {depths}")
         last = len(ids) if last is None else check_integer("last", last, 1, len(ids))
@@ -219,6 +213,8 @@ class Model:
         initial_state: str | Floats = "random",
         chunk: int = CHUNK,
         speculate: Speculate = None,
+        top_logprobs: int = 0,
+        changes: bool = False,
     ) -> Generation:
         """Continue a text.
 
@@ -236,6 +232,8 @@ class Model:
                 the speed and not the result. (drafts, steps): so many drafts of so many steps;
                 drafts 1 to 16, steps 1 to 1024. "auto": as is quickest by what this model's
                 generations of the same depth have shown. None: one token after the other.
+            top_logprobs: how many alternatives to tell of each token, 0 to 100.
+            changes: tell how far each core step moved the state; not with `speculate`.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -248,14 +246,25 @@ class Model:
             if isinstance(prompt_or_ids, str)
             else prompt_or_ids
         )
-        plan = self.plan(max_tokens, depth, sampling, seed, stop, initial_state, chunk, speculate)
+        plan = self.plan(
+            max_tokens,
+            depth,
+            sampling,
+            seed,
+            stop,
+            initial_state,
+            chunk,
+            speculate,
+            top_logprobs,
+            changes,
+        )
         self.check_open()
 
         def run() -> Generator[Token, None, None]:
             with self._pool.borrowed() as sequence:
                 yield from generate_tokens(sequence, ids, plan)
 
-        return Generation(run(), plan.stats)
+        return Generation(run(), plan)
 
     def chat(
         self,
@@ -293,74 +302,6 @@ class Model:
         rendered = self.chat_template.render(messages)
         return self.check_ids(self.tokenizer.encode(rendered, add_special_tokens=False))
 
-    def plan(
-        self,
-        max_tokens: int,
-        depth: Depth | None,
-        sampling: Sampling | None,
-        seed: int,
-        stop: str | Sequence[str],
-        initial_state: str | Floats = "random",
-        chunk: int = CHUNK,
-        speculate: Speculate = None,
-    ) -> Plan:
-        """Check the options of a generation and make what its loop needs."""
-        for name, value, kind in (("depth", depth, Depth), ("sampling", sampling, Sampling)):
-            if not isinstance(value, kind | None):
-                raise InputError(f"{name} must be rdlite.{kind.__name__}(...), got {value!r:.60}")
-        stops: list[str] = [stop] if isinstance(stop, str) else _as_list("stop", stop)
-        if len(stops) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in stops):
-            raise InputError(f"stop must be at most {MAX_STOP_STRINGS} texts, none empty")
-        stops += self.generation_config.stop_strings
-        if stops and self._tokenizer is None:
-            raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
-        depth, start = depth or self.default_depth, start_at(self.config, initial_state, seed)
-        sampling = sampling or Sampling()
-        sampler = Sampler(sampling, self.config.vocab_size, seed)
-        stop_ids = frozenset(self.generation_config.stop_ids)
-        return Plan(
-            controller=self._controller(depth),
-            max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
-            start=start,
-            sampler=sampler,
-            stop_ids=stop_ids,
-            stream=TextStream(self._tokenizer) if self._tokenizer else None,
-            stops=StopScanner(stops),
-            chunk=check_integer("chunk", chunk, 1, 4096),
-            speculation=self._speculation(speculate, depth, sampling, start, sampler, stop_ids),
-        )
-
-    def _speculation(
-        self,
-        wanted: Speculate,
-        depth: Depth,
-        sampling: Sampling,
-        start: Start,
-        sampler: Sampler,
-        ends: frozenset[int],
-    ) -> Speculation | None:
-        wanted = check_speculation(wanted)
-        if wanted is None:
-            return None
-        if self.cache.share is not None:
-            raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
-        pace: Pace
-        controller = self._controller(depth)
-        if wanted == "auto":
-            pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
-            if controller.decodes or not pace.depths:
-                return None
-            positions = MAX_POSITIONS
-        else:
-            pace, positions = FixedPace(*wanted), wanted[0]
-        width = self.config.hidden_size
-        return Speculation(pace, positions, controller, start, sampler, ends, width)
-
-    def _controller(self, depth: Depth) -> Controller:
-        config = self.config
-        depth = with_threshold(depth, config, self.bundle.manifest.exit)
-        return Controller(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
-
     def close(self) -> None:
         """Refuse further use; what still runs may end. May be called twice.
 
@@ -390,7 +331,7 @@ class Model:
     def check_ids(self, ids: Sequence[int]) -> list[int]:
         """Return the ids as a list; raises InputError for bad ones, ContextError for too many."""
         top = self.config.vocab_size - 1
-        ids = _as_list("a prompt", ids)
+        ids = as_list("a prompt", ids)
         checked = [check_integer("a token id", token, 0, top) for token in ids]
         if not checked:
             raise InputError("the prompt is empty; give at least one token")

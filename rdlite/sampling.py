@@ -62,7 +62,11 @@ class Sampling:
 class Sampler:
     """Chooses token ids for one text. Not thread-safe: it remembers which tokens the text has."""
 
-    def __init__(self, sampling: Sampling, vocab_size: int, seed: int) -> None:
+    def __init__(self, sampling: Sampling, vocab_size: int, seed: int, top: int = 0) -> None:
+        """Keep the log-probabilities of so many tokens, `top`, of each choice."""
+        #: Of the last choice: the likeliest tokens and their log-probabilities.
+        self.alternatives: tuple[tuple[int, float], ...] = ()
+        self._top = min(top, vocab_size)
         self._sampling = sampling
         self._seed = check_seed(seed)
         self._work = np.empty(vocab_size, np.float32)
@@ -97,6 +101,10 @@ class Sampler:
         """
         token = self.guess(logits, position)
         self.saw((token,))
+        if self._top:
+            ids = likeliest(logits, self._top)
+            logs = logits[ids].astype(np.float64) - log_sum(logits)
+            self.alternatives = tuple(zip(ids.tolist(), logs.tolist(), strict=True))
         return token, log_probability(logits, token)
 
     def guess(self, logits: Floats, position: int) -> int:
@@ -155,5 +163,10 @@ def _nucleus(chances: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.i
 
 def log_probability(logits: Floats, token: int) -> float:
     """Return a token's natural log-probability under the model's own distribution."""
+    return float(logits[token]) - log_sum(logits)
+
+
+def log_sum(logits: Floats) -> float:
+    """Return the natural logarithm of the sum of the exponentials of logits [V]."""
     top = logits.max()
-    return float(logits[token] - top) - float(np.log(np.exp(logits - top).sum()))
+    return float(top) + float(np.log(np.exp(logits - top).sum()))

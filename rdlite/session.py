@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rdlite.errors import RuntimeFailure
+from rdlite.errors import Interrupted, RuntimeFailure
 
 # The official wheels send telemetry unless told otherwise; the user's own choice stands.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -35,6 +35,25 @@ def load_onnxruntime() -> Any:
             f"files from strangers; {INSTALL_HINT}"
         )
     return onnxruntime
+
+
+class Interrupt:
+    """Ends calls that were bound with it, from any thread, even those that are running."""
+
+    def __init__(self) -> None:
+        """Be not set. Raises RuntimeFailure if onnxruntime is missing."""
+        #: onnxruntime's options of a call; one of them ends it.
+        self.options = load_onnxruntime().RunOptions()
+        # Without an id of its own, onnxruntime looks for one on every call and handles an error.
+        self.options.add_run_config_entry("gpu_graph_id", "-1")
+
+    def set(self) -> None:
+        """End the call that is running, and every other one until `clear`."""
+        self.options.terminate = True
+
+    def clear(self) -> None:
+        """Let calls run again."""
+        self.options.terminate = False
 
 
 class Session:
@@ -73,12 +92,17 @@ class Session:
         except Exception as problem:  # onnxruntime's errors have no base of their own
             raise RuntimeFailure(f"onnxruntime refuses {name}.onnx: {_line(problem)}") from None
 
-    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Run:
+    def bind(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        interrupt: Interrupt | None = None,
+    ) -> Run:
         """Bind arrays to all inputs and outputs; returns a call that works on them in place.
 
         The arrays must be C-contiguous and keep their addresses; the returned call keeps them
         alive. An output may be bound to the array of an input where the operator allows it (the
-        cache). The call raises RuntimeFailure.
+        cache). The call raises RuntimeFailure, or Interrupted when `interrupt` is set.
         """
         binding = self._session.io_binding()
         make_value = self._ort.OrtValue.ortvalue_from_numpy
@@ -92,11 +116,14 @@ class Session:
                 keep.append((array, value))
                 bind(name, value)
         execute, name = self._session.run_with_iobinding, self._name
+        options = None if interrupt is None else interrupt.options
 
         def run(_keep: object = keep) -> None:
             try:
-                execute(binding)
+                execute(binding, options)
             except Exception as problem:
+                if options is not None and options.terminate:
+                    raise Interrupted from None
                 raise RuntimeFailure(f"onnxruntime failed in {name}: {_line(problem)}") from None
 
         return run

@@ -199,19 +199,14 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
 
 def depth_of(model: "Model", options: dict[str, Any]) -> "Depth":
     """Return how deep to think: the model's default, changed as the run options say."""
-    from rdlite import Depth
+    from rdlite.depth import changed_depth
 
-    default = model.default_depth
-    rule = default.exit if options["exit"] is None else options["exit"]
-    rule = None if rule == "off" else rule
-    threshold = options["threshold"]
-    if threshold is None and rule == default.exit:
-        threshold = default.threshold
-    return Depth(
-        options["steps"] or default.max_steps,
+    return changed_depth(
+        model.default_depth,
+        options["steps"],
         options["min_steps"],
-        rule,
-        threshold,
+        options["exit"],
+        options["threshold"],
         options["check_every"],
         options["prompt_exit"],
     )

@@ -218,3 +218,40 @@ def test_text_needs_a_tokenizer(oracle):
         oracle.model.generate("hello")
     with pytest.raises(InputError, match="no tokenizer"):
         oracle.model.chat()
+
+
+def test_alternatives_are_the_likeliest_tokens_with_their_log_probabilities(model):
+    ids = model.tokenizer.encode("hello")
+    (token,) = model.generate("hello", 1, depth=Depth(3), seed=2, top_logprobs=3)
+    logits = model.logits(ids, 3, "random", seed=2)[-1].astype(np.float64)
+    logs = logits - np.log(np.exp(logits).sum())
+    expected = np.argsort(-logs, kind="stable")[:3]
+    assert [id for id, _ in token.alternatives] == expected.tolist()
+    assert np.allclose([log for _, log in token.alternatives], logs[expected], atol=1e-5)
+    assert token.alternatives[0] == (token.id, pytest.approx(token.logprob))
+    assert next(iter(model.generate("hello", 1))).alternatives == ()
+
+
+@pytest.mark.parametrize(
+    "depth", [Depth(5), Depth(32, exit="latent-diff"), Depth(32, exit="latent-diff", prompt="each")]
+)
+def test_changes_are_those_of_the_steps_that_chose_a_token(depth):
+    from rdlite.tracing import trace
+
+    with rdlite.load() as nano:
+        prompt = "What is 48 + 76?" * 10
+        tokens = [*nano.generate(prompt, 4, depth, changes=True)]
+        seen = trace(nano, prompt, 4, depth)
+        plain = [*nano.generate(prompt, 4, depth)]
+    for token, expected, bare in zip(tokens, seen.tokens, plain, strict=True):
+        assert token.id == bare.id
+        assert bare.changes is None
+        assert len(token.changes) == token.steps == expected.steps
+        assert token.changes == tuple(thought.change for thought in expected.thoughts)
+
+
+def test_changes_are_not_seen_of_drafts(model):
+    with pytest.raises(InputError, match="speculate=None"):
+        model.generate("hello", changes=True, speculate=(2, 2))
+    with pytest.raises(InputError, match="top_logprobs must be a whole number from 0 to 100"):
+        model.generate("hello", top_logprobs=101)
