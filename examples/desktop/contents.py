@@ -12,22 +12,13 @@ MODULES_LEFT_OUT = [
     *("rdlite.commands", "rdlite.llm_plugin", "rdlite.export.random_checkpoint", "rdlite.quant"),
     *("click", "rich", "pygments", "prompt_toolkit", "huggingface_hub", "llm", "matplotlib", "PIL"),
     *("ssl", "_ssl", "requests", "urllib3", "PySide6.QtNetwork", "PySide6.QtDBus"),
-    *("tkinter", "pytest", "_pytest", "pexpect", "setuptools", "pip", "torch", "sentencepiece"),
-    *(
-        "mypy",
-        "mpl_toolkits",
-        "py",
-        "IPython",
-        "pydoc_data",
-        "numpy.f2py",
-        "numpy.testing",
-        "lib2to3",
-    ),
+    *("tkinter", "pytest", "_pytest", "py", "pexpect", "setuptools", "pip", "torch", "mypy"),
+    *("IPython", "mpl_toolkits", "numpy.f2py", "numpy.testing", "pydoc_data", "sentencepiece"),
     *("onnxruntime.quantization", "onnxruntime.tools", "onnxruntime.transformers"),
 ]
 
-#: Qt's plugins that a window on X11 or Wayland needs, or one of Windows or macOS. GTK's theme is not
-#: among them: it would bring 30 libraries; dark mode and file dialogs come by the desktop portal.
+#: Qt's plugins that a window on X11 or Wayland needs, or one of Windows or macOS. GTK's theme is
+#: not among them: it would bring 30 libraries; dark mode and file dialogs come by the portal.
 _QT_PLUGINS = re.compile(
     r"platforms/\w*(xcb|wayland|offscreen|windows|cocoa)|xcbglintegrations/|wayland-|"
     r"platforminputcontexts/|platformthemes/(?!libqgtk)|styles/"

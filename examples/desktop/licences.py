@@ -13,11 +13,11 @@ from typing import NamedTuple
 _TEXT = re.compile(r"(licen[cs]e|copying|notice|authors|thirdparty)", re.IGNORECASE)
 _COMMON = Path("/usr/share/common-licenses")  # where Debian keeps the texts that many share
 QT_NOTE = """\
-Qt, PySide6 and Shiboken are used under the GNU Lesser General Public License, version 3, whose text is
-in this folder, as is the GPL's, which it refers to. They are shared libraries in files of their own:
-put a changed build in their place, in _internal/PySide6 and _internal/shiboken6, and the app uses it.
-Their source is at https://download.qt.io/official_releases/; what Qt itself contains of others, and
-under which licences, is listed at https://doc.qt.io/qt-6/licenses-used-in-qt.html.
+Qt, PySide6 and Shiboken are used under the GNU Lesser General Public License, version 3, whose
+text is in this folder, as is the GPL's, which it refers to. They are shared libraries in files of
+their own: put a changed build in their place, in _internal/PySide6 and _internal/shiboken6, and the
+app uses it. Their source is at https://download.qt.io/official_releases/; what Qt itself contains
+of others, and under which licences, is listed at https://doc.qt.io/qt-6/licenses-used-in-qt.html.
 """
 
 

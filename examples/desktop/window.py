@@ -58,7 +58,8 @@ class Window(QMainWindow):
     _ask = Signal(object)
     _forget = Signal()
 
-    def __init__(self, settings: QSettings) -> None:
+    def __init__(self, settings: QSettings, model: str | None = None) -> None:
+        """Show the model at a path; None: the one that was open when the app was last used."""
         super().__init__()
         self.facts: ModelFacts | None = None
         self._turn: Turn | None = None  # the one that is being answered
@@ -69,7 +70,7 @@ class Window(QMainWindow):
         self._make_parts(settings)
         self._lay_out()
         self._start_thread()
-        self._start_opening(self.picker.last)
+        self._start_opening(model or self.picker.last)
 
     def _make_parts(self, settings: QSettings) -> None:
         self.picker = ModelPicker(settings)
