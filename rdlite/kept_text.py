@@ -45,6 +45,19 @@ class KeptText:
         finally:
             self.tokens = tokens[: self.sequence.length]
 
+    def copy(self, sequence: Sequence, length: int) -> "KeptText":
+        """Return the first `length` tokens, at least one, as a text of their own.
+
+        Args:
+            sequence: of the same engine; it has read nothing.
+            length: tokens that were read.
+        """
+        steps = self.sequence.steps_cache
+        sequence.restore(self.sequence.entries(length), length, steps.gathered)
+        copy = KeptText(sequence)
+        copy.tokens, copy.how = self.tokens[:length], self.how
+        return copy
+
     def restart(self, length: int = 0) -> None:
         """Forget every token from `length` on."""
         self.sequence.truncate(length)

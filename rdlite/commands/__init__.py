@@ -19,6 +19,7 @@ from rdlite.commands.inspect import inspect
 from rdlite.commands.options import complain, one_line
 from rdlite.commands.pull import pull
 from rdlite.commands.quantize import quantize
+from rdlite.commands.serve import serve
 from rdlite.commands.trace import trace
 from rdlite.commands.tune import tune
 from rdlite.commands.verify import verify
@@ -94,7 +95,7 @@ def main() -> None:
 
 #: Every command, by what people do with it.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Talk": (chat, generate),
+    "Talk": (chat, generate, serve),
     "Convert": (pull, export, quantize, gguf),
     "Look": (trace, inspect, verify, doctor),
     "Measure": (evaluate, bench, tune),

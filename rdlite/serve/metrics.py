@@ -1,0 +1,102 @@
+"""Numbers for Prometheus; they belong to one server, not to the process."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rdlite.generate import Stats
+from rdlite.serve.prefixes import Prefixes
+from rdlite.serve.worker import Worker
+
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+SPEEDS = (0.3, 1, 3, 10, 30, 100, 300, 1000)
+PATHS = ("/", "/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions")
+STEPS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
+
+
+class Metrics:
+    """Counts what a server does. Thread-safe."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "rdlite_requests", "Requests answered", ["path", "status"], registry=registry
+        )
+        self._tokens = Counter(
+            "rdlite_tokens",
+            "Tokens, by what was done with them: read, reused (in the cache already), new",
+            ["kind"],
+            registry=registry,
+        )
+        self._steps = Counter(
+            "rdlite_core_steps", "Core steps that chose tokens", registry=registry
+        )
+        self._finished = Counter(
+            "rdlite_answers", "Answers, by why they ended", ["reason"], registry=registry
+        )
+        self._first = Histogram(
+            "rdlite_time_to_first_token_seconds",
+            "From the start of a generation to its first token",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._speed = Histogram(
+            "rdlite_tokens_per_second",
+            "Speed of answers after their first token",
+            buckets=SPEEDS,
+            registry=registry,
+        )
+        self._depth = Histogram(
+            "rdlite_steps_per_token",
+            "Core steps a token, mean of an answer",
+            buckets=STEPS,
+            registry=registry,
+        )
+
+    def watch(self, worker: Worker, prefixes: Prefixes) -> None:
+        """Tell how many slots are busy, how many requests wait, and what is kept."""
+        for name, text, value in (
+            ("rdlite_slots", "Answers that can be generated at once", lambda: worker.check().slots),
+            ("rdlite_slots_busy", "Answers being generated", lambda: worker.check().busy),
+            ("rdlite_requests_waiting", "Requests in the line", lambda: worker.check().waiting),
+            ("rdlite_prefix_bytes", "Caches kept for later requests", lambda: prefixes.bytes),
+        ):
+            Gauge(name, text, registry=self._registry).set_function(value)
+
+    def finished(self, stats: Stats) -> None:
+        """Count a generation that has ended."""
+        self._tokens.labels("read").inc(stats.prompt_tokens - stats.reused_tokens)
+        self._tokens.labels("reused").inc(stats.reused_tokens)
+        self._tokens.labels("new").inc(stats.new_tokens)
+        self._steps.inc(stats.core_steps)
+        self._finished.labels(stats.finish).inc()
+        if stats.new_tokens:
+            self._first.observe(stats.time_to_first_token)
+            self._depth.observe(stats.mean_steps)
+        if stats.tokens_per_second:
+            self._speed.observe(stats.tokens_per_second)
+
+    def text(self) -> bytes:
+        """Return all numbers in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class Counted:
+    """ASGI middleware that counts requests by path and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on, and look at the status of the answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"] if scope["path"] in PATHS else "other"
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.requests.labels(path, message["status"]).inc()
+            await send(message)
+
+        await self._app(scope, receive, counted)

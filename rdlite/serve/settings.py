@@ -1,0 +1,83 @@
+"""What a server was started with."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from rdlite.depth import Depth
+from rdlite.errors import InputError
+from rdlite.sampling import Sampling
+from rdlite.speculate import Speculate
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where to listen, whom to answer, and how.
+
+    Attributes:
+        host: address to listen at; any but a loopback one needs an `api_key`.
+        api_key: that clients must send; None: none is asked for.
+        hosts: further names by which clients may call this server.
+        origins: of pages elsewhere that may call it from a browser, like "https://example.org".
+        slots: answers that are generated at once.
+        waiting: requests that may wait beside them.
+        prefix_bytes: memory for texts that were read, kept for requests that begin like them.
+        max_tokens: of a chat's answer, where the request does not say.
+        depth: how deep to think, where the request does not say.
+        sampling: likewise.
+        seed: of initial states, likewise.
+        speculate: whether to draft tokens.
+
+    Raises InputError for an address that is none, or that needs a key and has none.
+    """
+
+    host: str = "127.0.0.1"
+    api_key: str | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    slots: int = 2
+    waiting: int = 16
+    prefix_bytes: int = 2**30
+    max_tokens: int = 1024
+    depth: Depth
+    sampling: Sampling
+    seed: int = 0
+    speculate: Speculate = None
+
+    def __post_init__(self) -> None:
+        """Check the address and the key."""
+        check_listening(self.host, self.api_key)
+
+    def knows(self, name: str) -> bool:
+        """Whether clients may call this server by a name.
+
+        One that listens at an address of the network may be called by any address: a page that
+        wants to reach it through a name of its own (DNS rebinding) has to send that name.
+        """
+        if name in (*LOCAL_NAMES, self.host, *self.hosts):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.host not in LOCAL_NAMES
+
+
+def check_listening(host: str, api_key: str | None) -> None:
+    """Raise InputError for an address that is none, or that needs a key and has none."""
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise InputError(
+            f"host must be an IP address of this machine or localhost, got {host!r:.60}"
+        ) from None
+    if api_key is not None and not (
+        8 <= len(api_key) <= 512 and api_key.isascii() and api_key.isprintable()
+    ):
+        raise InputError("the API key must be 8 to 512 printable ASCII characters")
+    if not address.is_loopback and api_key is None:
+        raise InputError(
+            f"{host} can be reached from other machines, so it needs an API key: set "
+            "RDLITE_API_KEY, or listen at 127.0.0.1"
+        )

@@ -1,0 +1,203 @@
+"""Runs what was asked for: a bounded line of jobs, and slots that take from it, a thread each."""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rdlite.errors import RdliteError, RuntimeFailure
+from rdlite.generate import Plan, Stats, Token
+from rdlite.kept_text import How
+from rdlite.model import Model
+from rdlite.serve.prefixes import Prefixes
+
+STUCK_S = 900.0  # without a token or a chunk of the prompt; deep steps of large models are slow
+MAX_RETRY_S = 60
+#: What a job hands over: its tokens, then None, or what went wrong.
+Item = Token | None | Exception
+log = logging.getLogger("rdlite.serve")
+
+
+class BusyError(RdliteError):
+    """The line is full.
+
+    Attributes:
+        retry_after: seconds after which it is worth to try again.
+    """
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(
+            f"{waiting} requests are waiting already, as many as may; try again in about "
+            f"{retry_after} s"
+        )
+        self.retry_after = retry_after
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One generation that was asked for.
+
+    Attributes:
+        prompt: token ids that fit in the context.
+        plan: of the generation.
+        how: its depth and seed.
+        deliver: called from a slot's thread with each token, and then with None or an error.
+    """
+
+    prompt: list[int]
+    plan: Plan
+    how: How
+    deliver: Callable[[Item], None]
+
+    @property
+    def done(self) -> int:
+        """Core steps that were taken for it, of chunks and tokens that are complete."""
+        return self.plan.stats.prompt_steps + self.plan.stats.core_steps
+
+
+@dataclass(slots=True)
+class _Slot:
+    thread: threading.Thread
+    job: Job | None = None
+    #: What the job had done when somebody last asked, and when that had last changed.
+    seen: int = -1
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the worker is.
+
+    Attributes:
+        problem: what is wrong with it; None if nothing is.
+        slots: generations that can run at once.
+        busy: those that do.
+        waiting: jobs in the line.
+    """
+
+    problem: str | None
+    slots: int
+    busy: int
+    waiting: int
+
+
+class Worker:
+    """Owns the threads that run a model. Thread-safe."""
+
+    def __init__(
+        self,
+        model: Model,
+        slots: int,
+        waiting: int,
+        prefixes: Prefixes,
+        finished: Callable[[Stats], None],
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            model: that answers.
+            slots: generations that run at once, at least one.
+            waiting: jobs that may wait beside them.
+            prefixes: where texts are kept between jobs.
+            finished: called with what each job took, from a slot's thread.
+        """
+        self._model = model
+        self._prefixes = prefixes
+        self._finished = finished
+        self._most_waiting = waiting
+        self._line: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._seconds = 1.0  # that a job takes, by those of late
+        self._slots = [
+            _Slot(threading.Thread(target=self._run, args=(i,), name=f"slot-{i}", daemon=True))
+            for i in range(slots)
+        ]
+        for slot in self._slots:
+            slot.thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Put a job in the line; raises BusyError if it is full, RuntimeFailure when stopping."""
+        with self._changed:
+            if self._stopping:
+                raise RuntimeFailure("the server is shutting down")
+            free = sum(slot.job is None for slot in self._slots)
+            if len(self._line) >= self._most_waiting + free:
+                turns = (len(self._line) + 1) / len(self._slots)
+                seconds = math.ceil(turns * self._seconds)
+                raise BusyError(len(self._line), min(max(seconds, 1), MAX_RETRY_S))
+            self._line.append(job)
+            self._changed.notify()
+
+    def cancel(self, job: Job) -> None:
+        """End a job, wherever it is: what runs is cut off. Does nothing to one that has ended."""
+        with self._changed:
+            if job in self._line:
+                self._line.remove(job)
+        job.plan.cancellation.ask()
+
+    def check(self) -> Health:
+        """Ask the slots how they are: alive, and getting on with what they do."""
+        with self._changed:
+            problem, now = None, time.monotonic()
+            for index, slot in enumerate(self._slots):
+                if not slot.thread.is_alive():
+                    problem = f"slot {index} has died"
+                elif (job := slot.job) is None:
+                    slot.seen = -1
+                elif (done := job.done) != slot.seen:
+                    slot.seen, slot.seen_at = done, now
+                elif now - slot.seen_at > STUCK_S:
+                    problem = f"slot {index} has done nothing for {now - slot.seen_at:.0f} s"
+            busy = sum(slot.job is not None for slot in self._slots)
+            return Health(problem, len(self._slots), busy, len(self._line))
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Cancel everything and end the threads; returns when they have, or after `timeout` s."""
+        with self._changed:
+            self._stopping = True
+            for slot in self._slots:
+                if slot.job is not None:
+                    slot.job.plan.cancellation.ask()
+            jobs = list(self._line)
+            self._line.clear()
+            self._changed.notify_all()
+        for job in jobs:
+            job.deliver(RuntimeFailure("the server is shutting down"))
+        end = time.monotonic() + timeout
+        for slot in self._slots:
+            slot.thread.join(max(0.0, end - time.monotonic()))
+
+    def _run(self, index: int) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._line or self._stopping)
+                if self._stopping:
+                    return
+                job = self._slots[index].job = self._line.popleft()
+            clock = time.monotonic()
+            self._serve(job)
+            with self._changed:
+                self._slots[index].job = None
+                self._seconds += 0.2 * (time.monotonic() - clock - self._seconds)
+
+    def _serve(self, job: Job) -> None:
+        """Run a job to its end. Whatever goes wrong is the job's, never the slot's."""
+        result: Item = None
+        try:
+            kept = self._prefixes.take(job.prompt, job.how)
+            for token in kept.generate(job.prompt, job.plan, job.how):
+                job.deliver(token)
+            self._prefixes.give(kept)
+            self._finished(job.plan.stats)
+        except RdliteError as problem:
+            result = problem
+        except MemoryError:
+            result = RuntimeFailure("there is not enough memory for this request")
+        except Exception as problem:
+            log.exception("a generation failed")
+            result = problem
+        job.deliver(result)
