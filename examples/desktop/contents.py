@@ -10,11 +10,12 @@ Entry = tuple[str, str, str]  # where it goes in the folder, where it lies now, 
 #: requests and Qt's network library there is nothing in the folder that could talk to a network.
 MODULES_LEFT_OUT = [
     *("rdlite.commands", "rdlite.llm_plugin", "rdlite.export.random_checkpoint", "rdlite.quant"),
+    *("rdlite.serve", "rdlite.hub", "rdlite.hub_fetch", "rdlite.hub_source"),
     *("click", "rich", "pygments", "prompt_toolkit", "huggingface_hub", "llm", "matplotlib", "PIL"),
     *("ssl", "_ssl", "requests", "urllib3", "PySide6.QtNetwork", "PySide6.QtDBus"),
     *("tkinter", "pytest", "_pytest", "py", "pexpect", "setuptools", "pip", "torch", "mypy"),
-    *("IPython", "mpl_toolkits", "numpy.f2py", "numpy.testing", "pydoc_data", "sentencepiece"),
-    *("onnxruntime.quantization", "onnxruntime.tools", "onnxruntime.transformers"),
+    *("IPython", "mpl_toolkits", "pylab", "numpy.f2py", "numpy.testing", "pydoc_data"),
+    *("sentencepiece", "onnxruntime.quantization", "onnxruntime.tools", "onnxruntime.transformers"),
 ]
 
 #: Qt's plugins that a window on X11 or Wayland needs, or one of Windows or macOS. GTK's theme is

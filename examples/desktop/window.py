@@ -139,6 +139,7 @@ class Window(QMainWindow):
         column.addLayout(bottom)
         self.setCentralWidget(page)
         self.statusBar().addWidget(self.status, 1)
+        self.statusBar().setContentsMargins(10, 0, 0, 0)
         self.question.setFocus()
 
     def _start_thread(self) -> None:

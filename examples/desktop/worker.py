@@ -10,7 +10,9 @@ from PySide6.QtCore import QObject, Signal, Slot
 import rdlite
 
 if TYPE_CHECKING:
-    from rdlite import Chat, Depth, Generation, Model
+    from rdlite import Cache, Chat, Depth, Generation, Model, ModelConfig
+
+MOST_CACHE = 2 * 2**30  # bytes that a conversation as long as the context may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +39,14 @@ class ModelFacts:
         manifest, recurrence = model.bundle.manifest, model.config.recurrence
         depth = model.default_depth
         steps = depth.max_steps or recurrence.mean_steps
-        parameters = sum(manifest.parameters.values())
+        kept = "one cache for all steps" if model.cache.share else "a cache for each step"
+        parameters = f"{sum(manifest.parameters.values()):,} parameters"
         return cls(
             path=path,
             name=manifest.name,
-            summary=f"{manifest.model.family}, {parameters:,} parameters, context {model.context}",
+            summary=f"{manifest.model.family}, {parameters}, context {model.context}, {kept}",
             depth=dataclasses.replace(depth, max_steps=steps),
-            most=recurrence.max_steps or max(steps, 2 * recurrence.mean_steps),
+            most=max(steps, most_steps(model.config)),
         )
 
     def depth_of(self, steps: int, settle: bool) -> "Depth":
@@ -53,6 +56,19 @@ class ModelFacts:
         if self.depth.exit is None:
             return rdlite.Depth(steps, exit="latent-diff")  # which every model has
         return dataclasses.replace(self.depth, max_steps=steps)
+
+
+def most_steps(config: "ModelConfig") -> int:
+    """Return how many core steps are worth offering: the model's bound, or twice its mean."""
+    return config.recurrence.max_steps or 2 * config.recurrence.mean_steps
+
+
+def cache_for(config: "ModelConfig") -> "Cache":
+    """Keep what every step left of the past if a full context of that fits, else one for all."""
+    exact = rdlite.Cache()
+    if exact.bytes_per_token(config, most_steps(config)) * config.context_length <= MOST_CACHE:
+        return exact
+    return rdlite.Cache(share=1)
 
 
 class Turn:
@@ -104,7 +120,10 @@ class Worker(QObject):
     def open(self, path: str) -> None:
         """Open a model and start a conversation with it; on failure the old ones stay."""
         try:
-            model = rdlite.load(path)
+            from rdlite.bundle import open_bundle
+
+            cache = cache_for(open_bundle(path).config)
+            model = rdlite.load(path, cache=cache)
             chat = model.chat()
             facts = ModelFacts.of(path, model)
         except Exception as problem:
