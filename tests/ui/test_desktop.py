@@ -1,5 +1,6 @@
 """The desktop app: a real window on a real display, with nano and a model that talks on and on."""
 
+import dataclasses
 import random
 import subprocess
 import sys
@@ -154,6 +155,50 @@ def test_models_are_remembered(open_window, settings, talkative, bundle_copy):
     assert "core.onnx" in fallen_back.error.text()
     settings.setValue("recent", "no list")  # as another program, or one path, may leave it
     assert fallen_back.picker.recent() == ["no list"]
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_model_is_picked_in_a_dialog(window, until, text_bundle, app, chosen):
+    from PySide6.QtCore import QTimer
+    from PySide6.QtWidgets import QFileDialog
+
+    def choose():
+        dialog = app.activeModalWidget()
+        if not isinstance(dialog, QFileDialog):
+            QTimer.singleShot(20, choose)
+        elif chosen:
+            dialog.selectFile(str(text_bundle))
+            dialog.accept()
+        else:
+            dialog.reject()
+
+    picker = window.picker
+    (row,) = (i for i in range(picker.count()) if "folder" in picker.itemText(i))
+    QTimer.singleShot(20, choose)
+    picker.setCurrentIndex(row)
+    picker.activated.emit(row)  # the dialog opens, and is gone when this returns
+    until(lambda: not window.busy)
+    assert window.facts.path == (str(text_bundle) if chosen else "nano")
+    assert picker.currentData() == window.facts.path
+
+
+def test_a_model_that_was_open_before_is_picked(open_window, until, text_bundle):
+    window = open_window(str(text_bundle))
+    window.open_model("nano")
+    until(lambda: not window.busy)
+    row = window.picker.findData(str(text_bundle))
+    window.picker.setCurrentIndex(row)
+    window.picker.activated.emit(row)
+    until(lambda: not window.busy)
+    assert window.facts.path == str(text_bundle)
+
+
+def test_a_cache_that_would_be_too_large_is_shared(app):
+    from worker import cache_for
+
+    config = rdlite.load().config
+    assert cache_for(config).share is None
+    assert cache_for(dataclasses.replace(config, context_length=2**17)).share == 1
 
 
 def test_a_gguf_file_is_a_model(open_window, ask, tmp_path):
