@@ -27,7 +27,6 @@ class Guard:
     ) -> None:
         self._app = app
         self._settings = settings
-        self._seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with what is wrong with it."""
@@ -79,7 +78,7 @@ class Guard:
         return origin in self._settings.origins
 
     def _bounded(self, receive: Receive) -> Receive:
-        read, end = 0, asyncio.get_running_loop().time() + self._seconds
+        read, end = 0, asyncio.get_running_loop().time() + BODY_SECONDS
         whole = False
 
         async def bounded() -> Message:
@@ -92,7 +91,7 @@ class Guard:
             except TimeoutError:
                 raise HTTPException(
                     408,
-                    f"the body did not come within {self._seconds:g} s",
+                    f"the body did not come within {BODY_SECONDS:g} s",
                     {"connection": "close"},
                 ) from None
             read += len(message.get("body", b""))

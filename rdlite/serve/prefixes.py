@@ -23,6 +23,10 @@ class Prefixes:
         with self._lock:
             return self._bytes()
 
+    def new(self) -> KeptText:
+        """Return a text of which nothing was read."""
+        return KeptText(self._model.new_sequence())
+
     def take(self, prompt: list[int], how: How) -> KeptText:
         """Return a text to go on from, the one that has most of a prompt; it is not kept any more.
 
@@ -32,7 +36,7 @@ class Prefixes:
             best = max(self._kept, key=lambda kept: kept.common(prompt, how), default=None)
             common = best.common(prompt, how) if best else 0
             if best is None or common == 0:
-                return KeptText(self._model.new_sequence())
+                return self.new()
             self._kept.remove(best)
         if len(best.tokens) - common <= CHUNK:
             return best

@@ -98,7 +98,11 @@ class Preparer:
             top=top,
             changes=changes,
         )
-        return Job(prompt, plan, (depth, seed), deliver), answer
+        # A seed asks for the same answer each time. Where the positions of a prompt's chunk stop
+        # together, or share slots of the cache, that depends on what was read before.
+        adaptive = depth.exit is not None and depth.prompt == "mean"
+        alone = body.seed is not None and (adaptive or model.cache.share is not None)
+        return Job(prompt, plan, (depth, seed), deliver, alone), answer
 
     def _sampling(self, body: ChatRequest | CompletionRequest) -> Sampling:
         given: dict[str, Any] = {name: getattr(body, name) for name in SAMPLING}

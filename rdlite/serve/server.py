@@ -49,7 +49,8 @@ class _Protocol(H11Protocol):
 def listen(host: str, port: int) -> socket.socket:
     """Take a port, 0 for any that is free; raises InputError if it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Only where the protocol is named does asyncio send small packets at once (TCP_NODELAY).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":  # there it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,8 +77,9 @@ def serve(
         ready: called when requests are answered.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    app = create_app(model, settings)
     config = uvicorn.Config(
-        create_app(model, settings),
+        app,
         http=_Protocol,
         ws="none",
         lifespan="on",
@@ -87,9 +89,9 @@ def serve(
         server_header=False,
         proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=2 * SHUTDOWN_SECONDS,
     )
-    server = _Server(config, ready)
+    server = _Server(config, ready, lambda: app.state.worker.hurry())
     # uvicorn raises the signal again when it is done; an end that was asked for is none to report.
     previous = {
         number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)
@@ -102,13 +104,21 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], hurry: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._hurry = hurry
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        late = asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self._hurry)
+        await super().shutdown(sockets)
+        late.cancel()
 
 
 def _ignore(*_: Any) -> None:

@@ -45,12 +45,14 @@ class Job:
         plan: of the generation.
         how: its depth and seed.
         deliver: called from a slot's thread with each token, and then with None or an error.
+        alone: nothing that was read before may serve it.
     """
 
     prompt: list[int]
     plan: Plan
     how: How
     deliver: Callable[[Item], None]
+    alone: bool = False
 
     @property
     def done(self) -> int:
@@ -123,7 +125,7 @@ class Worker:
         """Put a job in the line; raises BusyError if it is full, RuntimeFailure when stopping."""
         with self._changed:
             if self._stopping:
-                raise RuntimeFailure("the server is shutting down")
+                raise _stopped()
             free = sum(slot.job is None for slot in self._slots)
             if len(self._line) >= self._most_waiting + free:
                 turns = (len(self._line) + 1) / len(self._slots)
@@ -155,8 +157,8 @@ class Worker:
             busy = sum(slot.job is not None for slot in self._slots)
             return Health(problem, len(self._slots), busy, len(self._line))
 
-    def stop(self, timeout: float = 10.0) -> None:
-        """Cancel everything and end the threads; returns when they have, or after `timeout` s."""
+    def hurry(self) -> None:
+        """Take no more jobs, and cancel those that there are."""
         with self._changed:
             self._stopping = True
             for slot in self._slots:
@@ -166,7 +168,11 @@ class Worker:
             self._line.clear()
             self._changed.notify_all()
         for job in jobs:
-            job.deliver(RuntimeFailure("the server is shutting down"))
+            job.deliver(_stopped())
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Hurry, and return when the threads have ended, or after `timeout` s."""
+        self.hurry()
         end = time.monotonic() + timeout
         for slot in self._slots:
             slot.thread.join(max(0.0, end - time.monotonic()))
@@ -188,11 +194,14 @@ class Worker:
         """Run a job to its end. Whatever goes wrong is the job's, never the slot's."""
         result: Item = None
         try:
-            kept = self._prefixes.take(job.prompt, job.how)
+            kept = self._prefixes.new() if job.alone else self._prefixes.take(job.prompt, job.how)
             for token in kept.generate(job.prompt, job.plan, job.how):
                 job.deliver(token)
-            self._prefixes.give(kept)
+            if not job.alone:
+                self._prefixes.give(kept)
             self._finished(job.plan.stats)
+            if self._stopping and job.plan.stats.finish == "cancelled":
+                result = _stopped()
         except RdliteError as problem:
             result = problem
         except MemoryError:
@@ -201,3 +210,7 @@ class Worker:
             log.exception("a generation failed")
             result = problem
         job.deliver(result)
+
+
+def _stopped() -> RuntimeFailure:
+    return RuntimeFailure("the server is shutting down")

@@ -1,0 +1,120 @@
+"""Real server processes with nano, as users start them."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import openai
+import pytest
+
+import rdlite
+
+INVALID = "WARNING: Invalid HTTP request received.\n"
+
+
+class Server:
+    """`rdlite serve` in a process of its own."""
+
+    def __init__(self, *options, **environment):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rdlite", "serve", "--port", "0", *map(str, options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+        )
+        line = self.process.stdout.readline()
+        found = re.search(r"http://(\S+):(\d+) ", line)
+        assert found, line + self.process.stderr.read()
+        self.host, self.port = found[1], int(found[2])
+        self.url = f"http://{found[1]}:{found[2]}"
+
+    def client(self, **options):
+        options = {"api_key": "none", "max_retries": 0, "timeout": 60} | options
+        return openai.OpenAI(base_url=self.url + "/v1", **options)
+
+    def get(self, path, **headers):
+        """Returns status, headers and text; errors of the server too."""
+        return self.post(path, None, **headers)
+
+    def post(self, path, data, **headers):
+        if data is not None and not isinstance(data, bytes):
+            data = json.dumps(data).encode()
+        headers = {"Content-Type": "application/json"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        request = urllib.request.Request(self.url + path, data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as problem:
+            with problem:
+                return problem.code, problem.headers, problem.read().decode()
+
+    def raw(self, data, timeout=60):
+        """Send bytes, and return all that comes back until the server closes."""
+        with socket.create_connection((self.host, self.port), timeout=timeout) as connection:
+            connection.sendall(data)
+            parts = []
+            with contextlib.suppress(ConnectionResetError):
+                while part := connection.recv(65536):
+                    parts.append(part)
+        return b"".join(parts).decode()
+
+    def health(self):
+        return json.loads(self.get("/health")[2])
+
+    def stop(self, number=signal.SIGTERM):
+        """Ask it to end; returns its exit code and what it wrote to standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors.replace(INVALID, "")
+
+
+@pytest.fixture(scope="session")
+def start():
+    """Starts servers that are ended at the end of a `with`."""
+
+    @contextlib.contextmanager
+    def started(*options, **environment):
+        server = Server(*options, **environment)
+        try:
+            yield server
+        finally:
+            if server.process.poll() is None:
+                code, errors = server.stop()
+                assert (code, errors) == (0, "")
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def server(start):
+    with start() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def nano():
+    with rdlite.load() as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def endless(nano):
+    """Parameters of a completion that takes long: deep, and stop tokens cannot be chosen."""
+    stop_ids = nano.generation_config.stop_ids
+    return {
+        "model": "nano",
+        "prompt": "hello",
+        "max_tokens": 900,
+        "logit_bias": {str(id): -1000 for id in stop_ids},
+        "extra_body": {"depth": {"max_steps": 512, "exit": "off"}},
+    }

@@ -1,0 +1,163 @@
+"""The line and its slots: bounded, cancellable, and honest about how they are."""
+
+import queue
+import threading
+import time
+
+import pytest
+
+import rdlite
+from rdlite import Depth, RuntimeFailure
+from rdlite.serve import worker as module
+from rdlite.serve.prefixes import Prefixes
+from rdlite.serve.worker import BusyError, Job, Worker
+
+
+@pytest.fixture(scope="module")
+def model():
+    with rdlite.load() as model:
+        yield model
+
+
+@pytest.fixture
+def make(model):
+    """Makes a worker, and jobs for it whose tokens are collected."""
+    workers = []
+
+    def worker(slots=1, waiting=2):
+        workers.append(Worker(model, slots, waiting, Prefixes(model, 2**24), lambda stats: None))
+        return workers[-1]
+
+    yield worker
+    for each in workers:
+        each.stop()
+
+
+def job(model, count=2, deliver=None, prompt=(1, 2, 3), **how):
+    items = queue.SimpleQueue()
+    plan = model.plan(count, Depth(4), None, 0, (), **how)
+    made = Job(list(prompt), plan, (Depth(4), 0), deliver or items.put)
+    return made, items
+
+
+def blocking(model, **how):
+    """A job that goes on until it is let go, and the events that say so."""
+    started, go = threading.Event(), threading.Event()
+
+    def deliver(item):
+        started.set()
+        go.wait(30)
+
+    made, _ = job(model, 100, deliver, **how)
+    return made, started, go
+
+
+def collected(items):
+    found = []
+    while (item := items.get(timeout=30)) is not None:
+        found.append(item)
+        if isinstance(item, Exception):
+            break
+    return found
+
+
+def test_jobs_are_run_in_order(make, model):
+    worker = make()
+    jobs = [job(model, prompt=(1, 2, number)) for number in range(3)]
+    for each, _ in jobs:
+        worker.submit(each)
+    for each, items in jobs:
+        expected = model.generate(each.prompt, 3, Depth(4)).ids
+        assert [token.id for token in collected(items)] == expected
+
+
+def test_a_full_line_takes_no_more_and_a_cancelled_job_leaves_it(make, model):
+    worker = make(waiting=2)
+    running, started, go = blocking(model)
+    worker.submit(running)
+    assert started.wait(30)
+    waiting = [job(model) for _ in range(2)]
+    for each, _ in waiting:
+        worker.submit(each)
+    with pytest.raises(BusyError, match="2 requests are waiting already") as busy:
+        worker.submit(job(model)[0])
+    assert 1 <= busy.value.retry_after <= 60
+    worker.cancel(waiting[0][0])
+    worker.submit(job(model)[0])
+    assert worker.check().waiting == 2
+    go.set()
+    assert len(collected(waiting[1][1])) == 2
+    assert waiting[0][1].empty()
+
+
+def test_a_job_is_cancelled_while_it_runs(make, model):
+    worker = make()
+    running, started, go = blocking(model)
+    worker.submit(running)
+    assert started.wait(30)
+    worker.cancel(running)
+    go.set()
+    after, items = job(model)
+    worker.submit(after)
+    assert len(collected(items)) == 2
+    assert running.plan.stats.finish == "cancelled"
+    worker.cancel(running)  # has ended; nothing happens
+    assert worker.check().problem is None
+
+
+def test_what_goes_wrong_is_the_jobs_and_not_the_slots(make, model, caplog):
+    worker = make()
+
+    class Broken(list):
+        def __init__(self, error):
+            super().__init__([1, 2, 3])
+            self.error = error
+
+        def __iter__(self):
+            raise self.error
+
+    for error, kind in ((ZeroDivisionError, ZeroDivisionError), (MemoryError, RuntimeFailure)):
+        items = queue.SimpleQueue()
+        plan = model.plan(3, Depth(4), None, 0, ())
+        worker.submit(Job(Broken(error), plan, (Depth(4), 0), items.put))
+        (problem,) = collected(items)
+        assert isinstance(problem, kind)
+    after, items = job(model)
+    worker.submit(after)
+    assert len(collected(items)) == 2
+    assert worker.check().problem is None
+
+
+def test_its_end_tells_those_that_wait(make, model):
+    worker = make()
+    running, started, go = blocking(model)
+    worker.submit(running)
+    assert started.wait(30)
+    waiting, items = job(model)
+    worker.submit(waiting)
+    worker.hurry()
+    (problem,) = collected(items)
+    assert isinstance(problem, RuntimeFailure)
+    with pytest.raises(RuntimeFailure, match="shutting down"):
+        worker.submit(job(model)[0])
+    go.set()
+    worker.stop()
+    assert "died" in worker.check().problem  # the threads have ended
+
+
+def test_a_slot_that_gets_nowhere_is_a_problem(make, model, monkeypatch):
+    worker = make(slots=2)
+    running, started, go = blocking(model)
+    worker.submit(running)
+    assert started.wait(30)
+    health = worker.check()
+    assert (health.problem, health.slots, health.busy, health.waiting) == (None, 2, 1, 0)
+    monkeypatch.setattr(module, "STUCK_S", 0.01)
+    time.sleep(0.05)
+    assert "has done nothing for 0 s" in worker.check().problem
+    go.set()
+    worker.cancel(running)
+    end = time.monotonic() + 30
+    while worker.check().busy and time.monotonic() < end:
+        time.sleep(0.01)
+    assert worker.check().problem is None
