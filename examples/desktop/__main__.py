@@ -41,6 +41,12 @@ def self_test(model: str | None) -> int:
         settings = QSettings(str(Path(folder) / "settings.ini"), QSettings.Format.IniFormat)
         window = Window(settings, model)
 
+        def shown() -> None:
+            if window.windowHandle().isExposed():  # the display has it, so it is painted
+                print("window", flush=True)
+            else:
+                QTimer.singleShot(1, shown)
+
         def first_token(parent: QModelIndex, first: int, last: int) -> None:
             if first == 0:
                 print("token", flush=True)
@@ -61,7 +67,7 @@ def self_test(model: str | None) -> int:
         window.strip.model().rowsInserted.connect(first_token)
         window.idle.connect(go_on)
         window.show()
-        QTimer.singleShot(0, lambda: print("window", flush=True))
+        shown()
         QTimer.singleShot(PATIENCE_MS, lambda: app.exit(1))
         code = app.exec()
         window.close()
