@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 Entry = tuple[str, str, str]  # where it goes in the folder, where it lies now, its kind
 
 #: What nothing in the app uses, though something that it does use would import it. Without ssl,
-#: requests and Qt's network library there is nothing in the folder that could talk to a network.
+#: requests and Qt's network library nothing in the folder could fetch anything from the web.
 MODULES_LEFT_OUT = [
     *("rdlite.commands", "rdlite.llm_plugin", "rdlite.export.random_checkpoint", "rdlite.quant"),
     *("rdlite.serve", "rdlite.hub", "rdlite.hub_fetch", "rdlite.hub_source"),

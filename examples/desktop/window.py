@@ -5,7 +5,6 @@ from PySide6.QtGui import (
     QAccessible,
     QAccessibleAnnouncementEvent,
     QCloseEvent,
-    QKeyEvent,
     QKeySequence,
     QShortcut,
 )
@@ -14,7 +13,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMainWindow,
-    QPlainTextEdit,
     QPushButton,
     QSlider,
     QVBoxLayout,
@@ -23,31 +21,11 @@ from PySide6.QtWidgets import (
 
 import colours
 from picker import NANO, ModelPicker
+from question import Question
 from rdlite import Stats, Token
 from strip import DepthStrip
 from transcript import Transcript
 from worker import ModelFacts, Turn, Worker
-
-
-class Question(QPlainTextEdit):
-    """Where questions are typed: Enter sends, Shift-Enter starts a new line."""
-
-    entered = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setTabChangesFocus(True)
-        self.setPlaceholderText("Ask something, like: What is 48 + 76?")
-        self.setAccessibleName("Your question")
-        self.setFixedHeight(3 * self.fontMetrics().lineSpacing() + 14)
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Send on Enter; type everything else."""
-        enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
-        if enter and not event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
-            self.entered.emit()
-        else:
-            super().keyPressEvent(event)
 
 
 class Window(QMainWindow):
