@@ -1,5 +1,5 @@
-# `make chat` and `make test` each make .venv, install what they need and run; `make docs` writes
-# docs/commands.md anew.
+# `make chat`, `make test` and `make test-ui` each make .venv, install what they need and run;
+# `make docs` writes docs/commands.md anew.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: chat test docs clean
+# mypy reads the package as it is installed, because export/ moves into it.
+SITE = rm -rf build/lib build/site && $(PIP) install --no-deps --no-build-isolation --target build/site .
+
+.PHONY: chat test test-ui docs clean
 
 chat: $(VENV)/.cpu
 	@$(BIN)/rdlite chat
@@ -15,11 +18,16 @@ chat: $(VENV)/.cpu
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy reads the package as it is installed, because export/ moves into it
-	rm -rf build/lib build/site
-	$(PIP) install --no-deps --no-build-isolation --target build/site .
+	@$(SITE)
 	cd tests && MYPYPATH=../build/site ../$(BIN)/mypy --config-file ../pyproject.toml -p rdlite
 	$(BIN)/pytest
+
+# The page in a browser and the desktop window, on a display of their own; needs a Debian package or two.
+test-ui: $(VENV)/.ui
+	tests/ui/packages.sh
+	@$(SITE)
+	cd examples/desktop && MYPYPATH=../../build/site ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
+	xvfb-run -a -s '-screen 0 1280x1024x24' $(BIN)/pytest tests/ui
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/commands.py > docs/.commands.md
@@ -39,4 +47,9 @@ $(VENV)/.cpu: pyproject.toml
 $(VENV)/.dev: $(VENV)/.cpu
 	@echo "Installing the tools for tests into $(VENV)."
 	@$(PIP) install -e '.[cpu,dev]'
+	@touch $@
+
+$(VENV)/.ui: $(VENV)/.dev
+	@echo "Installing Qt, PyInstaller and Playwright into $(VENV)."
+	@$(PIP) install -e '.[cpu,ui]'
 	@touch $@
