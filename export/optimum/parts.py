@@ -92,7 +92,7 @@ class _Part(nn.Module):
                 self.register_buffer(f"qkv_bias_{i}", F.pad(bias, (0, config.hidden_size)))
 
     def run(
-        self, x: Tensor, seqlens_k: Tensor, total: Tensor, past: Sequence[Tensor] | None | None
+        self, x: Tensor, seqlens_k: Tensor, total: Tensor, past: Sequence[Tensor] | None
     ) -> tuple[Tensor, list[Tensor]]:
         """All blocks: [B, S, E] -> [B, S, E] and the caches, keys and values in turn."""
         if past is None:  # a part without blocks
