@@ -103,6 +103,13 @@ class Message(_Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_text_of)]
+    # Clients send answers back as they got them, with all that is empty there.
+    name: Annotated[None, _only()] = None
+    refusal: Annotated[None, _only()] = None
+    tool_calls: Annotated[None, _only([])] = None
+    function_call: Annotated[None, _only()] = None
+    annotations: Annotated[None, _only([])] = None
+    audio: Annotated[None, _only()] = None
 
 
 class _Common(_Strict):
@@ -129,6 +136,7 @@ class _Common(_Strict):
     n: Annotated[None, _only(1)] = None
     presence_penalty: Annotated[None, _only(0)] = None
     frequency_penalty: Annotated[None, _only(0)] = None
+    user: Annotated[None, _only()] = None
 
 
 class ChatRequest(_Common):
@@ -142,6 +150,14 @@ class ChatRequest(_Common):
     modalities: Annotated[None, _only(["text"])] = None
     tools: Annotated[None, _only([])] = None
     tool_choice: Annotated[None, _only("none")] = None
+    parallel_tool_calls: Annotated[None, _only(True, False)] = None
+    functions: Annotated[None, _only([])] = None
+    function_call: Annotated[None, _only("none")] = None
+    audio: Annotated[None, _only()] = None
+    prediction: Annotated[None, _only()] = None
+    reasoning_effort: Annotated[None, _only()] = None
+    metadata: Annotated[None, _only({})] = None
+    service_tier: Annotated[None, _only("auto", "default")] = None
     store: Annotated[None, _only(False)] = None
 
 

@@ -181,6 +181,15 @@ def test_what_was_read_serves_the_next_request(client):
     assert other_depth.usage.prompt_tokens_details.cached_tokens == 0
 
 
+def test_an_answer_can_be_sent_back_as_it_came(client):
+    said = chat(client).choices[0].message
+    again = chat(client, QUESTION, said, QUESTION)
+    assert again.choices[0].message.content == "124"
+    nothing = {"name": None, "tool_calls": [], "function_call": None, "audio": None}
+    message = {"role": "assistant", "content": "124", "annotations": []} | nothing
+    assert chat(client, QUESTION, message, QUESTION).choices[0].message.content == "124"
+
+
 def test_parts_of_text_and_developers_are_understood(client):
     parts = [{"type": "text", "text": "What is 48 "}, {"type": "text", "text": "+ 76?"}]
     answer = chat(client, {"role": "user", "content": parts})
@@ -267,7 +276,7 @@ def test_clients_that_leave_without_a_stream_or_in_the_line_free_their_places(st
         ({"frequency_penalty": 0.5}, "'frequency_penalty': is not supported"),
         ({"tools": [{"type": "function"}]}, "'tools': is not supported"),
         ({"response_format": {"type": "json_object"}}, "'response_format': is not supported"),
-        ({"user": "somebody"}, "'user' is an unknown or unsupported parameter"),
+        ({"user": "somebody"}, "'user': is not supported: leave it out, or give null"),
         ({"extra_body": {"depht": {}}}, "'depht' is an unknown or unsupported parameter"),
         ({"extra_body": {"depth": {"steps": 3}}}, "'depth.steps' is an unknown"),
         ({"extra_body": {"depth": {"max_steps": 0}}}, "'depth.max_steps': "),
@@ -291,7 +300,7 @@ def test_clients_that_leave_without_a_stream_or_in_the_line_free_their_places(st
         ({"messages": [{"role": "wizard", "content": "x"}]}, "'messages.0.role': "),
         ({"messages": [{"role": "user", "content": None}]}, "'messages.0.content': must be text"),
         ({"messages": [{"role": "user"}]}, "'messages.0.content' is missing"),
-        ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "'messages.0.name' is an"),
+        ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "'messages.0.name': is not"),
         ({"messages": [QUESTION] * 2049}, "'messages': "),
     ],
 )
@@ -318,6 +327,7 @@ def test_values_without_effect_are_accepted(client):
         response_format={"type": "text"},
         store=False,
         tool_choice="none",
+        extra_body={"user": None, "functions": [], "metadata": None, "service_tier": "auto"},
     )
     assert answer.choices[0].message.content == "124"
 
