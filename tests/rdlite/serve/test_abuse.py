@@ -70,7 +70,7 @@ def test_origins_that_were_named_may_call(start):
         preflight = (
             "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             "Origin: {}\r\nAccess-Control-Request-Method: POST\r\n"
-            "Access-Control-Request-Headers: authorization,content-type\r\n\r\n"
+            "Access-Control-Request-Headers: authorization,content-type,x-stainless-os\r\n\r\n"
         )
         allowed = server.raw(preflight.format("https://good.example").encode())
         assert allowed.startswith("HTTP/1.1 200")
