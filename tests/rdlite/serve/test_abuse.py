@@ -215,6 +215,37 @@ def test_a_threshold_that_no_rule_has_is_refused(server):
     assert "threshold" in message(text)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"k{number}": 1 for number in range(10_000)},
+        CHAT | {"messages": [{str(number): 1 for number in range(50)}] * 2000},
+        CHAT | {"logit_bias": dict.fromkeys(map(str, range(10_000)), "x")},
+        CHAT | {"messages": [1] * 2000},
+    ],
+)
+def test_a_body_with_countless_faults_is_given_up_at_the_first_ones(body):
+    """Each fault is an object of its own; collecting half a million of them takes seconds."""
+    from pydantic import ValidationError
+
+    from rdlite.serve.requests import ChatRequest
+
+    with pytest.raises(ValidationError) as problem:
+        ChatRequest.model_validate(body)
+    assert problem.value.error_count() < 50
+
+
+def test_a_text_that_cannot_fit_is_not_encoded(server):
+    for path, body in (
+        ("/v1/completions", {"model": "nano", "prompt": "1" * 2**20}),
+        (PATH, CHAT | {"messages": [{"role": "user", "content": "1" * 2**20}]}),
+    ):
+        status, _, text = server.post(path, body)
+        assert status == 400
+        assert "characters, the context is 1024 tokens" in message(text)
+        assert json.loads(text)["error"]["code"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
 def test_other_methods(server, method):
     connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
