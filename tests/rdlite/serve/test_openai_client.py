@@ -153,6 +153,19 @@ def test_logprobs_of_a_completion_have_offsets(client):
         assert token in top
 
 
+def test_offsets_count_what_is_held_back_for_a_stop_string(client):
+    options = {"model": "nano", "prompt": "hello", "max_tokens": 5, "seed": 1}
+    text = client.completions.create(**options).choices[0].text
+    options |= {"logprobs": 0, "stop": [text[:4] + "\n\n\n"]}  # held back to the end
+    (choice,) = client.completions.create(**options).choices
+    assert choice.text == text
+    pieces = zip(choice.logprobs.text_offset, choice.logprobs.tokens, strict=True)
+    assert all(text[offset:].startswith(token) for offset, token in pieces)
+    chunks = list(client.completions.create(**options, stream=True))
+    told = [c.choices[0].logprobs.text_offset for c in chunks if c.choices[0].logprobs]
+    assert sum(told, []) == choice.logprobs.text_offset
+
+
 def test_a_bias_moves_tokens(client, nano):
     (token,) = nano.tokenizer.encode("7", add_special_tokens=False)
     (choice,) = chat(client, logit_bias={str(token): 1000}, max_tokens=3).choices
