@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -110,9 +111,20 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._ready = ready
         self._hurry = hurry
+        self._hurried = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal: the second one ends what runs, and only a third one leaves at once."""
+        if self.should_exit and self._loop is not None and not self._hurried:
+            self._hurried = True
+            self._loop.call_soon_threadsafe(self._hurry)
+        else:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

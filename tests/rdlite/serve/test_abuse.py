@@ -343,3 +343,18 @@ def test_the_end_does_not_wait_for_ever(start, endless):
             list(stream)
         assert server.stop() == (0, "")
         assert time.monotonic() - clock < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_what_runs(start, endless, number):
+    with start() as server, server.client() as client:
+        stream = iter(client.completions.create(**endless, stream=True))
+        next(stream)
+        server.process.send_signal(number)
+        while server.listens():
+            time.sleep(0.01)
+        server.process.send_signal(number)
+        with pytest.raises(openai.APIError, match="the server is shutting down"):
+            list(stream)
+        assert server.process.communicate(timeout=60)[1] == ""
+        assert server.process.returncode == 0
