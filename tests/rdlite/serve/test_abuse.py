@@ -34,7 +34,9 @@ def raw_chat(server, *headers, body=b"", host=None, version="1.1"):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "[::2]", "", "10.0.0.1"]
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "[::2]", "", "10.0.0.1"]
+    + ["evil.example@localhost", "localhost/evil.example", "localhost:80:80"],
 )
 def test_a_foreign_host_is_refused(server, host):
     body = json.dumps(CHAT).encode()
