@@ -19,6 +19,7 @@ from rdlite.serve.settings import Settings
 
 HEADER_SECONDS = 10.0
 SHUTDOWN_SECONDS = 10
+LEAVE_SECONDS = 3  # for what is left to say, before connections are cut
 MAX_CONNECTIONS = 512
 
 
@@ -118,7 +119,7 @@ class _Server(uvicorn.Server):
         """Take a signal: the second one ends what runs, and only a third one leaves at once."""
         if self.should_exit and self._loop is not None and not self._hurried:
             self._hurried = True
-            self._loop.call_soon_threadsafe(self._hurry)
+            self._loop.call_soon_threadsafe(self._end)
         else:
             super().handle_exit(sig, frame)
 
@@ -128,9 +129,18 @@ class _Server(uvicorn.Server):
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        late = asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self._hurry)
+        late = asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self._end)
         await super().shutdown(sockets)
         late.cancel()
+
+    def _end(self) -> None:
+        self._hurry()
+        asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        """Leave clients that do not read what they are sent."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def _ignore(*_: Any) -> None:

@@ -360,3 +360,17 @@ def test_a_second_signal_ends_what_runs(start, endless, number):
             list(stream)
         assert server.process.communicate(timeout=60)[1] == ""
         assert server.process.returncode == 0
+
+
+def test_a_client_that_never_reads_does_not_hold_up_the_end(start):
+    with start() as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((server.host, server.port))
+        connection.settimeout(2)
+        with pytest.raises(TimeoutError):  # the server stops reading, since nobody reads it
+            while True:
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        server.process.terminate()
+        while server.listens():
+            time.sleep(0.01)
+        assert server.stop() == (0, "")
