@@ -313,7 +313,8 @@ class Model:
         tokenizer, size = self.tokenizer, len(prompt_or_ids)
         if size > CHARACTERS_PER_TOKEN * self.context:
             raise ContextError(
-                f"the prompt has {size} characters, the context is {self.context} tokens; shorten it"
+                f"the prompt has {size} characters, the context is {self.context} tokens; "
+                "shorten it"
             )
         return self.check_ids(tokenizer.encode(prompt_or_ids, add_special_tokens))
 

@@ -11,7 +11,9 @@ from rdlite.speculate import Speculate
 
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*", re.IGNORECASE)
 #: As browsers write it: no path, and what is not "null", which any page can have.
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9_.-]+(:\d{1,5})?|[a-z]+://\[[0-9a-f:.]+\](:\d{1,5})?")
+ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[a-z0-9_.-]+(:\d{1,5})?|[a-z]+://\[[0-9a-f:.]+\](:\d{1,5})?"
+)
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

@@ -31,7 +31,10 @@ def test_addresses_that_others_reach_need_a_key(host):
         (["--host", "example.org"], "host must be an IP address of this machine or localhost"),
         (["--api-key", "short"], "8 to 512 printable"),
         (["--api-key", "käse käse käse"], "8 to 512 printable"),
-        (["--allow-host", "box.local:8080"], "without a port, like box.local, got 'box.local:8080'"),
+        (
+            ["--allow-host", "box.local:8080"],
+            "without a port, like box.local, got 'box.local:8080'",
+        ),
         (["--allow-host", "http://box.local"], "a host must be a name"),
         (["--cors-origin", "*"], "an origin must be as browsers write it"),
         (["--cors-origin", "https://example.org/"], "without a path"),
