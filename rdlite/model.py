@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 MAX_THREADS = 256
+CHARACTERS_PER_TOKEN = 256  # no text has tokens that long throughout
 
 
 def load(
@@ -257,11 +258,7 @@ class Model:
         Raises:
             InputError: an argument is out of bounds (ContextError: the prompt does not fit).
         """
-        ids = self.check_ids(
-            self.tokenizer.encode(prompt_or_ids)
-            if isinstance(prompt_or_ids, str)
-            else prompt_or_ids
-        )
+        ids = self.encode(prompt_or_ids)
         plan = self.plan(
             max_tokens,
             depth,
@@ -316,7 +313,26 @@ class Model:
                 (ContextError: more ids than the context).
         """
         rendered = self.chat_template.render(messages)
-        return self.check_ids(self.tokenizer.encode(rendered, add_special_tokens=False))
+        return self.encode(rendered, add_special_tokens=False)
+
+    def encode(
+        self, prompt_or_ids: str | Sequence[int], add_special_tokens: bool = True
+    ) -> list[int]:
+        """Return the token ids of a prompt that may be text.
+
+        Raises:
+            InputError: ids are out of bounds, or the bundle has no tokenizer (ContextError: it
+                does not fit; long texts are refused before they are encoded).
+        """
+        if not isinstance(prompt_or_ids, str):
+            return self.check_ids(prompt_or_ids)
+        tokenizer, size = self.tokenizer, len(prompt_or_ids)
+        if size > CHARACTERS_PER_TOKEN * self.context:
+            raise ContextError(
+                f"the prompt has {size} characters, the context is {self.context} tokens; "
+                "shorten it"
+            )
+        return self.check_ids(tokenizer.encode(prompt_or_ids, add_special_tokens))
 
     def close(self) -> None:
         """Refuse further use; what still runs may end. May be called twice.

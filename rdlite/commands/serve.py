@@ -113,9 +113,10 @@ def serve(
             f"the server's packages are missing ({problem}); install them with: "
             "pip install 'rdlite[serve]'"
         ) from None
-    from rdlite.serve.settings import Settings, check_listening
+    from rdlite.serve.settings import Settings, check_listening, check_names
 
     check_listening(host, api_key)
+    check_names(allow_host, cors_origin)
     with listen(host, port) as listener, open_model(model, options) as opened:
         settings = Settings(
             host=host,

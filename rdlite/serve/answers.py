@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdlite.generate import Stats, Token
-from rdlite.tokenizer import REPLACEMENT, Tokenizer
+from rdlite.tokenizer import REPLACEMENT, TextStream, Tokenizer
 
 FINISH = {"stop": "stop", "stop-string": "stop", "length": "length", "context": "length"}
 LEAST_LOGPROB = -9999.0  # what OpenAI's API tells of the impossible, which JSON cannot
@@ -54,6 +54,7 @@ class Answer:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
     _offset: int = 0  # of the text so far, in characters
+    _stream: TextStream | None = None  # the text again, nothing held back for stop strings
 
     def chunk(
         self, tokens: Sequence[Token], finish: str | None = None, opens: bool = False
@@ -129,9 +130,12 @@ class Answer:
 
     def _text_logprobs(self, tokens: Sequence[Token], top: int) -> Json:
         offsets = []
+        if self._stream is None and self.tokenizer is not None:
+            self._stream = TextStream(self.tokenizer)
         for token in tokens:
             offsets.append(self._offset)
-            self._offset += len(token.text)
+            if self._stream is not None:
+                self._offset += len(self._stream.push(token.id))
         return {
             "tokens": [self._name(token.id) for token in tokens],
             "token_logprobs": [_bounded(token.logprob) for token in tokens],

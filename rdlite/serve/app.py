@@ -84,7 +84,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # OpenAI's own client sends a dozen of its own
         )
         middleware.insert(1, cors)
     app = FastAPI(

@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from urllib.parse import urlsplit
+import re
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -119,7 +119,5 @@ def _too_large() -> str:
 
 def _name(host: str) -> str:
     """Return the name in a Host header, without the port; "" for what is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    found = re.fullmatch(r"\[([0-9a-f:.]+)\](:\d*)?|([^\s:/?#@\[\]\\]+)(:\d*)?", host.lower())
+    return "" if found is None else found[1] or found[3]

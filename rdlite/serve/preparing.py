@@ -52,8 +52,7 @@ class Preparer:
         self, body: CompletionRequest, deliver: Callable[[Item], None]
     ) -> tuple[Job, Answer]:
         """Return the job of a completion; raises InputError for what this model cannot do."""
-        model, prompt = self._model, body.prompt
-        ids = model.check_ids(model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+        ids = self._model.encode(body.prompt)
         most = body.max_tokens or COMPLETION_TOKENS
         return self._job(body, ids, most, body.logprobs, False, deliver)
 

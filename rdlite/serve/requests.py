@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
 
 from rdlite.config import check_integer
 
@@ -64,6 +72,12 @@ def _prompt(value: object) -> object:
     raise ValueError("must be one text, or one list of token ids")
 
 
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise ValueError(f"must have at most {MAX_BIASES} tokens, has {len(value)}")
+    return value
+
+
 def _biases(value: dict[str, float]) -> dict[str, float]:
     for key in value:
         if not (key.isascii() and key.isdecimal() and len(key) < 9):
@@ -77,6 +91,15 @@ def _seed(value: int) -> int:
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, value: object) -> object:
+        # Every unknown key is an error of its own, and a body has room for half a million.
+        if isinstance(value, dict) and len(value) > len(cls.model_fields):
+            unknown = next(key for key in value if key not in cls.model_fields)
+            raise ValueError(f"has an unknown or unsupported parameter {unknown!r:.80}")
+        return value
 
 
 class DepthRequest(_Strict):
@@ -103,6 +126,13 @@ class Message(_Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_text_of)]
+    # Clients send answers back as they got them, with all that is empty there.
+    name: Annotated[None, _only()] = None
+    refusal: Annotated[None, _only()] = None
+    tool_calls: Annotated[None, _only([])] = None
+    function_call: Annotated[None, _only()] = None
+    annotations: Annotated[None, _only([])] = None
+    audio: Annotated[None, _only()] = None
 
 
 class _Common(_Strict):
@@ -118,7 +148,7 @@ class _Common(_Strict):
     logit_bias: (
         Annotated[
             dict[str, Annotated[float, Field(ge=-1000, le=1000)]],
-            Field(max_length=MAX_BIASES),
+            BeforeValidator(_few),
             AfterValidator(_biases),
         ]
         | None
@@ -129,12 +159,13 @@ class _Common(_Strict):
     n: Annotated[None, _only(1)] = None
     presence_penalty: Annotated[None, _only(0)] = None
     frequency_penalty: Annotated[None, _only(0)] = None
+    user: Annotated[None, _only()] = None
 
 
 class ChatRequest(_Common):
     """The body of /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
@@ -142,6 +173,14 @@ class ChatRequest(_Common):
     modalities: Annotated[None, _only(["text"])] = None
     tools: Annotated[None, _only([])] = None
     tool_choice: Annotated[None, _only("none")] = None
+    parallel_tool_calls: Annotated[None, _only(True, False)] = None
+    functions: Annotated[None, _only([])] = None
+    function_call: Annotated[None, _only("none")] = None
+    audio: Annotated[None, _only()] = None
+    prediction: Annotated[None, _only()] = None
+    reasoning_effort: Annotated[None, _only()] = None
+    metadata: Annotated[None, _only({})] = None
+    service_tier: Annotated[None, _only("auto", "default")] = None
     store: Annotated[None, _only(False)] = None
 
 

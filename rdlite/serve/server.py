@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,7 @@ from rdlite.serve.settings import Settings
 
 HEADER_SECONDS = 10.0
 SHUTDOWN_SECONDS = 10
+LEAVE_SECONDS = 3  # for what is left to say, before connections are cut
 MAX_CONNECTIONS = 512
 
 
@@ -110,15 +112,35 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._ready = ready
         self._hurry = hurry
+        self._hurried = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal: the second one ends what runs, and only a third one leaves at once."""
+        if self.should_exit and self._loop is not None and not self._hurried:
+            self._hurried = True
+            self._loop.call_soon_threadsafe(self._end)
+        else:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        late = asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self._hurry)
+        late = asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self._end)
         await super().shutdown(sockets)
         late.cancel()
+
+    def _end(self) -> None:
+        self._hurry()
+        asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        """Leave clients that do not read what they are sent."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def _ignore(*_: Any) -> None:

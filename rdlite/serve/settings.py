@@ -1,6 +1,7 @@
 """What a server was started with."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from rdlite.depth import Depth
@@ -8,6 +9,11 @@ from rdlite.errors import InputError
 from rdlite.sampling import Sampling
 from rdlite.speculate import Speculate
 
+HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*", re.IGNORECASE)
+#: As browsers write it: no path, and what is not "null", which any page can have.
+ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[a-z0-9_.-]+(:\d{1,5})?|[a-z]+://\[[0-9a-f:.]+\](:\d{1,5})?"
+)
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -29,7 +35,8 @@ class Settings:
         seed: of initial states, likewise.
         speculate: whether to draft tokens.
 
-    Raises InputError for an address that is none, or that needs a key and has none.
+    Raises InputError for an address that is none, or that needs a key and has none, and for hosts
+    and origins that no client can have.
     """
 
     host: str = "127.0.0.1"
@@ -46,8 +53,9 @@ class Settings:
     speculate: Speculate = None
 
     def __post_init__(self) -> None:
-        """Check the address and the key."""
+        """Check the address, the key and the names."""
         check_listening(self.host, self.api_key)
+        check_names(self.hosts, self.origins)
 
     def knows(self, name: str) -> bool:
         """Whether clients may call this server by a name.
@@ -55,7 +63,7 @@ class Settings:
         One that listens at an address of the network may be called by any address: a page that
         wants to reach it through a name of its own (DNS rebinding) has to send that name.
         """
-        if name in (*LOCAL_NAMES, self.host, *self.hosts):
+        if name in (*LOCAL_NAMES, self.host, *(host.lower() for host in self.hosts)):
             return True
         try:
             ipaddress.ip_address(name)
@@ -81,3 +89,19 @@ def check_listening(host: str, api_key: str | None) -> None:
             f"{host} can be reached from other machines, so it needs an API key: set "
             "RDLITE_API_KEY, or listen at 127.0.0.1"
         )
+
+
+def check_names(hosts: tuple[str, ...], origins: tuple[str, ...]) -> None:
+    """Raise InputError for a host or an origin that would never be met."""
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise InputError(
+                f"a host must be a name or an address without a port, like box.local, got "
+                f"{host!r:.60}"
+            )
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise InputError(
+                "an origin must be as browsers write it, in small letters and without a path, "
+                f"like https://example.org, got {origin!r:.60}"
+            )

@@ -183,11 +183,13 @@ class Worker:
                 self._changed.wait_for(lambda: self._line or self._stopping)
                 if self._stopping:
                     return
-                job = self._slots[index].job = self._line.popleft()
+                slot = self._slots[index]
+                job = slot.job = self._line.popleft()
+                slot.seen = -1  # what the job before it had done says nothing of this one
             clock = time.monotonic()
             self._serve(job)
             with self._changed:
-                self._slots[index].job = None
+                slot.job = None
                 self._seconds += 0.2 * (time.monotonic() - clock - self._seconds)
 
     def _serve(self, job: Job) -> None:

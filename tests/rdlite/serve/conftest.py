@@ -71,6 +71,11 @@ class Server:
     def health(self):
         return json.loads(self.get("/health")[2])
 
+    def listens(self):
+        """Whether it takes connections."""
+        with socket.socket() as connection:
+            return connection.connect_ex((self.host, self.port)) == 0
+
     def stop(self, number=signal.SIGTERM):
         """Ask it to end; returns its exit code and what it wrote to standard error."""
         self.process.send_signal(number)

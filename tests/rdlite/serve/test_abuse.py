@@ -34,7 +34,11 @@ def raw_chat(server, *headers, body=b"", host=None, version="1.1"):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "[::2]", "", "10.0.0.1"]
+    "host",
+    [
+        *("evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "[::2]", "", "10.0.0.1"),
+        *("evil.example@localhost", "localhost/evil.example", "localhost:80:80"),
+    ],
 )
 def test_a_foreign_host_is_refused(server, host):
     body = json.dumps(CHAT).encode()
@@ -70,7 +74,7 @@ def test_origins_that_were_named_may_call(start):
         preflight = (
             "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             "Origin: {}\r\nAccess-Control-Request-Method: POST\r\n"
-            "Access-Control-Request-Headers: authorization,content-type\r\n\r\n"
+            "Access-Control-Request-Headers: authorization,content-type,x-stainless-os\r\n\r\n"
         )
         allowed = server.raw(preflight.format("https://good.example").encode())
         assert allowed.startswith("HTTP/1.1 200")
@@ -215,6 +219,37 @@ def test_a_threshold_that_no_rule_has_is_refused(server):
     assert "threshold" in message(text)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"k{number}": 1 for number in range(10_000)},
+        CHAT | {"messages": [{str(number): 1 for number in range(50)}] * 2000},
+        CHAT | {"logit_bias": dict.fromkeys(map(str, range(10_000)), "x")},
+        CHAT | {"messages": [1] * 2000},
+    ],
+)
+def test_a_body_with_countless_faults_is_given_up_at_the_first_ones(body):
+    """Each fault is an object of its own; collecting half a million of them takes seconds."""
+    from pydantic import ValidationError
+
+    from rdlite.serve.requests import ChatRequest
+
+    with pytest.raises(ValidationError) as problem:
+        ChatRequest.model_validate(body)
+    assert problem.value.error_count() < 50
+
+
+def test_a_text_that_cannot_fit_is_not_encoded(server):
+    for path, body in (
+        ("/v1/completions", {"model": "nano", "prompt": "1" * 2**20}),
+        (PATH, CHAT | {"messages": [{"role": "user", "content": "1" * 2**20}]}),
+    ):
+        status, _, text = server.post(path, body)
+        assert status == 400
+        assert "characters, the context is 1024 tokens" in message(text)
+        assert json.loads(text)["error"]["code"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
 def test_other_methods(server, method):
     connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
@@ -312,3 +347,31 @@ def test_the_end_does_not_wait_for_ever(start, endless):
             list(stream)
         assert server.stop() == (0, "")
         assert time.monotonic() - clock < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_what_runs(start, endless, number):
+    with start() as server, server.client() as client:
+        stream = iter(client.completions.create(**endless, stream=True))
+        next(stream)
+        server.process.send_signal(number)
+        while server.listens():
+            time.sleep(0.01)
+        server.process.send_signal(number)
+        with pytest.raises(openai.APIError, match="the server is shutting down"):
+            list(stream)
+        assert server.process.communicate(timeout=60)[1] == ""
+        assert server.process.returncode == 0
+
+
+def test_a_client_that_never_reads_does_not_hold_up_the_end(start):
+    with start() as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((server.host, server.port))
+        connection.settimeout(2)
+        with pytest.raises(TimeoutError):  # the server stops reading, since nobody reads it
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10**6)
+        server.process.terminate()
+        while server.listens():
+            time.sleep(0.01)
+        assert server.stop() == (0, "")

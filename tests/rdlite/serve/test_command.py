@@ -31,6 +31,14 @@ def test_addresses_that_others_reach_need_a_key(host):
         (["--host", "example.org"], "host must be an IP address of this machine or localhost"),
         (["--api-key", "short"], "8 to 512 printable"),
         (["--api-key", "käse käse käse"], "8 to 512 printable"),
+        (
+            ["--allow-host", "box.local:8080"],
+            "without a port, like box.local, got 'box.local:8080'",
+        ),
+        (["--allow-host", "http://box.local"], "a host must be a name"),
+        (["--cors-origin", "*"], "an origin must be as browsers write it"),
+        (["--cors-origin", "https://example.org/"], "without a path"),
+        (["--cors-origin", "null"], "an origin must be"),
         (["--prefix-cache", "much"], "'much' must be a size like 512M"),
         (["--slots", "0"], "'--slots'"),
         (["--port", "65536"], "'--port'"),
@@ -65,7 +73,7 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 
 def test_it_can_be_reached_by_address_and_by_the_names_it_was_given(start):
-    with start("--host", "0.0.0.0", "--allow-host", "box.local", RDLITE_API_KEY="long enough") as s:
+    with start("--host", "0.0.0.0", "--allow-host", "Box.local", RDLITE_API_KEY="long enough") as s:
         for host, status in (("10.1.2.3", 401), ("box.local", 401), ("evil.example", 403)):
             answer = s.raw(
                 f"GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()

@@ -1,5 +1,6 @@
 """The official client against a real server: what its users do, and what they get wrong."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -153,6 +154,19 @@ def test_logprobs_of_a_completion_have_offsets(client):
         assert token in top
 
 
+def test_offsets_count_what_is_held_back_for_a_stop_string(client):
+    options = {"model": "nano", "prompt": "hello", "max_tokens": 5, "seed": 1}
+    text = client.completions.create(**options).choices[0].text
+    options |= {"logprobs": 0, "stop": [text[:4] + "\n\n\n"]}  # held back to the end
+    (choice,) = client.completions.create(**options).choices
+    assert choice.text == text
+    pieces = zip(choice.logprobs.text_offset, choice.logprobs.tokens, strict=True)
+    assert all(text[offset:].startswith(token) for offset, token in pieces)
+    chunks = list(client.completions.create(**options, stream=True))
+    told = [c.choices[0].logprobs.text_offset for c in chunks if c.choices[0].logprobs]
+    assert [*itertools.chain(*told)] == choice.logprobs.text_offset
+
+
 def test_a_bias_moves_tokens(client, nano):
     (token,) = nano.tokenizer.encode("7", add_special_tokens=False)
     (choice,) = chat(client, logit_bias={str(token): 1000}, max_tokens=3).choices
@@ -179,6 +193,15 @@ def test_what_was_read_serves_the_next_request(client):
     assert first.usage.prompt_tokens <= reused < second.usage.prompt_tokens
     other_depth = chat(client, *messages, extra_body={"depth": {"max_steps": 7}})
     assert other_depth.usage.prompt_tokens_details.cached_tokens == 0
+
+
+def test_an_answer_can_be_sent_back_as_it_came(client):
+    said = chat(client).choices[0].message
+    again = chat(client, QUESTION, said, QUESTION)
+    assert again.choices[0].message.content == "124"
+    nothing = {"name": None, "tool_calls": [], "function_call": None, "audio": None}
+    message = {"role": "assistant", "content": "124", "annotations": []} | nothing
+    assert chat(client, QUESTION, message, QUESTION).choices[0].message.content == "124"
 
 
 def test_parts_of_text_and_developers_are_understood(client):
@@ -267,7 +290,7 @@ def test_clients_that_leave_without_a_stream_or_in_the_line_free_their_places(st
         ({"frequency_penalty": 0.5}, "'frequency_penalty': is not supported"),
         ({"tools": [{"type": "function"}]}, "'tools': is not supported"),
         ({"response_format": {"type": "json_object"}}, "'response_format': is not supported"),
-        ({"user": "somebody"}, "'user' is an unknown or unsupported parameter"),
+        ({"user": "somebody"}, "'user': is not supported: leave it out, or give null"),
         ({"extra_body": {"depht": {}}}, "'depht' is an unknown or unsupported parameter"),
         ({"extra_body": {"depth": {"steps": 3}}}, "'depth.steps' is an unknown"),
         ({"extra_body": {"depth": {"max_steps": 0}}}, "'depth.max_steps': "),
@@ -291,7 +314,10 @@ def test_clients_that_leave_without_a_stream_or_in_the_line_free_their_places(st
         ({"messages": [{"role": "wizard", "content": "x"}]}, "'messages.0.role': "),
         ({"messages": [{"role": "user", "content": None}]}, "'messages.0.content': must be text"),
         ({"messages": [{"role": "user"}]}, "'messages.0.content' is missing"),
-        ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "'messages.0.name' is an"),
+        (
+            {"messages": [{"role": "user", "content": "x", "name": "y"}]},
+            "'messages.0.name': is not",
+        ),
         ({"messages": [QUESTION] * 2049}, "'messages': "),
     ],
 )
@@ -318,6 +344,7 @@ def test_values_without_effect_are_accepted(client):
         response_format={"type": "text"},
         store=False,
         tool_choice="none",
+        extra_body={"user": None, "functions": [], "metadata": None, "service_tier": "auto"},
     )
     assert answer.choices[0].message.content == "124"
 

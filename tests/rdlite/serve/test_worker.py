@@ -161,3 +161,19 @@ def test_a_slot_that_gets_nowhere_is_a_problem(make, model, monkeypatch):
     while worker.check().busy and time.monotonic() < end:
         time.sleep(0.01)
     assert worker.check().problem is None
+
+
+def test_a_job_is_not_stuck_for_what_the_one_before_it_did(make, model, monkeypatch):
+    """Health may be asked so seldom that no idle slot is seen in between."""
+    worker = make(slots=1)
+    for first, patience in ((1, 900.0), (2, 0.01)):
+        monkeypatch.setattr(module, "STUCK_S", patience)
+        running, started, go = blocking(model, prompt=(first, 2, 3))
+        worker.submit(running)
+        assert started.wait(30)
+        assert worker.check().problem is None
+        worker.cancel(running)
+        go.set()
+        end = time.monotonic() + 30
+        while worker._slots[0].job is not None and time.monotonic() < end:
+            time.sleep(0.01)
