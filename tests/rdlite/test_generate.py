@@ -191,7 +191,7 @@ def test_bad_depth_threads_context_and_device_are_refused(text_bundle, model):
         rdlite.load(text_bundle, threads=0)
     with pytest.raises(InputError, match="context must be a whole number from 1 to 640, got 641"):
         rdlite.load(text_bundle, context=641)
-    with pytest.raises(InputError, match="device must be auto, cpu, cuda or .*, got 'tpu'"):
+    with pytest.raises(InputError, match=r"device must be auto, cpu, cuda or .*, got 'tpu'"):
         rdlite.load(text_bundle, device="tpu")
     with pytest.raises(InputError, match="path must be the path of a bundle, got None"):
         rdlite.load(None)
