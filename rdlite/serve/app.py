@@ -99,6 +99,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     add_failures(app)
     add_page(app)
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
         found = app.state.worker.check()

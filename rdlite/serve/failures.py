@@ -12,7 +12,7 @@ from starlette.responses import Response
 from rdlite.errors import ContextError, InputError, RdliteError
 from rdlite.serve.answers import dumps, error
 from rdlite.serve.preparing import UnknownModelError
-from rdlite.serve.worker import BusyError
+from rdlite.serve.worker import BusyError, StoppingError
 
 log = logging.getLogger("rdlite.serve")
 
@@ -56,7 +56,7 @@ def answer_to(problem: Exception) -> Response:
             return _answer(
                 429, str(problem), None, "busy", {"retry-after": str(problem.retry_after)}
             )
-    return _answer(500, describe(problem))
+    return _answer(503 if isinstance(problem, StoppingError) else 500, describe(problem))
 
 
 def describe(problem: Exception) -> str:
@@ -77,6 +77,8 @@ def explain(errors: Sequence[Any]) -> tuple[str, str | None, str | None]:
             return f"{where} is an unknown or unsupported parameter", param, "unknown_parameter"
         case "missing":
             return f"{where} is missing", param, "missing_parameter"
+    if isinstance(found.get("input"), bytes):  # it was not taken for JSON
+        return "the body must be sent with 'Content-Type: application/json'", None, None
     message = found["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"{where}: {message}, got {_shown(found.get('input'))}", param, "invalid_value"

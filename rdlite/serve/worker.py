@@ -36,6 +36,13 @@ class BusyError(RdliteError):
         self.retry_after = retry_after
 
 
+class StoppingError(RuntimeFailure):
+    """The server is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """One generation that was asked for.
@@ -122,10 +129,10 @@ class Worker:
             slot.thread.start()
 
     def submit(self, job: Job) -> None:
-        """Put a job in the line; raises BusyError if it is full, RuntimeFailure when stopping."""
+        """Put a job in the line; raises BusyError if it is full, or StoppingError."""
         with self._changed:
             if self._stopping:
-                raise _stopped()
+                raise StoppingError()
             free = sum(slot.job is None for slot in self._slots)
             if len(self._line) >= self._most_waiting + free:
                 turns = (len(self._line) + 1) / len(self._slots)
@@ -168,7 +175,7 @@ class Worker:
             self._line.clear()
             self._changed.notify_all()
         for job in jobs:
-            job.deliver(_stopped())
+            job.deliver(StoppingError())
 
     def stop(self, timeout: float = 10.0) -> None:
         """Hurry, and return when the threads have ended, or after `timeout` s."""
@@ -203,7 +210,7 @@ class Worker:
                 self._prefixes.give(kept)
             self._finished(job.plan.stats)
             if self._stopping and job.plan.stats.finish == "cancelled":
-                result = _stopped()
+                result = StoppingError()
         except RdliteError as problem:
             result = problem
         except MemoryError:
@@ -212,7 +219,3 @@ class Worker:
             log.exception("a generation failed")
             result = problem
         job.deliver(result)
-
-
-def _stopped() -> RuntimeFailure:
-    return RuntimeFailure("the server is shutting down")

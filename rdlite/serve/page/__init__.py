@@ -30,7 +30,9 @@ def add_page(app: FastAPI) -> None:
     """Serve the page's files."""
     for path, (name, kind) in FILES.items():
         content = (resources.files(__name__) / name).read_bytes()
-        app.add_api_route(path, _file(content, kind), methods=["GET"], include_in_schema=False)
+        app.add_api_route(
+            path, _file(content, kind), methods=["GET", "HEAD"], include_in_schema=False
+        )
 
 
 def _file(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:

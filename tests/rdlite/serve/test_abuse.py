@@ -260,6 +260,19 @@ def test_other_methods(server, method):
     connection.close()
 
 
+def test_the_page_and_the_health_can_be_asked_for_their_heads(server):
+    for path in ("/", "/health"):
+        answer = server.raw(f"HEAD {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        assert answer.startswith("HTTP/1.1 200 ")
+        assert answer.endswith("\r\n\r\n")
+
+
+def test_a_body_that_is_not_called_json(server):
+    status, _, text = server.post(PATH, CHAT, Content_Type="text/plain")
+    assert status == 400
+    assert "Content-Type: application/json" in message(text)
+
+
 def test_paths_lead_nowhere_else(server):
     for path in ("/../page.js", "/page.js/../../x", "/%2e%2e/etc/passwd", "/v1", "//", "/docs"):
         answer = server.raw(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
