@@ -14,8 +14,9 @@ import onnx
 
 from rdlite.bundle import PARTS, Bundle
 from rdlite.cache import Cache
-from rdlite.engine import Engine, Lane
+from rdlite.engine import Engine
 from rdlite.engine import Sequence as EngineSequence
+from rdlite.lane import Lane
 from rdlite.progress import Progress, meter
 from rdlite.session import Array, Run
 from rdlite.start import start_at

@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.cache import Entries, MakeSlot, named_layers
 from rdlite.config import ModelConfig
-
-if TYPE_CHECKING:
-    from rdlite.session import Provider
+from rdlite.session import Provider
 
 Host = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -91,6 +89,7 @@ class DeviceArray:
     ) -> None:
         """Use `Device.empty`, and `part` and `head` of an array, which keep it alive."""
         self.memory = memory
+        self.place = memory.kind, memory.index
         self.address = address
         self.shape = shape
         self.dtype = dtype

@@ -8,26 +8,23 @@ for what asks for them: rules that compare states, and positions that go on in a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rdlite.device import Device, DeviceArray, Readback
-from rdlite.engine import Arrays, Lane, Sequence
+from rdlite.lane import Arrays, Floats, Lane, Text
 from rdlite.session import UNCAPTURED, Run
 
-Floats = npt.NDArray[np.float32]
 #: Numbers of captured graphs; onnxruntime keeps them by session.
 _numbers = itertools.count(1)
 
 
-class _Read(Many[Floats]):
+class _Read(Sequence[Floats]):
     """Arrays of a device, each copied when it is asked for."""
 
-    def __init__(self, arrays: Many[DeviceArray]) -> None:
+    def __init__(self, arrays: Sequence[DeviceArray]) -> None:
         self._arrays = arrays
 
     def __len__(self) -> int:
@@ -40,36 +37,39 @@ class _Read(Many[Floats]):
 class DeviceLane(Lane):
     """Like a Lane on the host; what it returns are copies, or overwritten by the next read."""
 
-    def __init__(self, sequence: Sequence, size: int, device: Device) -> None:
+    def __init__(self, text: Text, size: int, device: Device) -> None:
         self._device = device
         self._graphs: list[int] = []
-        super().__init__(sequence, size)
+        super().__init__(text, size)
 
-    def _allocate(self, sequence: Sequence) -> None:
-        config, size, device = sequence.config, self.size, self._device
+    def _allocate(self, text: Text) -> None:
+        config, size, device = text.config, self.size, self._device
         shape = (1, size, config.hidden_size)
-        self._ids = device.empty((1, size), np.int64)
-        self._on_device = device.empty(shape)
-        self._pair = device.empty(shape), device.empty(shape)
+        self._input_ids = device.empty((1, size), np.int64)
+        self._embeds = device.empty(shape)
+        self._states = device.empty(shape), device.empty(shape)
         self._staged = np.zeros(shape[1:], np.float32)
         self._moved = Readback(device, (1, size), np.float32)
+        self._change = self._moved.array
         has_gate = config.recurrence.exit_threshold is not None
         self._says = Readback(device, (1, size), np.float32) if has_gate else None
+        self._gate = self._says.array if self._says else None
         self._seqlens_k = device.empty((1,), np.int32)
         # A replayed call takes what it was captured with: as many positions as there is room for.
-        self._capacity = sequence.capacity if device.graphs and size == 1 else None
+        self._capacity = text.capacity if device.graphs and size == 1 else None
         total = np.zeros((), np.int32)
         self._lengths: Arrays = {"seqlens_k": self._seqlens_k, "total_sequence_length": total}
 
     @property
     def embeds(self) -> Floats:
         """The prelude's output: float32 [1, S, E]; a copy."""
-        return self._on_device.read().astype(np.float32)
+        embeds: Floats = self._embeds.read().astype(np.float32)
+        return embeds
 
     @property
-    def states(self) -> Many[Floats]:
+    def states(self) -> Sequence[Floats]:
         """The state after t steps, `states[t % 2]`, and the one before it; copies."""
-        return _Read(self._pair)
+        return _Read(self._states)
 
     @property
     def change(self) -> Floats:
@@ -88,17 +88,17 @@ class DeviceLane(Lane):
         self._seqlens_k.write(np.array([self._end - 1], np.int32))
         self._lengths["total_sequence_length"][...] = self._capacity or self._end
 
-    def put_ids(self, ids: Many[int]) -> None:
+    def put_ids(self, ids: Sequence[int]) -> None:
         """Write the token ids, S of them."""
-        self._ids.write(np.array([ids], np.int64))
+        self._input_ids.write(np.array([ids], np.int64))
 
     def put_state(self, steps: int, rows: Floats) -> None:
         """Write the states after so many steps: float32 [S, E]."""
-        self._pair[steps % 2].write(rows[None])
+        self._states[steps % 2].write(rows[None])
 
     def put_embeds(self, rows: Floats) -> None:
         """Write the prelude's output: float32 [S, E]."""
-        self._on_device.write(rows[None])
+        self._embeds.write(rows[None])
 
     def fill_state(self, fill: Callable[[Floats], object]) -> None:
         """Let `fill` write the initial states: float32 [S, E]."""
@@ -107,7 +107,7 @@ class DeviceLane(Lane):
 
     def start_at_embeds(self) -> None:
         """Start at the prelude's output."""
-        self._pair[0].copy_from(self._on_device)
+        self._states[0].copy_from(self._embeds)
 
     def drop(self) -> None:
         """Let go of what was captured."""
@@ -115,26 +115,6 @@ class DeviceLane(Lane):
             self._sessions["core"].release(number)
             self._interrupt.forget(number)
         self._graphs.clear()
-
-    def prelude_arrays(self) -> tuple[Arrays, Arrays]:
-        """What the prelude reads and writes, by the graph's names."""
-        slot = self._prelude_slot
-        return (
-            {"input_ids": self._ids, **self._lengths, **slot.inputs()},
-            {"embeds": self._on_device, **slot.outputs()},
-        )
-
-    def core_arrays(self, number: int) -> tuple[Arrays, Arrays]:
-        """What core step `number` reads and writes, by the graph's names."""
-        slot = self._core.slots[self._core.index(number)]
-        before, after = self._pair[number % 2], self._pair[(number + 1) % 2]
-        results: Arrays = {"next_state": after, "change": self._moved.array}
-        if self._says is not None:
-            results["exit_probability"] = self._says.array
-        return (
-            {"state": before, "embeds": self._on_device, **self._lengths, **slot.inputs()},
-            {**results, **slot.outputs()},
-        )
 
     def _bind_step(self, number: int) -> Run:
         graph = UNCAPTURED
@@ -149,7 +129,7 @@ class DeviceLane(Lane):
         wanted = self._device.empty((positions,), np.int64)
         wanted.write(np.arange(self.size - positions, self.size))
         logits = Readback(self._device, (1, positions, self._vocab_size), np.float32)
-        inputs: Arrays = {"state": self._pair[parity], "logit_positions": wanted}
+        inputs: Arrays = {"state": self._states[parity], "logit_positions": wanted}
         run = self._bind(
             "coda",
             (inputs | self._lengths | slot.inputs(), {"logits": logits.array, **slot.outputs()}),

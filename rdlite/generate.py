@@ -10,6 +10,7 @@ from rdlite.cancellation import Cancellation
 from rdlite.depth import Controller, Recorder
 from rdlite.errors import Interrupted
 from rdlite.group import Group
+from rdlite.lane import Lane
 from rdlite.sampling import Sampler
 from rdlite.speculate import Choice, Speculation
 from rdlite.start import Start
@@ -184,7 +185,7 @@ class Chunk(NamedTuple):
         value: what the exit rule said last: of the last position, or of all if they stop together.
     """
 
-    lane: engine.Lane
+    lane: Lane
     steps: int
     all_steps: int
     value: float | None

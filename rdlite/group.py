@@ -5,7 +5,8 @@ from itertools import groupby
 import numpy as np
 
 from rdlite.depth import Controller
-from rdlite.engine import Lane, Sequence
+from rdlite.engine import Sequence
+from rdlite.lane import Lane
 
 
 class Group:

@@ -4,15 +4,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import Interrupted, RuntimeFailure
-
-if TYPE_CHECKING:
-    from rdlite.device import DeviceArray
 
 # The official wheels send telemetry unless told otherwise; the user's own choice stands.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -59,6 +56,16 @@ def load_onnxruntime() -> Any:
             f"files from strangers; {INSTALL_HINT}"
         )
     return onnxruntime
+
+
+class Addressed(Protocol):
+    """An array in memory that onnxruntime reaches by its address."""
+
+    #: What onnxruntime calls where it lies, and which of several that is.
+    place: tuple[str, int]
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 class Interrupt:
@@ -161,8 +168,8 @@ class Session:
 
     def bind(
         self,
-        inputs: "Mapping[str, Array | DeviceArray]",
-        outputs: "Mapping[str, Array | DeviceArray]",
+        inputs: Mapping[str, Array | Addressed],
+        outputs: Mapping[str, Array | Addressed],
         interrupt: Interrupt | None = None,
         graph: int = UNCAPTURED,
     ) -> Run:
@@ -187,8 +194,7 @@ class Session:
                     keep.append(value)
                     bind(name, value)
                 else:
-                    where = array.memory.kind, array.memory.index
-                    bind_address(name, *where, array.dtype, array.shape, array.address)
+                    bind_address(name, *array.place, array.dtype, array.shape, array.address)
         execute, name = self._session.run_with_iobinding, self._name
         options = None if interrupt is None else interrupt.options(self._provider, graph)
 

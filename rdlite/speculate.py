@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from rdlite.config import check_integer
 from rdlite.depth import Controller
-from rdlite.engine import Lane, Sequence
+from rdlite.engine import Sequence
 from rdlite.errors import InputError
 from rdlite.group import Group
+from rdlite.lane import Lane
 from rdlite.sampling import Sampler, log_probability
 from rdlite.speculate_auto import MAX_POSITIONS, Pace, Report, Round
 from rdlite.start import Start

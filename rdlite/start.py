@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.config import ModelConfig
-from rdlite.engine import Lane
 from rdlite.errors import InputError
+from rdlite.lane import Lane
 from rdlite.randomness import check_seed, fill_initial_states
 
 Floats = npt.NDArray[np.float32]
