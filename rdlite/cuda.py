@@ -32,7 +32,8 @@ class Cuda:
     Attributes:
         index: which of several, 0 to 63.
         graphs: capture each core step of a single position once and replay it, which takes less
-            of the host's time.
+            of the host's time. For one generation at a time: what another thread does meanwhile
+            would be captured too.
         memory: most bytes of the GPU's memory for weights and intermediate results; caches come
             on top. None: all of it.
 
@@ -75,8 +76,8 @@ def open_cuda(wanted: Cuda) -> Device:
         options["gpu_mem_limit"] = str(wanted.memory)
     # All graphs and copies follow each other on one stream, so that no call waits for its end.
     run_options = {"disable_synchronize_execution_providers": "1"}
-    hint = "; 'rdlite doctor' says what is there"
-    return Device("cuda", memory, Provider(PROVIDER, options, run_options, hint), wanted.graphs)
+    provider = Provider(PROVIDER, options, run_options, memory.hint)
+    return Device("cuda", memory, provider, wanted.graphs)
 
 
 def what_is_missing(index: int = 0) -> str | None:
@@ -170,16 +171,25 @@ class CudaMemory:
         error, address = self._runtime.cudaMalloc(size)
         if int(error):
             self._runtime.cudaGetLastError()  # clears it
-            free, total = self._call("cudaMemGetInfo")
             raise RuntimeFailure(
-                f"there is no memory on GPU {self.index} for another {size:,} bytes: {free:,} of "
-                f"{total:,} are free; use a smaller context, fewer steps, or Cache(share=1)"
+                f"there is no memory on GPU {self.index} for another {size:,} bytes of cache: "
+                f"{self._what_is_free()}; use a smaller context, fewer steps, or Cache(share=1)"
             )
         return int(address)
 
     def free(self, address: int) -> None:
         """Give memory back; waits for what uses it."""
         self._runtime.cudaFree(address)
+
+    def hint(self, said: str) -> str:
+        """Return what to add to what onnxruntime said when it failed."""
+        if "allocat" in said.lower() or "out of memory" in said.lower():
+            return f"; {self._what_is_free()}; use int4 weights, or close what else is on this GPU"
+        return "; 'rdlite doctor' says what is there"
+
+    def _what_is_free(self) -> str:
+        free, total = self._call("cudaMemGetInfo")
+        return f"{free:,} of {total:,} bytes are free"
 
     def host(self, size: int) -> npt.NDArray[np.uint8]:
         """Return pinned memory."""

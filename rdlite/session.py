@@ -31,13 +31,13 @@ class Provider:
         name: of the execution provider.
         options: its options.
         run_options: of every call.
-        hint: what to do if it cannot be used.
+        hint: adds to what onnxruntime said when it failed: what to do.
     """
 
     name: str = CPU
     options: Mapping[str, str] = field(default_factory=dict)
     run_options: Mapping[str, str] = field(default_factory=dict)
-    hint: str = ""
+    hint: Callable[[str], str] = lambda said: ""
 
 
 def load_onnxruntime() -> Any:
@@ -156,14 +156,15 @@ class Session:
                 graph, options, providers=[(provider.name, dict(provider.options))]
             )
         except Exception as problem:  # onnxruntime's errors have no base of their own
+            said = _line(problem)
             raise RuntimeFailure(
-                f"onnxruntime refuses {name}.onnx: {_line(problem)}{provider.hint}"
+                f"onnxruntime refuses {name}.onnx: {said}{provider.hint(said)}"
             ) from None
         used = self._session.get_providers()
         if provider.name not in used:
             raise RuntimeFailure(
                 f"onnxruntime would run {name}.onnx with {', '.join(used)}, not with "
-                f"{provider.name}{provider.hint}"
+                f"{provider.name}{provider.hint('')}"
             )
 
     def bind(
@@ -195,7 +196,7 @@ class Session:
                     bind(name, value)
                 else:
                     bind_address(name, *array.place, array.dtype, array.shape, array.address)
-        execute, name = self._session.run_with_iobinding, self._name
+        execute, name, hint = self._session.run_with_iobinding, self._name, self._provider.hint
         options = None if interrupt is None else interrupt.options(self._provider, graph)
 
         def run(_keep: object = keep) -> None:
@@ -204,7 +205,8 @@ class Session:
             except Exception as problem:
                 if interrupt is not None and interrupt.is_set:
                     raise Interrupted from None
-                raise RuntimeFailure(f"onnxruntime failed in {name}: {_line(problem)}") from None
+                said = _line(problem)
+                raise RuntimeFailure(f"onnxruntime failed in {name}: {said}{hint(said)}") from None
 
         return run
 

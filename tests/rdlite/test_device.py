@@ -259,7 +259,9 @@ def test_portable_bundles_are_for_the_cpu(portable_bundle):
 
 def test_what_runs_elsewhere_than_asked_is_refused():
     """The CPU build of onnxruntime warns, and would take the CPU."""
-    device = Device("cuda", HostMemory(), Provider("CUDAExecutionProvider", hint="; see doctor"))
+    device = Device(
+        "cuda", HostMemory(), Provider("CUDAExecutionProvider", hint=lambda said: "; see doctor")
+    )
     with (
         pytest.warns(UserWarning, match="not in available provider names"),
         pytest.raises(RuntimeFailure, match="; see doctor"),
