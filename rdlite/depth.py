@@ -255,18 +255,29 @@ class Recorder(Controller):
         self.changes.clear()
 
     def think(self, lane: Thinking, most: int | None = None, first: int = 0, done: int = 0) -> int:
-        """Run core steps on the lane, one at a time, to look at each."""
+        """Run core steps on the lane, one at a time, to see each."""
         end = self.max_steps if most is None else min(most, self.max_steps)
         while done < end:
             done = super().think(lane, done + 1, first, done)
-            self.changes.append(float(lane.change[0, -1]))
+            self.saw(lane, done, first)
             if self.settled[first]:
                 break
         return done
 
     def look(self, lane: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
-        """Ask the rule after a step; where positions leave one by one, look at the last row."""
+        """Ask the rule after a step; where positions leave one by one, see the last row's."""
         settled = super().look(lane, steps, first, together)
         if not together and first + lane.change.shape[1] == self._rows:
-            self.changes.append(float(lane.change[0, -1]))
+            self.saw(lane, steps, self._rows - 1, apart=True)
         return settled
+
+    def saw(self, lane: Step, steps: int, row: int, apart: bool = False) -> None:
+        """Keep what a step did.
+
+        Args:
+            lane: its last position is the last of those that are read together.
+            steps: taken so far.
+            row: of which the rule has said what it says of that position.
+            apart: the positions leave one by one.
+        """
+        self.changes.append(float(lane.change[0, -1]))

@@ -87,7 +87,7 @@ class DeviceArray:
         dtype: np.dtype[Any],
         owner: DeviceArray | None = None,
     ) -> None:
-        """Use `Device.empty`, and `part` and `head` of an array, which keep it alive."""
+        """Use `Device.empty`, and `part` of an array, which keeps it alive."""
         self.memory = memory
         self.place = memory.kind, memory.index
         self.address = address
@@ -104,10 +104,6 @@ class DeviceArray:
             number = number * size + index
         address = self.address + number * math.prod(rest) * self.dtype.itemsize
         return DeviceArray(self.memory, address, rest, self.dtype, self)
-
-    def head(self, shape: tuple[int, ...]) -> DeviceArray:
-        """Return the beginning of the same memory in another shape."""
-        return DeviceArray(self.memory, self.address, shape, self.dtype, self)
 
     def write(self, values: npt.ArrayLike) -> None:
         """Copy numbers of the same shape there; they are rounded to what the array holds."""

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.config import check_integer
-from rdlite.depth import Controller, Depth, Thinking, with_threshold
+from rdlite.depth import Depth, Recorder, with_threshold
 from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import InputError
 from rdlite.evaluation import log_softmax
-from rdlite.exit_rules import RULES, Bools, Step
+from rdlite.exit_rules import RULES, Step
 from rdlite.generate import Stats, generate_tokens
 from rdlite.model import Model
 from rdlite.progress import Progress, meter
@@ -205,7 +205,7 @@ def _resolved(depth: Depth, model: Model) -> Depth:
     return depth
 
 
-class Watcher(Controller):
+class Watcher(Recorder):
     """Takes the steps that a Controller takes, and keeps what the last position did at each.
 
     Positions of a prompt that stop together are decoded together after every step, so that what
@@ -225,7 +225,6 @@ class Watcher(Controller):
         super().__init__(depth, max_steps, vocab_size)
         self._sequence = sequence
         self._first = prompt_size - 1  # of the positions that choose a token
-        self._rows = 0
         #: By step: the change, what the rule said last, and log-probabilities or a state.
         self._seen: list[tuple[float, float | None, Floats]] = []
         self._undecoded = False
@@ -233,36 +232,21 @@ class Watcher(Controller):
     def start(self, first: int = 0, size: int = 1) -> None:
         """Forget what was seen of `size` rows from `first` on."""
         super().start(first, size)
-        self._rows = first + size
         self._seen.clear()
         self._undecoded = False
 
-    def think(self, lane: Thinking, most: int | None = None, first: int = 0, done: int = 0) -> int:
-        """Run core steps on the lane, one at a time, to look at each."""
-        size = lane.change.shape[1]
-        if self._sequence.length + size <= self._first:  # chooses nothing, so none is decoded
-            return super().think(lane, most, first, done)
-        end = self.max_steps if most is None else min(most, self.max_steps)
-        while done < end:
-            done = super().think(lane, done + 1, first, done)
-            logs = _logs(lane.logits(done)[-1])
-            self._seen.append((float(lane.change[0, -1]), self.value_of(first), logs))
-            if self.settled[first]:
-                break
-        return done
+    def saw(self, lane: Step, steps: int, row: int, apart: bool = False) -> None:
+        """Keep what a step did, and what would have been said after it.
 
-    def look(self, lane: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
-        """Ask the rule after a step; where positions leave one by one, keep the last one's state.
-
-        It cannot be decoded yet: the coda's cache lacks positions on its left that have left.
+        Of positions that leave one by one it keeps the state, which cannot be decoded yet: the
+        coda's cache lacks those on the left that have left.
         """
-        settled = super().look(lane, steps, first, together)
-        size = lane.change.shape[1]
-        if not together and first + size == self._rows:
-            state = lane.states[steps % 2][0, -1].copy()
-            self._seen.append((float(lane.change[0, -1]), self.value_of(self._rows - 1), state))
-            self._undecoded = True
-        return settled
+        if not apart and self._sequence.length + lane.change.shape[1] <= self._first:
+            return  # it chooses nothing, so it is not decoded
+        super().saw(lane, steps, row, apart)
+        seen = lane.states[steps % 2][0, -1].copy() if apart else _logs(lane.logits(steps)[-1])
+        self._seen.append((self.changes[-1], self.value_of(row), seen))
+        self._undecoded = apart
 
     def thoughts(self, chosen: int, top: int, written: Callable[[int], str]) -> tuple[Thought, ...]:
         """Return what was seen of the position that chose a token, which was read just now."""

@@ -96,7 +96,7 @@ class Answer:
         said_tokens = [token for token in tokens if token.id not in self.stop_ids]
         if self.top is not None and said_tokens:
             logprobs = self._chat_logprobs if self.chat else self._text_logprobs
-            choice["logprobs"] = logprobs(said_tokens, self.top)
+            choice["logprobs"] = logprobs(said_tokens)
         if tokens:
             choice["depth"] = self._depth(tokens)
         return choice
@@ -113,7 +113,7 @@ class Answer:
             ]
         return depth
 
-    def _chat_logprobs(self, tokens: Sequence[Token], top: int) -> Json:
+    def _chat_logprobs(self, tokens: Sequence[Token]) -> Json:
         return {
             "content": [
                 self._written(token.id, token.logprob)
@@ -128,7 +128,7 @@ class Answer:
         encoded = None if self._nameless(token) else list(text.encode())
         return {"token": text, "logprob": _bounded(logprob), "bytes": encoded}
 
-    def _text_logprobs(self, tokens: Sequence[Token], top: int) -> Json:
+    def _text_logprobs(self, tokens: Sequence[Token]) -> Json:
         offsets = []
         if self._stream is None and self.tokenizer is not None:
             self._stream = TextStream(self.tokenizer)
@@ -143,7 +143,7 @@ class Answer:
                 {self._name(id): _bounded(logprob) for id, logprob in token.alternatives}
                 for token in tokens
             ]
-            if top
+            if self.top
             else None,
             "text_offset": offsets,
         }

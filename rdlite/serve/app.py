@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 import rdlite
 from rdlite.errors import InputError, RdliteError
@@ -70,7 +71,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker = Worker(model, settings.slots, settings.waiting, prefixes, metrics.finished)
+        worker = Worker(settings.slots, settings.waiting, prefixes, metrics.finished)
         metrics.watch(worker, prefixes)
         app.state.worker = worker
         try:
@@ -144,8 +145,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         worker.submit(job)
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            events = _events(worker, job, delivery, shape, with_usage)
-            return StreamingResponse(events, media_type="text/event-stream")
+            return _Stream(_events(job, delivery, shape, with_usage), lambda: worker.cancel(job))
         gone = asyncio.create_task(_wait_until_gone(request))
         all_tokens = asyncio.create_task(_collect(delivery))
         try:
@@ -165,10 +165,24 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     return app
 
 
+class _Stream(StreamingResponse):
+    """Server-sent events; however it ends, even before it has begun, `done` is called."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], done: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._done()
+
+
 async def _events(
-    worker: Worker, job: Job, delivery: Delivery, shape: Answer, with_usage: bool
+    job: Job, delivery: Delivery, shape: Answer, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Yield server-sent events; closed, as when the client has left, it ends the job."""
+    """Yield an answer token by token, and what went wrong if something did."""
     opens = True
     try:
         async for token in delivery.tokens():
@@ -183,8 +197,6 @@ async def _events(
         if not isinstance(problem, RdliteError):
             log.exception("an answer failed")
         yield _event(error(describe(problem), "server_error"))
-    finally:
-        worker.cancel(job)
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from rdlite.errors import RdliteError, RuntimeFailure
 from rdlite.generate import Plan, Stats, Token
 from rdlite.kept_text import How
-from rdlite.model import Model
 from rdlite.serve.prefixes import Prefixes
 
 STUCK_S = 900.0  # without a token or a chunk of the prompt; deep steps of large models are slow
@@ -98,7 +97,6 @@ class Worker:
 
     def __init__(
         self,
-        model: Model,
         slots: int,
         waiting: int,
         prefixes: Prefixes,
@@ -107,13 +105,11 @@ class Worker:
         """Start the threads.
 
         Args:
-            model: that answers.
             slots: generations that run at once, at least one.
             waiting: jobs that may wait beside them.
-            prefixes: where texts are kept between jobs.
+            prefixes: gives texts to go on from, and keeps them between jobs.
             finished: called with what each job took, from a slot's thread.
         """
-        self._model = model
         self._prefixes = prefixes
         self._finished = finished
         self._most_waiting = waiting

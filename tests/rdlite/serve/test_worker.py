@@ -25,7 +25,7 @@ def make(model):
     workers = []
 
     def worker(slots=1, waiting=2):
-        workers.append(Worker(model, slots, waiting, Prefixes(model, 2**24), lambda stats: None))
+        workers.append(Worker(slots, waiting, Prefixes(model, 2**24), lambda stats: None))
         return workers[-1]
 
     yield worker

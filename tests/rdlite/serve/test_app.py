@@ -1,0 +1,36 @@
+"""A stream ends its job however it ends."""
+
+import asyncio
+
+import pytest
+
+from rdlite.serve.app import _Stream
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_client_that_leaves_ends_the_job_also_before_the_first_token(begins):
+    ended, sent, left = [], [], asyncio.Event()
+
+    async def events():
+        yield b"data: 1\n\n"
+        left.set()
+        await asyncio.Event().wait()  # no more tokens come
+
+    async def receive():
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        if not begins:  # the client has left before anything could be said
+            left.set()
+            await asyncio.Event().wait()
+        sent.append(message["type"])
+
+    async def run():
+        scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+        stream = _Stream(events(), lambda: ended.append(True))
+        await asyncio.wait_for(stream(scope, receive, send), 30)
+
+    asyncio.run(run())
+    assert ended == [True]
+    assert sent == (["http.response.start", "http.response.body"] if begins else [])
