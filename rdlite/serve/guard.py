@@ -23,9 +23,7 @@ OPEN_PATHS = (*FILES, "/health")
 class Guard:
     """ASGI middleware that checks Host, Origin and API key, and bounds bodies in size and time."""
 
-    def __init__(
-        self, app: ASGIApp, settings: Settings, body_seconds: float = BODY_SECONDS
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
 
@@ -52,7 +50,11 @@ class Guard:
             )
         origin = headers.get("origin")
         own = f"{scope['scheme']}://{hosts[0]}"
-        if origin is not None and origin.lower() != own.lower() and not self._named(origin):
+        if (
+            origin is not None
+            and origin.lower() != own.lower()
+            and origin not in self._settings.origins
+        ):
             return refuse(
                 403,
                 f"pages of {origin!r:.80} may not call this server; start it with --cors-origin to "
@@ -74,9 +76,6 @@ class Guard:
         if length is not None and length.isdecimal() and int(length) > MAX_BODY_BYTES:
             return refuse(413, _too_large(), "body_too_large")
         return None
-
-    def _named(self, origin: str) -> bool:
-        return origin in self._settings.origins
 
     def _bounded(self, receive: Receive) -> Receive:
         read, end = 0, asyncio.get_running_loop().time() + BODY_SECONDS
