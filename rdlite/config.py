@@ -51,6 +51,8 @@ class Recurrence:
     the prelude's output. `mean_steps` is the depth the model was trained around, and the default.
     Past `max_steps`, if there is one, answers get worse. With an `exit_threshold` the core has a
     gate, whose word is the graph's output `exit_probability`; the threshold is the published one.
+    Where a norm follows the whole stack of layers, `norm_each_step` says whether it ends every step
+    or only the last one.
     """
 
     initial_state: Annotated[str, Choices(("random", "zeros", "embeds"))]
@@ -58,6 +60,7 @@ class Recurrence:
     mean_steps: Annotated[int, Bounds(1, 1024)]
     max_steps: Annotated[int | None, Bounds(1, 1024)] = None
     exit_threshold: Annotated[float | None, Bounds(0, 1)] = None
+    norm_each_step: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rdlite.config import ModelConfig
 from rdlite.errors import FamilyError
 
 from ..blocks import GraphBuilder, Weight
-from . import huginn, ouro, recurrent_llama, recurrent_olmo
+from . import huginn, nanbeige, ouro, recurrent_llama, recurrent_olmo
 
 
 class Family(Protocol):
@@ -72,6 +72,7 @@ FAMILIES: dict[str, Family] = {
     "recurrent-llama": recurrent_llama,
     "recurrent-olmo": recurrent_olmo,
     "ouro": ouro,
+    "nanbeige": nanbeige,
 }
 
 
