@@ -7,12 +7,14 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rdlite.chat_template import THINKING
 from rdlite.depth import Depth
 from rdlite.errors import InputError
 from rdlite.generate import Generation, Plan, Token
 from rdlite.kept_text import KeptText
 from rdlite.sampling import Sampling
 from rdlite.speculate import Speculate
+from rdlite.thinking import ThinkingSplitter, opens_thinking, split_thinking
 
 if TYPE_CHECKING:
     from rdlite.model import Model
@@ -33,6 +35,7 @@ class Chat:
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        thinking: bool | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
@@ -42,6 +45,10 @@ class Chat:
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
         self.speculate = speculate
+        #: Whether the model thinks before it answers; None: as its template has it.
+        self.thinking: bool | None = None
+        self.think(thinking)
+        self._opened = False  # the block of thinking, by the last prompt
         self.messages: list[dict[str, str]] = []
         self._kept = KeptText(model.new_sequence())
         self._answer: Generation | None = None
@@ -52,6 +59,21 @@ class Chat:
         self._end_answer()
         self.messages = [{"role": "system", "content": system}] if system else []
         self._kept.restart()
+
+    def think(self, thinking: bool | None) -> None:
+        """Let the model think before it answers, or not; None: as its template has it.
+
+        Raises InputError if the template has no switch for that.
+        """
+        if thinking is not None and not self.model.chat_template.switches_thinking:
+            raise InputError(
+                "this model's chat template has no switch for thinking (enable_thinking)"
+            )
+        self.thinking = thinking
+
+    def splitter(self) -> ThinkingSplitter:
+        """Return what splits the answer that was sent for last into thinking and answer."""
+        return ThinkingSplitter(self._opened)
 
     @property
     def context_used(self) -> int:
@@ -100,6 +122,7 @@ class Chat:
             read_depth=read_depth,
             read_seed=read_seed,
             gathered=self._kept.sequence.steps_cache.gathered,
+            thinking=self.thinking,
         )
         entries = self._kept.sequence.entries() if self._kept.tokens else {}
         write_chat(Path(path), saved, self._kept.tokens, entries)
@@ -139,6 +162,7 @@ class Chat:
         bias = {int(id): number for id, number in saved.bias.items()} or None
         sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
         model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        self.think(saved.thinking)
         self._end_answer()
         self.messages = [dataclasses.asdict(message) for message in saved.messages]
         self.sampling, self.seed = sampling, saved.seed
@@ -152,7 +176,7 @@ class Chat:
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
         """Say something and get the answer, token by token.
 
-        The answer joins the conversation when it ends, or as far as it went when it is closed; an
+        The answer, without what was thought before it, joins the conversation when it ends, or as far as it went when it is closed; an
         answer still running is closed first. A turn that is closed before its first token leaves
         no trace.
 
@@ -171,10 +195,13 @@ class Chat:
         model = self.model
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
-        prompt = model.encode_chat(messages)
+        variables = {} if self.thinking is None else {THINKING: self.thinking}
+        rendered = model.chat_template.render(messages, variables=variables)
+        prompt = model.encode(rendered, add_special_tokens=False)
         plan = model.plan(
             max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
         )
+        self._opened = opens_thinking(rendered)
         self._answer = Generation(self._run(messages, prompt, plan), plan)
         return self._answer
 
@@ -182,6 +209,7 @@ class Chat:
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan
     ) -> Generator[Token, None, None]:
         answer: list[str] = []
+        opened = self._opened
         tokens = self._kept.generate(prompt, plan, (self.depth, self.seed))
         try:
             for token in tokens:
@@ -190,7 +218,9 @@ class Chat:
         finally:
             tokens.close()
             if answer:
-                self.messages = [*messages, {"role": "assistant", "content": "".join(answer)}]
+                # What was thought is not read again: the next turn begins with the answer.
+                said = split_thinking("".join(answer), opened).content
+                self.messages = [*messages, {"role": "assistant", "content": said}]
 
     def _end_answer(self) -> None:
         if self._answer is not None:

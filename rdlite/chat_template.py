@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 import jinja2.exceptions
@@ -10,6 +11,8 @@ from rdlite.errors import BundleError, InputError
 from rdlite.template_sandbox import MAX_RENDERED_CHARACTERS, Sandbox, TooMuch
 
 MAX_TEMPLATE_CHARACTERS = 64 * 1024
+#: The variable by which templates of thinking models are told to let them think or not.
+THINKING = "enable_thinking"
 
 
 class ChatTemplate:
@@ -24,23 +27,34 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
         self._sandbox = Sandbox()
         self._lock = threading.Lock()
+        #: Whether the template can be told to let the model think or not.
+        self.switches_thinking = THINKING in source
         try:
             self._template = self._sandbox.from_string(source)
         except Exception as problem:  # a stranger's program can break the compiler in many ways
             raise BundleError(f"the chat template cannot be used: {_line(problem)}") from None
 
     def render(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the text of a conversation, ready to be encoded without special tokens.
 
         Args:
             messages: each with `role` ("system", "user", "assistant") and `content`.
             add_generation_prompt: end with the header of the assistant's next turn.
+            variables: further ones of the template, like `enable_thinking`; JSON values.
 
         Raises:
-            InputError: the template refuses these messages, or does what templates may not do.
+            InputError: the template refuses these messages, or does what templates may not do, or
+                a variable has a name that is taken.
         """
+        given = dict(variables or {})
+        own = {"messages", "add_generation_prompt", *self._special_tokens}
+        if taken := sorted(own & given.keys()):
+            raise InputError(f"{taken[0]!r} cannot be set for a chat template: it has a meaning")
         pieces, size = [], 0
         try:
             with self._lock:  # the budget is the sandbox's, so renderings take turns
@@ -49,6 +63,7 @@ class ChatTemplate:
                     self._special_tokens,
                     messages=[dict(message) for message in messages],
                     add_generation_prompt=add_generation_prompt,
+                    **given,
                 ):
                     pieces.append(piece)
                     size += len(piece)

@@ -59,6 +59,7 @@ class SavedChat:
         read_depth: how deep the tokens in the caches were read; None if there are none.
         read_seed: their seed.
         gathered: whether one slot of the cache serves all steps.
+        thinking: whether the model thinks before it answers; None: as its template has it.
     """
 
     version: int
@@ -74,6 +75,7 @@ class SavedChat:
     read_depth: Depth | None = None
     read_seed: Annotated[int, Bounds(0, 2**64 - 1)] = 0
     gathered: bool = False
+    thinking: bool | None = None
 
 
 def model_hash(bundle: Bundle) -> str:
