@@ -1,7 +1,7 @@
 """What a model is: its sizes, where its recurrence starts, how deep it goes. Frozen, checked."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from rdlite.errors import BundleError, DepthWarning, InputError
@@ -49,7 +49,7 @@ class Recurrence:
 
     `random` starts are normal with `initial_std`, cut off at three of them; `embeds` starts from
     the prelude's output. `mean_steps` is the depth the model was trained around, and the default.
-    Past `max_steps`, if there is one, answers get worse. With an `exit_threshold` the core has a
+    Past `max_steps`, if there is one, answers are ruined. With an `exit_threshold` the core has a
     gate, whose word is the graph's output `exit_probability`; the threshold is the published one.
     Where a norm follows the whole stack of layers, `norm_each_step` says whether it ends every step
     or only the last one.
@@ -124,21 +124,32 @@ class ModelConfig:
     def steps_or_default(self, steps: int | None) -> int:
         """The depth to run at: `steps`, or the model's own where it is None.
 
-        Warns with DepthWarning past the depth that the model was made for; raises InputError
-        outside 1 .. 1024.
+        Raises InputError outside 1 .. 1024, and past the depth that the model was made for.
         """
         if steps is None:
             return self.recurrence.mean_steps
         check_integer("steps", steps, 1, 1024)
         most = self.recurrence.max_steps
         if most is not None and steps > most:
-            warnings.warn(
-                f"{steps} steps were asked for; the model was made for {most} at most, more of "
-                "them make its answers worse",
-                DepthWarning,
-                stacklevel=2,
+            raise InputError(
+                f"{steps} steps were asked for; the model was made for {most} at most, and more "
+                f"ruin its answers: ask for 1 to {most}, or force it (--force-steps, "
+                "rdlite.load(..., force_steps=True))"
             )
         return steps
+
+    def without_bound(self) -> "ModelConfig":
+        """Return it with no depth that must not be passed; warns with DepthWarning if it had one.
+        """
+        most = self.recurrence.max_steps
+        if most is None:
+            return self
+        warnings.warn(
+            f"the model was made for {most} steps at most; its answers get worse past that",
+            DepthWarning,
+            stacklevel=2,
+        )
+        return replace(self, recurrence=replace(self.recurrence, max_steps=None))
 
 
 def check_integer(name: str, value: object, low: int, high: int) -> int:

@@ -15,7 +15,7 @@ from rdlite.bundle import Bundle, open_bundle
 from rdlite.cache import Cache
 from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
-from rdlite.config import ModelConfig, check_integer
+from rdlite.config import check_integer
 from rdlite.depth import Depth
 from rdlite.devices import find_device
 from rdlite.engine import CHUNK, Engine
@@ -45,6 +45,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     cache: Cache | None = None,
+    force_steps: bool = False,
 ) -> Model:
     """Open a model.
 
@@ -55,6 +56,8 @@ def load(
         threads: threads for one operator, 1 to 256; None: one for each physical core.
         context: the longest text in tokens, at most the model's own; None: the model's own.
         cache: what to keep of past positions; None: one slot per step, in float32.
+        force_steps: let models that were made for some depth go past it, which ruins their answers;
+            warns with DepthWarning if this is such a model.
 
     Raises:
         BundleError: the bundle breaks a rule of its format.
@@ -71,7 +74,7 @@ def load(
     bundle = open_bundle(path)
     limit = bundle.config.context_length
     context = limit if context is None else check_integer("context", context, 1, limit)
-    return Model(bundle, threads, context, cache or Cache(), found)
+    return Model(bundle, threads, context, cache or Cache(), found, force_steps)
 
 
 class Model:
@@ -84,9 +87,12 @@ class Model:
         context: int,
         cache: Cache,
         device: Device | None = None,
+        force_steps: bool = False,
     ) -> None:
         """Use `rdlite.load`."""
         self.bundle = bundle
+        #: Sizes and constants of the model, frozen.
+        self.config = bundle.config.without_bound() if force_steps else bundle.config
         self.context = context
         self.cache = cache
         size = bundle.config.vocab_size
@@ -107,13 +113,8 @@ class Model:
         self._pool = SequencePool(Engine(bundle, cache, threads, device), context)
         #: Checks the options of a generation and makes what its loop needs.
         self.plan = Planner(
-            bundle.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
+            self.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
         )
-
-    @property
-    def config(self) -> ModelConfig:
-        """Sizes and constants of the model, frozen."""
-        return self.bundle.config
 
     @property
     def default_depth(self) -> Depth:

@@ -23,6 +23,11 @@ threads_option = click.option(
     type=click.IntRange(1, 256),
     help="Threads for one operator. Default: one a physical core.",
 )
+force_steps_option = click.option(
+    "--force-steps",
+    is_flag=True,
+    help="Allow more steps than MODEL was made for, where that is fixed; they ruin its answers.",
+)
 cache_bits_option = click.option(
     "--cache-bits",
     type=int,
@@ -94,6 +99,7 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.IntRange(1, 1024),
                 help="Core steps for each token, at most: how deep to think. Default: the model's.",
             ),
+            force_steps_option,
             click.option(
                 "--exit",
                 metavar="RULE",
@@ -201,6 +207,7 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
         threads=options["threads"],
         context=options["context"],
         cache=cache,
+        force_steps=options["force_steps"],
     )
     if opened.bundle.unhashed:
         count = len(opened.bundle.unhashed)
