@@ -139,8 +139,7 @@ class ModelConfig:
         return steps
 
     def without_bound(self) -> "ModelConfig":
-        """Return it with no depth that must not be passed; warns with DepthWarning if it had one.
-        """
+        """Return it with no bound on its depth; warns with DepthWarning if it had one."""
         most = self.recurrence.max_steps
         if most is None:
             return self

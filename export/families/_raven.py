@@ -13,6 +13,7 @@ from rdlite.config import LayerCounts, ModelConfig, Recurrence
 
 from ..blocks import GraphBuilder, Weight, linear, rms_norm, rotary_weights
 from ..config_keys import ConfigReader
+from ..rope_keys import read_rotary
 
 MODEL_TYPES = ("huginn_raven",)
 PARTS = {"prelude": "prelude", "core": "core_block", "coda": "coda"}
@@ -92,7 +93,7 @@ def read_retrofitted(raw: Mapping[str, Any], family: str) -> ModelConfig:
         family=family,
         context_length=keys.integer("max_position_embeddings", "block_size"),
         embedding_scale=scale,
-        rotary=keys.half_split_rotary("rope_theta", "rope_base"),
+        rotary=read_rotary(keys, "rope_theta", "rope_base"),
         recurrence=read_recurrence(keys, sizes["hidden_size"], scale),
         **sizes,
     )

@@ -12,6 +12,7 @@ from rdlite.errors import FamilyError
 
 from ..blocks import GraphBuilder, Weight, add_rms_norm, attention, embed, gated_mlp, rms_norm
 from ..config_keys import ConfigReader
+from ..rope_keys import read_rotary
 from . import _raven
 from ._raven import MODEL_TYPES as MODEL_TYPES
 
@@ -40,13 +41,20 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         family="huginn",
         context_length=keys.integer("block_size"),
         embedding_scale=scale,
-        rotary=Rotary(base=keys.number("rope_base", default=50000.0), interleaved=True),
+        rotary=_rotary(keys),
         recurrence=_raven.read_recurrence(keys, width, scale),
         **sizes,
     )
     keys.must_be("head_dim", width // heads)
     _raven.finish(keys, config)
     return config
+
+
+def _rotary(keys: ConfigReader) -> Rotary:
+    rotary = read_rotary(keys, "rope_base", interleaved=True, default=50000.0)
+    if rotary.scaling is not None:
+        raise FamilyError("config: huginn is only known without stretched rotary positions")
+    return rotary
 
 
 def weights(config: ModelConfig) -> dict[str, Weight]:

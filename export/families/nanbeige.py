@@ -15,6 +15,7 @@ from rdlite.errors import FamilyError
 
 from ..blocks import GraphBuilder, Weight, attention, embed, gated_mlp, linear, rms_norm
 from ..config_keys import ConfigReader
+from ..rope_keys import read_rotary
 from ._stack import stack_weights
 
 MODEL_TYPES = ("nanbeige",)
@@ -85,7 +86,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         qk_bias=False,
         tied_embedding=keys.boolean("tie_word_embeddings", default=False),
         layers=LayerCounts(prelude=0, core=keys.integer("num_hidden_layers"), coda=0),
-        rotary=keys.half_split_rotary("rope_theta"),
+        rotary=read_rotary(keys, "rope_theta"),
         recurrence=Recurrence(
             "embeds",
             initial_std=0.0,

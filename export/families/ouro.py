@@ -24,6 +24,7 @@ from ..blocks import (
     rms_norm,
 )
 from ..config_keys import ConfigReader
+from ..rope_keys import read_rotary
 from ._stack import stack_weights
 
 MODEL_TYPES = ("ouro",)
@@ -67,7 +68,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         qk_bias=False,
         tied_embedding=keys.boolean("tie_word_embeddings", default=False),
         layers=LayerCounts(prelude=0, core=layers, coda=0),
-        rotary=keys.half_split_rotary("rope_theta"),
+        rotary=read_rotary(keys, "rope_theta"),
         recurrence=Recurrence(
             "embeds",
             initial_std=0.0,

@@ -1,4 +1,4 @@
-"""Nanbeige4.2 answers as llama.cpp and a float64 forward do; what it does not compute is refused."""
+"""Nanbeige4.2 answers as llama.cpp and a float64 forward do; what it cannot do is refused."""
 
 import json
 import shutil
