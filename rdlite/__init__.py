@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         InputError,
         OutputError,
         RdliteError,
+        RoundingWarning,
         RuntimeFailure,
     )
     from rdlite.generate import Generation, Stats, Token
@@ -54,6 +55,7 @@ _HOMES = {
         "InputError",
         "OutputError",
         "RdliteError",
+        "RoundingWarning",
         "RuntimeFailure",
     ],
     "generate": ["Generation", "Stats", "Token"],
@@ -81,6 +83,7 @@ __all__ = [
     "ModelConfig",
     "OutputError",
     "RdliteError",
+    "RoundingWarning",
     "RuntimeFailure",
     "Sampling",
     "Stats",

@@ -176,9 +176,9 @@ class Chat:
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
         """Say something and get the answer, token by token.
 
-        The answer, without what was thought before it, joins the conversation when it ends, or as far as it went when it is closed; an
-        answer still running is closed first. A turn that is closed before its first token leaves
-        no trace.
+        The answer, without what was thought before it, joins the conversation when it ends, or as
+        far as it went when it is closed; an answer still running is closed first. A turn that is
+        closed before its first token leaves no trace.
 
         Args:
             text: the user's message.

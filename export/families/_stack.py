@@ -17,7 +17,8 @@ def stack_weights(config: ModelConfig, norms: Mapping[str, str], final: str) -> 
     """
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads * config.head_dim
-    packed = heads + 2 * config.num_key_value_heads * config.head_dim
+    shared = config.num_key_value_heads * config.head_dim
+    packed = heads + 2 * shared
     result = {
         "embedding.weight": Weight((config.vocab_size, width), ("model.embed_tokens.weight",)),
         final: Weight((width,), ("model.norm.weight",)),
@@ -35,5 +36,6 @@ def stack_weights(config: ModelConfig, norms: Mapping[str, str], final: str) -> 
         }
         for ours, (shape, theirs) in matrices.items():
             sources = tuple(f"model.layers.{i}.{name}.weight" for name in theirs)
-            result[f"core.{i}.{ours}.weight"] = Weight(shape, sources)
+            rows = (heads, shared, shared) if ours == "attn.qkv" else None
+            result[f"core.{i}.{ours}.weight"] = Weight(shape, sources, source_rows=rows)
     return result

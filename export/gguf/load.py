@@ -26,6 +26,7 @@ from ..write import serialize
 from .layout import DATA, Layout
 from .metadata import read_config, read_family
 from .reader import MAX_STRING_BYTES, GGUFFile, read_gguf
+from .requantize import warn_of_rounding
 from .source import GGUFWeights
 from .tokenizer import TEMPLATE, TOKENS, WHOLE, read_tokenizer, special_tokens, token_id
 from .write import CARRIED
@@ -34,8 +35,13 @@ from .write import CARRIED
 MAX_JSON_BYTES = 2**20
 
 
-def read_original(path: str | Path) -> tuple[GGUFFile, Original, GGUFWeights]:
+def read_original(
+    path: str | Path, requantized: bool = False
+) -> tuple[GGUFFile, Original, GGUFWeights]:
     """Read a file and hold it against its family.
+
+    With `requantized`, matrices of types that rdlite does not compute with are rounded again, and a
+    RoundingWarning says what that costs; without, they are given as floats.
 
     Raises:
         GGUFError: the file breaks a rule of GGUF, or of what rdlite reads; names offset or key.
@@ -44,7 +50,9 @@ def read_original(path: str | Path) -> tuple[GGUFFile, Original, GGUFWeights]:
     _, family = read_family(file)
     config = read_config(file)
     with file.blame("its weights"):
-        source = GGUFWeights(file, family, config)
+        source = GGUFWeights(file, family, config, requantized)
+        if source.requantized:
+            warn_of_rounding(file.path.name, source.rounding())
     texts = _texts(file, family, config)
     quantization = None
     if source.bits:
@@ -82,7 +90,7 @@ def open_gguf(path: str | Path) -> Bundle:
     Raises:
         GGUFError: the file breaks a rule; the message names the offset, the tensor or the key.
     """
-    file, original, source = read_original(path)
+    file, original, source = read_original(path, requantized=True)
     quantization, config = original.quantization, original.config
     with file.blame("its graphs"):
         graphs = build_graphs(original.family, config, quantization)
@@ -126,7 +134,7 @@ def import_gguf(
         GGUFError: the file breaks a rule.
         OutputError: `out` exists, or cannot be written.
     """
-    _, original, _ = read_original(path)
+    _, original, _ = read_original(path, requantized=True)
     return write_bundle(original, out, force=force, progress=progress)
 
 
