@@ -23,7 +23,7 @@ SAMPLE_ROWS = 64
 def target_bits(kinds: set[str]) -> int | None:
     """Return the bits that a weight of these types is rounded to; None: it stays float32.
 
-    What has at most 4.5 bits or so goes on with 4, and all else has 8.
+    What has at most 5 bits, scales included, goes on with 4, and all else has 8.
     """
     import gguf
 
@@ -42,7 +42,8 @@ def requantize(rows: Floats, bits: int) -> tuple[Codes, Scales]:
 
     blocks = in_blocks(rows, BLOCK)
     kind = gguf.GGMLQuantizationType[TYPES[bits]]
-    data = gguf.quants.quantize(blocks.reshape(len(rows), -1), kind)
+    with np.errstate(all="ignore"):  # scales that are not finite are found afterwards
+        data = gguf.quants.quantize(blocks.reshape(len(rows), -1), kind)
     return from_gguf(data, bits)
 
 
@@ -50,8 +51,9 @@ def rounding_error(rows: Floats, bits: int) -> float:
     """Return what rounding these rows changes, as a share of them: a ratio of root mean squares."""
     codes, scales = requantize(rows, bits)
     wanted = in_blocks(rows, BLOCK)
-    difference = codes * scales.astype(np.float32)[..., None] - wanted
-    return float(np.linalg.norm(difference) / max(float(np.linalg.norm(wanted)), 1e-30))
+    with np.errstate(all="ignore"):  # as above
+        difference = codes * scales.astype(np.float32)[..., None] - wanted
+        return float(np.linalg.norm(difference) / max(float(np.linalg.norm(wanted)), 1e-30))
 
 
 def warn_of_rounding(file: str, found: Mapping[tuple[str, int], tuple[int, float]]) -> None:

@@ -50,8 +50,8 @@ class GGUFWeights:
         found: dict[str, int] = {}
         for name, weight in self.weights.items():
             kinds = {self._file.tensors[p.name].type for p in self._pieces.get(name, ())}
-            if len(weight.shape) != 2 or not kinds:
-                continue
+            if len(weight.shape) != 2 or not kinds or weight.shape[1] % BLOCK:
+                continue  # rows that are no whole blocks stay float32; they are short
             bits = None
             if len(kinds) == 1 and kinds <= BITS.keys():  # as rdlite stores them
                 bits = BITS[next(iter(kinds))]

@@ -8,6 +8,8 @@ from rdlite.export.gguf.load import read_original
 
 from rdlite.errors import GGUFError
 
+pytestmark = pytest.mark.filterwarnings("ignore::rdlite.errors.RoundingWarning")
+
 CORPUS = Path(__file__).parent / "corpus" / "gguf"
 
 

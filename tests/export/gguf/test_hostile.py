@@ -27,6 +27,8 @@ import rdlite
 from rdlite.bundle import open_bundle
 from rdlite.errors import GGUFError
 
+pytestmark = pytest.mark.filterwarnings("ignore::rdlite.errors.RoundingWarning")
+
 
 def test_whole_files_load_and_the_helper_changes_nothing(small, path):
     for data in small.values():
