@@ -7,7 +7,7 @@ from typing import Annotated
 from rdlite.errors import BundleError, DepthWarning, InputError
 from rdlite.schema import Bounds, Choices, check_fields
 
-#: Products that bound memory: a token's key in one layer, the rotary tables, core layers run.
+#: Products that bound memory: a token's key in one layer, stored rotary tables, core layers run.
 MAX_CACHE_WIDTH, MAX_ROTARY_SIZE, MAX_CORE_RUNS = 2**16, 2**24, 2**14
 
 
@@ -98,7 +98,6 @@ class ModelConfig:
                 self.num_key_value_heads * self.head_dim,
                 MAX_CACHE_WIDTH,
             ),
-            "context_length x head_dim": (self.context_length * self.head_dim, MAX_ROTARY_SIZE),
             "layers.core x mean_steps": (
                 self.layers.core * self.recurrence.mean_steps,
                 MAX_CORE_RUNS,
@@ -115,6 +114,11 @@ class ModelConfig:
             )
         if self.head_dim % 16:  # GroupQueryAttention asks for that where it rotates
             raise BundleError(f"config: head_dim must be a multiple of 16, got {self.head_dim}")
+
+    @property
+    def rotary_positions(self) -> int:
+        """Positions in the tables of a bundle; longer tables are made when a model is loaded."""
+        return min(self.context_length, MAX_ROTARY_SIZE // self.head_dim)
 
     @property
     def cache_numbers_per_layer(self) -> int:

@@ -17,6 +17,8 @@ from rdlite.errors import InputError
 from rdlite.float16_graph import with_float16
 from rdlite.int8_cache_graph import with_int8_cache
 from rdlite.lane import Floats, Lane
+from rdlite.memory import check_growth
+from rdlite.rotary import rotary_table, with_positions
 from rdlite.session import Interrupt, Session
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Engine:
         cache: Cache,
         threads: int | None = None,
         device: Device | None = None,
+        context: int | None = None,
     ) -> None:
         """Load the graphs of a bundle, for caches of one kind.
 
@@ -43,6 +46,7 @@ class Engine:
             cache: what to keep of past positions.
             threads: for one operator.
             device: where to run; None: the CPU.
+            context: the longest text; None: as long as the bundle's rotary tables are.
 
         Raises:
             InputError: the cache is to be int8, and the bundle is portable or has no scales; or the
@@ -78,10 +82,24 @@ class Engine:
             self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
         self.sessions = {}
+        provider = device.provider if device else None
+        longer = context is not None and context > self.config.rotary_positions
+        if longer and portable:
+            raise InputError(
+                f"{bundle.folder} is portable and holds {self.config.rotary_positions} positions; "
+                f"a context of {context} needs the checkpoint exported with --flavour fused"
+            )
+        tables: dict[str, Floats] = {}  # the parts share them
         for part in PARTS:
+            graph, names = graphs[part], ()
+            if context is not None and longer:
+                graph, names = with_positions(graph, context)
+            for name in names:
+                if name not in tables:
+                    tables[name] = rotary_table(self.config, name, context or 0)
             with bundle.data_folder(part) as folder:
-                provider = device.provider if device else None
-                self.sessions[part] = Session(part, graphs[part], folder, threads, provider)
+                own = {name: tables[name] for name in names}
+                self.sessions[part] = Session(part, graph, folder, threads, provider, own)
 
     def slots(self) -> MakeSlot:
         """Return what makes the cache slots of one text."""
@@ -236,10 +254,20 @@ class Sequence:
             lane.drop()
         self._lanes.clear()
 
+    def _growth(self, capacity: int, steps: int) -> int:
+        """Bytes that caches of so many positions take beyond those that there are."""
+        cache = self.engine.cache
+        per_token = cache.bytes_per_token(self.config, max(steps, len(self.steps_cache.slots)))
+        return capacity * per_token - self.cache_bytes
+
     def _make_room(self, needed: int, steps: int) -> None:
-        layers = self.config.layers
-        if needed > self.capacity:
-            capacity = next_capacity(self.capacity, needed, self.context)
+        layers, capacity = self.config.layers, self.capacity
+        if needed > capacity:
+            capacity = next_capacity(capacity, needed, self.context)
+        more_slots = self.engine.cache.slots(steps) > len(self.steps_cache.slots)
+        if capacity > self.capacity or (more_slots and not self.steps_cache.gathered):
+            check_growth(capacity, self._growth(capacity, steps))
+        if capacity > self.capacity:
             self._drop_lanes()  # first: they hold the old arrays
             for slot in self._all_slots():
                 slot.grow(capacity, self.length)

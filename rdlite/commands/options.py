@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rdlite.progress import Progress
     from rdlite.sampling import Sampling
 
+#: Caches that may grow past this are worth a word.
+SAID_BYTES = 2**28
 model_argument = click.argument("model", type=click.Path(), default="nano", required=False)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 threads_option = click.option(
@@ -199,6 +201,7 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def open_model(model: str, options: dict[str, Any]) -> "Model":
     """Load MODEL as the run options say."""
     import rdlite
+    from rdlite.memory import in_gb
 
     cache = rdlite.Cache(options["cache_share"], options["cache_bits"])
     opened = rdlite.load(
@@ -209,6 +212,15 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
         cache=cache,
         force_steps=options["force_steps"],
     )
+    if options["context"] is not None:
+        steps = opened.config.recurrence.mean_steps
+        most = opened.context * cache.bytes_per_token(opened.config, steps)
+        if most >= SAID_BYTES:
+            click.echo(
+                f"note: the cache takes up to {in_gb(most)}, with {opened.context} tokens at "
+                f"{steps} steps",
+                err=True,
+            )
     if opened.bundle.unhashed:
         count = len(opened.bundle.unhashed)
         click.echo(
