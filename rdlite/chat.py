@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rdlite.chat_template import check_variables
 from rdlite.depth import Depth
 from rdlite.errors import InputError
 from rdlite.generate import Generation, Plan, Token
@@ -33,9 +35,12 @@ class Chat:
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
+        #: Of the chat template's own; another turn may have others.
+        self.template_variables = check_variables(template_variables or {})
         model.plan(1, depth, sampling, seed, (), speculate=speculate)
         self.model = model
         self.depth = depth or model.default_depth
@@ -97,6 +102,7 @@ class Chat:
             seed=self.seed,
             share=str(cache.share),
             bits=cache.bits,
+            template_variables=json.dumps(self.template_variables),
             read_depth=read_depth,
             read_seed=read_seed,
             gathered=self._kept.sequence.steps_cache.gathered,
@@ -107,7 +113,7 @@ class Chat:
     def load(self, path: str | Path) -> None:
         """Go on with a conversation that was saved, token for token as if it had never stopped.
 
-        This one is forgotten. Seed and sampling become those of the file.
+        This one is forgotten. Seed, sampling and template variables become those of the file.
 
         Args:
             path: what `save` made.
@@ -139,9 +145,14 @@ class Chat:
         bias = {int(id): number for id, number in saved.bias.items()} or None
         sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
         model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        try:
+            variables = check_variables(json.loads(saved.template_variables))
+        except (ValueError, AttributeError, RecursionError) as problem:
+            raise InputError(f"{path}: its template variables are none: {problem}") from None
         self._end_answer()
         self.messages = [dataclasses.asdict(message) for message in saved.messages]
         self.sampling, self.seed = sampling, saved.seed
+        self.template_variables = variables
         self._kept.restart()
         self._kept.tokens, self._kept.how = tokens, None
         if saved.read_depth is not None:
@@ -171,7 +182,7 @@ class Chat:
         model = self.model
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
-        prompt = model.encode_chat(messages)
+        prompt = model.encode_chat(messages, self.template_variables)
         plan = model.plan(
             max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
         )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -286,6 +286,7 @@ class Model:
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -295,24 +296,35 @@ class Model:
             sampling: how tokens are chosen; None: the model's own defaults.
             seed: selects initial states and draws.
             speculate: as for `generate`.
+            template_variables: of the chat template's own, like `{"enable_thinking": False}`;
+                `chat_template.variables` names those that it asks for.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        template_variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
         """Return the token ids of a conversation, up to where the model is to answer.
 
         Args:
             messages: each with `role` ("system", "user", "assistant") and `content`.
+            template_variables: of the chat template's own, as for `chat`.
+            tools: JSON schemas of functions that the model may call.
 
         Raises:
             InputError: the bundle has no tokenizer or chat template, or the template refuses
                 (ContextError: more ids than the context).
         """
-        rendered = self.chat_template.render(messages)
+        rendered = self.chat_template.render(
+            messages, tools=tools, template_variables=template_variables
+        )
         return self.encode(rendered, add_special_tokens=False)
 
     def encode(
