@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rdlite.chat_template import THINKING
+from rdlite.chat_template import check_variables
 from rdlite.depth import Depth
 from rdlite.errors import InputError
 from rdlite.generate import Generation, Plan, Token
@@ -18,6 +19,10 @@ from rdlite.thinking import ThinkingSplitter, opens_thinking, split_thinking
 
 if TYPE_CHECKING:
     from rdlite.model import Model
+
+
+#: The variable by which templates of thinking models are told to let them think or not.
+THINKING = "enable_thinking"
 
 
 class Chat:
@@ -35,19 +40,18 @@ class Chat:
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
-        thinking: bool | None = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
+        #: Of the chat template's own; another turn may have others.
+        self.template_variables = check_variables(template_variables or {})
         model.plan(1, depth, sampling, seed, (), speculate=speculate)
         self.model = model
         self.depth = depth or model.default_depth
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
         self.speculate = speculate
-        #: Whether the model thinks before it answers; None: as its template has it.
-        self.thinking: bool | None = None
-        self.think(thinking)
         self._opened = False  # the block of thinking, by the last prompt
         self.messages: list[dict[str, str]] = []
         self._kept = KeptText(model.new_sequence())
@@ -60,16 +64,14 @@ class Chat:
         self.messages = [{"role": "system", "content": system}] if system else []
         self._kept.restart()
 
-    def think(self, thinking: bool | None) -> None:
-        """Let the model think before it answers, or not; None: as its template has it.
+    def think(self, thinking: bool) -> None:
+        """Let the model think before it answers from the next turn on, or not.
 
-        Raises InputError if the template has no switch for that.
+        Raises InputError if its chat template has no switch for that.
         """
-        if thinking is not None and not self.model.chat_template.switches_thinking:
-            raise InputError(
-                "this model's chat template has no switch for thinking (enable_thinking)"
-            )
-        self.thinking = thinking
+        if THINKING not in self.model.chat_template.variables:
+            raise InputError(f"this model's chat template has no switch for thinking ({THINKING})")
+        self.template_variables = {**self.template_variables, THINKING: thinking}
 
     def splitter(self) -> ThinkingSplitter:
         """Return what splits the answer that was sent for last into thinking and answer."""
@@ -119,10 +121,10 @@ class Chat:
             seed=self.seed,
             share=str(cache.share),
             bits=cache.bits,
+            template_variables=json.dumps(self.template_variables),
             read_depth=read_depth,
             read_seed=read_seed,
             gathered=self._kept.sequence.steps_cache.gathered,
-            thinking=self.thinking,
         )
         entries = self._kept.sequence.entries() if self._kept.tokens else {}
         write_chat(Path(path), saved, self._kept.tokens, entries)
@@ -130,7 +132,7 @@ class Chat:
     def load(self, path: str | Path) -> None:
         """Go on with a conversation that was saved, token for token as if it had never stopped.
 
-        This one is forgotten. Seed and sampling become those of the file.
+        This one is forgotten. Seed, sampling and template variables become those of the file.
 
         Args:
             path: what `save` made.
@@ -162,10 +164,14 @@ class Chat:
         bias = {int(id): number for id, number in saved.bias.items()} or None
         sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
         model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
-        self.think(saved.thinking)
+        try:
+            variables = check_variables(json.loads(saved.template_variables))
+        except (ValueError, AttributeError, RecursionError) as problem:
+            raise InputError(f"{path}: its template variables are none: {problem}") from None
         self._end_answer()
         self.messages = [dataclasses.asdict(message) for message in saved.messages]
         self.sampling, self.seed = sampling, saved.seed
+        self.template_variables = variables
         self._kept.restart()
         self._kept.tokens, self._kept.how = tokens, None
         if saved.read_depth is not None:
@@ -195,8 +201,7 @@ class Chat:
         model = self.model
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
-        variables = {} if self.thinking is None else {THINKING: self.thinking}
-        rendered = model.chat_template.render(messages, variables=variables)
+        rendered = model.chat_template.render(messages, template_variables=self.template_variables)
         prompt = model.encode(rendered, add_special_tokens=False)
         plan = model.plan(
             max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate

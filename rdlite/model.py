@@ -296,7 +296,7 @@ class Model:
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
-        thinking: bool | None = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -306,31 +306,35 @@ class Model:
             sampling: how tokens are chosen; None: the model's own defaults.
             seed: selects initial states and draws.
             speculate: as for `generate`.
-            thinking: whether a model that can do so thinks before it answers; None: as its
-                template has it.
+            template_variables: of the chat template's own, like `{"enable_thinking": False}`;
+                `chat_template.variables` names those that it asks for.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds, or `thinking` is given and the template has no switch for it.
         """
-        return Chat(self, system, depth, sampling, seed, speculate, thinking)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables)
 
     def encode_chat(
         self,
-        messages: Sequence[Mapping[str, str]],
-        variables: Mapping[str, Any] | None = None,
+        messages: Sequence[Mapping[str, Any]],
+        template_variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
         """Return the token ids of a conversation, up to where the model is to answer.
 
         Args:
             messages: each with `role` ("system", "user", "assistant") and `content`.
-            variables: of the template, see `ChatTemplate.render`.
+            template_variables: of the chat template's own, as for `chat`.
+            tools: JSON schemas of functions that the model may call.
 
         Raises:
             InputError: the bundle has no tokenizer or chat template, or the template refuses
                 (ContextError: more ids than the context).
         """
-        rendered = self.chat_template.render(messages, variables=variables)
+        rendered = self.chat_template.render(
+            messages, tools=tools, template_variables=template_variables
+        )
         return self.encode(rendered, add_special_tokens=False)
 
     def encode(

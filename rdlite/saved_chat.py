@@ -56,10 +56,10 @@ class SavedChat:
         seed: selects initial states and draws.
         share: of the cache.
         bits: of the cache.
+        template_variables: of the chat template's own, as JSON.
         read_depth: how deep the tokens in the caches were read; None if there are none.
         read_seed: their seed.
         gathered: whether one slot of the cache serves all steps.
-        thinking: whether the model thinks before it answers; None: as its template has it.
     """
 
     version: int
@@ -72,10 +72,10 @@ class SavedChat:
     seed: Annotated[int, Bounds(0, 2**64 - 1)]
     share: Annotated[str, Line()]
     bits: int | None
+    template_variables: str = "{}"
     read_depth: Depth | None = None
     read_seed: Annotated[int, Bounds(0, 2**64 - 1)] = 0
     gathered: bool = False
-    thinking: bool | None = None
 
 
 def model_hash(bundle: Bundle) -> str:

@@ -17,6 +17,7 @@ from rdlite.commands.options import (
     run_options,
     sampling_of,
 )
+from rdlite.commands.template_variables import template_variables_option, variables_for
 
 if TYPE_CHECKING:
     from rdlite.chat import Chat
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.command()
 @model_argument
 @max_tokens_option
+@template_variables_option
 @run_options
 @click.option("--system", help="A system prompt.")
 @click.option("--load", "saved", type=click.Path(), help="Go on with a saved conversation.")
@@ -57,6 +59,7 @@ def chat(
     show_thinking: bool | None,
     no_history: bool,
     as_json: bool,
+    template_var: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
     """Talk with MODEL (nano, where it is left out); /help lists what can be typed.
@@ -79,10 +82,12 @@ def chat(
             sampling_of(opened, options),
             options["seed"],
             options["speculate"],
-            None if think is None else think == "on",
+            variables_for(opened, template_var),
         )
         if saved:
             talk.load(Path(saved))
+        if think:
+            talk.think(think == "on")
         terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
         conversation = _Conversation(talk, options["max_tokens"])
         if terminal:

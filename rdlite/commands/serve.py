@@ -13,6 +13,7 @@ from rdlite.commands.options import (
     run_options,
     sampling_of,
 )
+from rdlite.commands.template_variables import template_variables_option, variables_for
 from rdlite.errors import RuntimeFailure
 
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -80,6 +81,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     help="Memory for texts that were read, kept for requests that begin like them; 0: none.",
 )
 @max_tokens_option
+@template_variables_option
 @run_options
 def serve(
     model: str,
@@ -92,6 +94,7 @@ def serve(
     queue: int,
     prefix_cache: int,
     max_tokens: int,
+    template_var: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
     """Serve MODEL (nano, where it is left out) to other programs, and a page to chat with it.
@@ -131,6 +134,7 @@ def serve(
             sampling=sampling_of(opened, options),
             seed=options["seed"],
             speculate=options["speculate"],
+            template_variables=variables_for(opened, template_var),
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"

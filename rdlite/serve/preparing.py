@@ -39,11 +39,11 @@ class Preparer:
         limits = {body.max_tokens, body.max_completion_tokens} - {None}
         if len(limits) > 1:
             raise InputError("max_tokens and max_completion_tokens differ; give one of them")
-        messages = [
-            {"role": "system" if m.role == "developer" else m.role, "content": m.content}
-            for m in body.messages
-        ]
-        prompt = self._model.encode_chat(messages)
+        variables = {**self._settings.template_variables, **(body.chat_template_kwargs or {})}
+        if body.enable_thinking is not None:
+            variables.setdefault("enable_thinking", body.enable_thinking)
+        messages = [message.for_template() for message in body.messages]
+        prompt = self._model.encode_chat(messages, template_variables=variables)
         most = next(iter(limits), None) or self._settings.max_tokens
         top = (body.top_logprobs or 0) if body.logprobs else None
         return self._job(body, prompt, most, top, True, deliver)
