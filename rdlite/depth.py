@@ -11,7 +11,7 @@ import numpy as np
 from rdlite.config import ModelConfig, Recurrence, check_integer, check_number
 from rdlite.errors import InputError
 from rdlite.exit_defaults import ExitDefaults
-from rdlite.exit_rules import RULES, Bools, ExitRule, Step, rules_for
+from rdlite.exit_rules import RULES, Bools, ExitRule, Step, make_rule, rules_for
 
 PROMPTS = ("mean", "each")
 
@@ -158,7 +158,7 @@ class Controller:
         if depth.exit is not None:
             kind = RULES[depth.exit]
             threshold = kind.default if depth.threshold is None else depth.threshold
-            self._rule = kind.make(threshold, vocab_size)
+            self._rule = make_rule(depth.exit, threshold, vocab_size)
             self.decodes = kind.decodes
         #: By row, whether the rule was content; what it said last; how often in a row it was.
         self.settled = np.zeros(1, np.bool_)

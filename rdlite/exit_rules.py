@@ -295,9 +295,8 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class RuleKind:
-    """How a rule is made (from threshold and vocabulary size), and what its threshold may be."""
+    """What the threshold of a rule may be, and what the rule needs."""
 
-    make: Callable[[float, int], ExitRule]
     default: float
     low: float
     high: float
@@ -308,16 +307,40 @@ class RuleKind:
 
 
 RULES = {
-    "latent-diff": RuleKind(lambda threshold, _: LatentDiff(threshold), 0.03, 0, 10),
-    "acceleration": RuleKind(lambda threshold, _: Acceleration(threshold), 0.03, 0, 10),
-    "cosine": RuleKind(lambda threshold, _: Cosine(threshold), 1e-3, 0, 2),
-    "kl": RuleKind(KL, 1e-3, 0, 100, True),
-    "gated-kl": RuleKind(GatedKL, 1e-3, 0, 100, True),
-    "minp-kl": RuleKind(MinPKL, 1e-5, 0, 100, True),
-    "entropy-diff": RuleKind(EntropyDiff, 1e-3, 0, 100, True),
-    "argmax-stability": RuleKind(lambda threshold, _: ArgmaxStability(threshold), 5, 1, 1024, True),
-    "gate": RuleKind(lambda threshold, _: Gate(threshold), 0.9, 0, 1, gated=True),
+    "latent-diff": RuleKind(0.03, 0, 10),
+    "acceleration": RuleKind(0.03, 0, 10),
+    "cosine": RuleKind(1e-3, 0, 2),
+    "kl": RuleKind(1e-3, 0, 100, True),
+    "gated-kl": RuleKind(1e-3, 0, 100, True),
+    "minp-kl": RuleKind(1e-5, 0, 100, True),
+    "entropy-diff": RuleKind(1e-3, 0, 100, True),
+    "argmax-stability": RuleKind(5, 1, 1024, True),
+    "gate": RuleKind(0.9, 0, 1, gated=True),
 }
+
+#: Makes a rule of a threshold and the vocabulary's size; the names are those of RULES.
+MAKERS: dict[str, Callable[[float, int], ExitRule]] = {
+    "latent-diff": lambda threshold, _: LatentDiff(threshold),
+    "acceleration": lambda threshold, _: Acceleration(threshold),
+    "cosine": lambda threshold, _: Cosine(threshold),
+    "kl": KL,
+    "gated-kl": GatedKL,
+    "minp-kl": MinPKL,
+    "entropy-diff": EntropyDiff,
+    "argmax-stability": lambda threshold, _: ArgmaxStability(threshold),
+    "gate": lambda threshold, _: Gate(threshold),
+}
+
+
+def make_rule(name: str, threshold: float, vocab_size: int) -> ExitRule:
+    """Return a new exit rule.
+
+    Args:
+        name: a key of RULES.
+        threshold: within the bounds of RULES.
+        vocab_size: of the model, for rules that look at predictions.
+    """
+    return MAKERS[name](threshold, vocab_size)
 
 
 def rules_for(config: ModelConfig) -> list[str]:

@@ -5,9 +5,10 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from rdlite import engine
 from rdlite.cancellation import Cancellation
 from rdlite.depth import Controller, Recorder
+from rdlite.engine import CHUNK
+from rdlite.engine import Sequence as EngineSequence
 from rdlite.errors import Interrupted
 from rdlite.group import Group
 from rdlite.lane import Lane
@@ -116,7 +117,7 @@ class Plan:
     stream: TextStream | None
     stops: StopScanner
     stats: Stats = field(default_factory=Stats)
-    chunk: int = engine.CHUNK
+    chunk: int = CHUNK
     speculation: Speculation | None = None
     recorder: Recorder | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
@@ -192,11 +193,11 @@ class Chunk(NamedTuple):
 
 
 def read(
-    sequence: engine.Sequence,
+    sequence: EngineSequence,
     ids: Sequence[int],
     controller: Controller,
     start: Start,
-    chunk: int = engine.CHUNK,
+    chunk: int = CHUNK,
 ) -> Iterator[Chunk]:
     """Read positions in chunks; those of a chunk stop together, or each at its own step."""
     group = None
@@ -218,9 +219,7 @@ def read(
         sequence.commit(lane.size)
 
 
-def generate_tokens(
-    sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
-) -> Iterator[Token]:
+def generate_tokens(sequence: EngineSequence, prompt: Sequence[int], plan: Plan) -> Iterator[Token]:
     """Read what of the prompt is not in `sequence` yet, then yield tokens until something ends it.
 
     `prompt` is not empty and fits in the context; `sequence.length` of its tokens, not all, are
@@ -265,7 +264,7 @@ def generate_tokens(
 
 
 def _choose(
-    sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
+    sequence: EngineSequence, prompt: Sequence[int], plan: Plan
 ) -> Generator[Choice, None, None]:
     """Read what is not read yet, choose a token, read that, and so on."""
     stats, controller = plan.stats, plan.controller
@@ -284,7 +283,7 @@ def _choose(
 
 
 def _speculate(
-    sequence: engine.Sequence, prompt: Sequence[int], plan: Plan
+    sequence: EngineSequence, prompt: Sequence[int], plan: Plan
 ) -> Generator[Choice, None, None]:
     """Like `_choose`, and with the same result, several positions at a time."""
     stats, speculation = plan.stats, plan.speculation

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rdlite.depth import Depth
 from rdlite.errors import InputError
 from rdlite.evaluation import encode_problem
-from rdlite.exit_rules import RULES, ExitRule, rules_for
+from rdlite.exit_rules import RULES, ExitRule, make_rule, rules_for
 from rdlite.model import Model
 from rdlite.progress import Progress, meter
 from rdlite.start import start_at
@@ -140,9 +140,9 @@ def record(
     """
     size = model.config.vocab_size
     kinds = {name: RULES[name] for name in rules_for(model.config)}
-    latent = {name: kind.make(0, size) for name, kind in kinds.items() if not kind.decodes}
+    latent = {name: make_rule(name, 0, size) for name, kind in kinds.items() if not kind.decodes}
     deciding = {
-        name: [kind.make(1, size) for _ in range(MOST_SCORED)]
+        name: [make_rule(name, 1, size) for _ in range(MOST_SCORED)]
         for name, kind in kinds.items()
         if kind.decodes
     }
@@ -208,7 +208,7 @@ def curve(trace: Trace, name: str, loss: float) -> Curve:
     kind, values, tops = RULES[name], trace.values[name], trace.tops
     rows, points = np.arange(len(values)), []
     for threshold in _thresholds(name, values):
-        leave = exits(kind.make(threshold, 1), values)
+        leave = exits(make_rule(name, threshold, 1), values)
         same = tops[rows, leave - 1] == tops[:, -1]
         wrong = len(np.unique(trace.answers[~same]))
         looked = np.isfinite(values) & (np.arange(values.shape[1]) < leave[:, None])

@@ -8,7 +8,7 @@ import pytest
 import rdlite
 from rdlite import Depth
 from rdlite.depth import Controller
-from rdlite.exit_rules import RULES, GatedKL
+from rdlite.exit_rules import MAKERS, RULES, GatedKL, make_rule
 
 WIDTH, VOCABULARY = 8, 16
 
@@ -129,7 +129,7 @@ LATENT = [name for name, kind in RULES.items() if not kind.decodes and not kind.
 def test_latent_rules_measure_each_position(name, parts):
     path = settling(0.8, steps=12, positions=5)
     expected = per_position(name, path)
-    rule = RULES[name].make(0.03, VOCABULARY)
+    rule = make_rule(name, 0.03, VOCABULARY)
     for _ in range(2):  # what was seen before is forgotten
         rule.start(0, 5)
         lanes = [Made(path[:, a:b]) for a, b in parts]
@@ -146,7 +146,7 @@ def test_a_state_of_zeros_has_no_direction():
     path[0, 1] = 0
     lane = Made(path)
     lane.step(0)
-    values = RULES["cosine"].make(0.1, VOCABULARY).measure(lane, 1, 0)
+    values = make_rule("cosine", 0.1, VOCABULARY).measure(lane, 1, 0)
     assert np.isinf(values).tolist() == [False, True, False]
 
 
@@ -243,6 +243,7 @@ def test_what_is_out_of_bounds_is_refused(arguments, message):
 def test_every_rule_has_a_default_within_its_bounds():
     for kind in RULES.values():
         assert kind.low <= kind.default <= kind.high
+    assert list(RULES) == list(MAKERS)
 
 
 def read(sequence, ids, steps):

@@ -1,13 +1,11 @@
 """Our answers are those of the published implementation, to 1e-4 of the largest logit."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 import rdlite
 from rdlite.depth import Controller
-from rdlite.exit_rules import RULES
+from rdlite.exit_rules import MAKERS
 from rdlite.generate import read
 from rdlite.start import start_at
 
@@ -96,10 +94,10 @@ ADAPTIVE = {
 @pytest.mark.parametrize(("rule", "threshold"), [(r, t) for r in ADAPTIVE for t in ADAPTIVE[r]])
 def test_exit_rules_are_the_published_ones(oracle, rule, threshold, monkeypatch):
     seen = []
-    kind = RULES[rule]
+    maker = MAKERS[rule]
 
     def make(*arguments):
-        made = kind.make(*arguments)
+        made = maker(*arguments)
         start, measure = made.start, made.measure
 
         def spy_start(*arguments):
@@ -114,7 +112,7 @@ def test_exit_rules_are_the_published_ones(oracle, rule, threshold, monkeypatch)
         made.start, made.measure = spy_start, spy_measure
         return made
 
-    monkeypatch.setitem(RULES, rule, dataclasses.replace(kind, make=make))
+    monkeypatch.setitem(MAKERS, rule, make)
     name = f"adaptive_{rule}_{threshold}"
     ids, steps, values = (oracle.expected[f"{name}_{what}"] for what in ("ids", "steps", "values"))
     tokens = list(

@@ -14,7 +14,7 @@ from rdlite.bundle import find_model, open_bundle
 from rdlite.commands import main
 from rdlite.evaluation import held_out_problems
 from rdlite.exit_defaults import RULE_NAMES, ExitDefaults
-from rdlite.exit_rules import RULES
+from rdlite.exit_rules import RULES, make_rule
 from rdlite.tuning import (
     MOST_SCORED,
     Curve,
@@ -49,9 +49,9 @@ def test_rules_are_those_that_a_manifest_knows():
 
 def test_exits_are_those_of_the_rules():
     values = np.array([[9, 1, 9, 1, 1, 1], [9, 9, 9, 9, 9, 9], [1, 1, 1, 1, 1, 1]], np.float32)
-    assert exits(RULES["latent-diff"].make(2, 1), values).tolist() == [2, 6, 1]
-    assert exits(RULES["acceleration"].make(2, 1), values).tolist() == [5, 6, 2]
-    assert exits(RULES["argmax-stability"].make(2, 1), values).tolist() == [1, 1, 6]
+    assert exits(make_rule("latent-diff", 2, 1), values).tolist() == [2, 6, 1]
+    assert exits(make_rule("acceleration", 2, 1), values).tolist() == [5, 6, 2]
+    assert exits(make_rule("argmax-stability", 2, 1), values).tolist() == [1, 1, 6]
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "gate"])
@@ -63,7 +63,7 @@ def test_a_trace_holds_what_the_controller_sees(nano, trace, rule):
         threshold = (float(low) + float(high)) / 2
         depth = Depth(24, exit=rule, threshold=threshold)
         token = next(iter(nano.generate([77], 1, depth)))
-        assert token.steps == exits(RULES[rule].make(threshold, 1), values)[0]
+        assert token.steps == exits(make_rule(rule, threshold, 1), values)[0]
 
 
 @pytest.mark.parametrize("rule", ["latent-diff", "cosine", "kl", "argmax-stability"])
