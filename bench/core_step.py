@@ -32,10 +32,11 @@ from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from report import finish, spread
 
 from rdlite import Cache, Depth
-from rdlite.bandwidth import read_bandwidth
-from rdlite.bundle import open_bundle
-from rdlite.depth import Controller
-from rdlite.engine import Engine, Sequence
+from rdlite.engine.engine import Engine
+from rdlite.engine.sequence import Sequence
+from rdlite.exit.controller import Controller
+from rdlite.loader import open_bundle
+from rdlite.measure.memory_bandwidth import read_bandwidth
 
 SIZES = (1, 2, 4, 8, 64)
 CONTEXT, ROUNDS = 64, 9

@@ -25,7 +25,7 @@ from report import finish, spread
 
 import rdlite
 from rdlite import Depth, Model
-from rdlite.comparison import compare
+from rdlite.measure.compare_bundles import compare
 
 NANO = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
 REFERENCE = "fused float32"

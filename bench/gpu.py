@@ -28,7 +28,8 @@ from shapes import HUGINN, MODELS
 
 import rdlite
 from rdlite import Cache, Cuda, Depth, Model
-from rdlite.cuda import CudaMemory, describe_gpus
+from rdlite.cuda.install import describe_gpus
+from rdlite.cuda.runtime import CudaMemory
 
 DEPTHS = (4, 8, 16, 32)
 TOKENS, REPEATS, STEPS = 24, 3, 32

@@ -23,9 +23,10 @@ from report import finish, spread
 from shapes import HUGINN
 
 from rdlite import Cache
-from rdlite.bandwidth import read_bandwidth
-from rdlite.bundle import open_bundle
-from rdlite.engine import Engine, Sequence
+from rdlite.engine.engine import Engine
+from rdlite.engine.sequence import Sequence
+from rdlite.loader import open_bundle
+from rdlite.measure.memory_bandwidth import read_bandwidth
 
 WIDTH, HEADS, INNER = HUGINN[:3]
 LAYERS, VOCABULARY, ROUNDS = 4, 288, 9

@@ -10,27 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from rdlite.export.exporter import write_bundle
-from rdlite.export.original import Original
-from rdlite.export.write import Storage
 
-import rdlite
-from rdlite.bundle import GROUPS, open_bundle
+from rdlite.api.load import load
+from rdlite.api.model import Model
+from rdlite.bundle.manifest import GROUPS
 from rdlite.errors import InputError
-from rdlite.evaluation import (
-    Divergence,
-    answer,
-    divergence,
-    encode_problem,
-    held_out_problems,
-    read_tokens,
-    text_name,
-    windows,
-)
-from rdlite.model import Model
+from rdlite.loader import open_bundle
+from rdlite.measure.answers import answer, encode_problem, held_out_problems
+from rdlite.measure.divergence import Divergence, divergence
+from rdlite.measure.texts import read_tokens, text_name, windows
+from rdlite.weights.source_model import Original
+from rdlite.weights.storage import Storage
 
 from .options import Options
 from .sensitivity import divergence_of, grouped, with_bits
-from .states import state_errors
+from .state_errors import state_errors
 
 DEPTHS = (1, 4, 8, 16, 32)
 PROBLEMS, WINDOWS, WINDOW, SPEED_ROUNDS = 4, 64, 128, 5
@@ -105,8 +99,8 @@ def make_report(
         say("full precision")
         full = write_bundle(original, Path(folder) / "full")
         with (
-            rdlite.load(full, threads=options.threads) as reference,
-            rdlite.load(bundle, threads=options.threads) as model,
+            load(full, threads=options.threads) as reference,
+            load(bundle, threads=options.threads) as model,
         ):
             texts, described = _texts(reference, text, options.seed)
 

@@ -9,13 +9,14 @@ import onnx_ir as ir
 import pytest
 from rdlite.export import export_checkpoint
 from rdlite.export.exporter import write_bundle
-from rdlite.export.graphs import Graphs
-from rdlite.export.original import read_checkpoint
+from rdlite.export.from_checkpoint import read_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 
 import rdlite
-from rdlite.bundle import hash_file, hash_manifest
-from rdlite.cache_calibration import calibrate_bundle
+from rdlite.bundle.manifest import hash_manifest
+from rdlite.graphs.serialize import Graphs
+from rdlite.measure.calibrate_kv import calibrate_bundle
+from rdlite.utils.files import hash_file
 
 DATA = Path(__file__).parent / "data"
 ORACLES = ("huginn-tiny", "huginn-tiny-bf16")

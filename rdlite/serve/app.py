@@ -15,23 +15,23 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-import rdlite
+from rdlite.api.model import Model
+from rdlite.config.exit_rules import rules_for
+from rdlite.decode.results import Token
 from rdlite.errors import InputError, RdliteError
-from rdlite.exit_rules import rules_for
-from rdlite.generate import Token
-from rdlite.model import Model
-from rdlite.schema import read_json
-from rdlite.serve.answers import FINISH, Answer, dumps, error
-from rdlite.serve.delivery import Delivery
-from rdlite.serve.failures import add_failures, answer_to, describe
-from rdlite.serve.guard import Guard
+from rdlite.serve.error_handlers import add_failures, answer_to, describe
 from rdlite.serve.metrics import Counted, Metrics
+from rdlite.serve.middleware import Guard
 from rdlite.serve.page import add_page
-from rdlite.serve.prefixes import Prefixes
-from rdlite.serve.preparing import Preparer, UnknownModelError
-from rdlite.serve.requests import ChatRequest, CompletionRequest
+from rdlite.serve.prefix_cache import Prefixes
+from rdlite.serve.preprocess import Preparer, UnknownModelError
+from rdlite.serve.protocol import ChatRequest, CompletionRequest
+from rdlite.serve.responses import FINISH, Answer, dumps, error
 from rdlite.serve.settings import Settings
+from rdlite.serve.stream_queue import Delivery
 from rdlite.serve.worker import Job, Worker
+from rdlite.utils.schema import read_json
+from rdlite.version import __version__
 
 CLIENT_LEFT = 499  # nobody reads it, but it is counted
 Prepare = Callable[..., tuple[Job, Answer]]
@@ -90,7 +90,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         middleware.insert(1, cors)
     app = FastAPI(
         title="rdlite",
-        version=rdlite.__version__,
+        version=__version__,
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,

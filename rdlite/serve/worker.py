@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rdlite.decode.plan import Plan
+from rdlite.decode.prompt_cache import How
+from rdlite.decode.results import Stats, Token
 from rdlite.errors import RdliteError, RuntimeFailure
-from rdlite.generate import Plan, Stats, Token
-from rdlite.kept_text import How
-from rdlite.serve.prefixes import Prefixes
+from rdlite.serve.prefix_cache import Prefixes
 
 STUCK_S = 900.0  # without a token or a chunk of the prompt; deep steps of large models are slow
 MAX_RETRY_S = 60

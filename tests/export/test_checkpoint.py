@@ -11,13 +11,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 from rdlite.export import export_checkpoint
-from rdlite.export.checkpoint import open_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
+from rdlite.export.safetensors import open_checkpoint
 from safetensors.numpy import load_file, save_file
 
 import rdlite
 from rdlite import CheckpointError, FamilyError, OutputError
-from rdlite.bundle import open_bundle
+from rdlite.loader import open_bundle
 
 
 def edit_json(path, **changes):
@@ -72,7 +72,7 @@ def test_halves_are_widened_exactly(dtype, tmp_path):
 
 
 def test_tensors_are_read_in_pieces(checkpoint_copy, monkeypatch):
-    monkeypatch.setattr("rdlite.export.checkpoint.PIECE_BYTES", 1000)
+    monkeypatch.setattr("rdlite.export.safetensors.PIECE_BYTES", 1000)
     checkpoint = open_checkpoint(checkpoint_copy)
     pieces = list(checkpoint.pieces("transformer.wte.weight"))
     assert max(piece.nbytes for piece in pieces) == 1000
@@ -384,7 +384,7 @@ def test_a_checkpoint_that_vanishes_is_not_blamed_on_the_output(checkpoint_copy)
 
 
 def test_a_full_disk_is_one_clear_error(checkpoint_copy, tmp_path, monkeypatch):
-    from rdlite.bundle_write import HashingFile
+    from rdlite.bundle.writer import HashingFile
 
     def full(self, data):
         raise OSError(28, "No space left on device")
@@ -397,7 +397,7 @@ def test_a_full_disk_is_one_clear_error(checkpoint_copy, tmp_path, monkeypatch):
 
 KILLED_EXPORT = """
 import sys, time
-import rdlite.export.checkpoint as checkpoint
+import rdlite.export.safetensors as checkpoint
 from rdlite.export import export_checkpoint
 pieces = checkpoint.Checkpoint.pieces
 def slowly(self, name):

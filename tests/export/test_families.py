@@ -15,13 +15,15 @@ from safetensors.numpy import load_file, save_file
 
 import rdlite
 from rdlite import Cache, Depth, DepthWarning, FamilyError, InputError
-from rdlite.bundle import open_bundle
-from rdlite.commands import main
-from rdlite.depth import Controller
-from rdlite.evaluation import log_softmax
-from rdlite.exit_rules import RULES
-from rdlite.generate import generate_tokens, read
-from rdlite.start import start_at
+from rdlite.cli.main import main
+from rdlite.config.exit_rules import RULES
+from rdlite.decode.loop import generate_tokens
+from rdlite.decode.prefill import read
+from rdlite.exit.controller import Controller
+from rdlite.exit.registry import make_rule
+from rdlite.loader import open_bundle
+from rdlite.ort.initial_state import start_at
+from rdlite.utils.numerics import log_softmax
 
 DATA = Path(__file__).parents[1] / "data"
 TOLERANCE = 1e-4
@@ -111,7 +113,7 @@ def test_ouro_reading_in_chunks_and_greedy_ids(ouro):
 @pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7", "0.9", "1"])
 def test_the_gate_stops_where_the_published_code_selects(ouro, threshold):
     """It selects for each position among all loops; with the steps it selects come its logits."""
-    rule = RULES["gate"].make(float(threshold), 0)
+    rule = make_rule("gate", float(threshold), 0)
     lane = ouro.model.new_sequence().begin(ouro.ids, 4)
     start_at(ouro.model.config, "random")(lane, 0)
     rule.start(0, len(ouro.ids))

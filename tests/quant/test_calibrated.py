@@ -13,26 +13,29 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rdlite.export.exporter import write_bundle
-from rdlite.export.original import read_model
-from rdlite.export.packing import dequantize
-from rdlite.quant import Options, corrected, find_scheme, quantize_bundle
-from rdlite.quant.calibrate import second_moments
-from rdlite.quant.calibrated import FactorFolder
-from rdlite.quant.corrected import fit_factors
+from rdlite.export.read import read_model
+from rdlite.quant import Options, find_scheme, quantize_bundle
+from rdlite.quant import state_correction as corrected
 from rdlite.quant.gptq import factor_moments, quantize_rows
+from rdlite.quant.gptq_scheme import FactorFolder
+from rdlite.quant.hessians import second_moments
 from rdlite.quant.hqq import HalfQuadratic
-from rdlite.quant.mixed import spend
+from rdlite.quant.mixed_precision import spend
 from rdlite.quant.report import check_measurable
 from rdlite.quant.rounding import Rounding
-from rdlite.quant.states import state_errors
+from rdlite.quant.state_correction import fit_factors
+from rdlite.quant.state_errors import state_errors
 
 import rdlite
 from rdlite import InputError, OutputError
-from rdlite.bundle import open_bundle
-from rdlite.commands import main
-from rdlite.evaluation import divergence, encode_problem, held_out_problems, windows
-from rdlite.start import start_at
-from rdlite.tasks import TASKS, draw
+from rdlite.cli.main import main
+from rdlite.graphs.packing import dequantize
+from rdlite.loader import open_bundle
+from rdlite.measure.answers import encode_problem, held_out_problems
+from rdlite.measure.divergence import divergence
+from rdlite.measure.tasks import TASKS, draw
+from rdlite.measure.texts import windows
+from rdlite.ort.initial_state import start_at
 
 
 def correlated(columns, seed=0):
@@ -251,8 +254,8 @@ def test_the_same_seed_and_text_give_the_same_bundle(text_bundle, practice, tmp_
 
 KILLED_QUANTIZE = """
 import sys, time
-from rdlite.commands import main
-from rdlite.quant import calibrated
+from rdlite.cli.main import main
+from rdlite.quant import gptq_scheme as calibrated
 def stuck(*_):
     print("stuck", flush=True)
     time.sleep(600)

@@ -8,7 +8,8 @@ import pytest
 
 import rdlite
 from rdlite import BundleError
-from rdlite.bundle import hash_manifest, open_bundle, verify_bundle
+from rdlite.bundle.manifest import hash_manifest
+from rdlite.loader import open_bundle, verify_bundle
 
 
 def edit(folder, change):
@@ -30,7 +31,7 @@ def test_a_whole_bundle_holds(text_bundle):
 
 
 def test_loading_leaves_large_hashes_to_verify_and_says_so(text_bundle, monkeypatch):
-    monkeypatch.setattr("rdlite.bundle.HASHED_ON_LOAD_BYTES", 60_000)
+    monkeypatch.setattr("rdlite.bundle.reader.HASHED_ON_LOAD_BYTES", 60_000)
     assert "core.onnx.data" in open_bundle(text_bundle).unhashed
     progress = []
     list(verify_bundle(text_bundle, lambda done, total: progress.append((done, total))))
@@ -48,7 +49,7 @@ def test_a_changed_byte_in_any_file_is_found(text_bundle, tmp_path, monkeypatch)
         with pytest.raises(BundleError, match=rf"{name} is damaged or was changed"):
             rdlite.load(copy)
         with monkeypatch.context() as patch:
-            patch.setattr("rdlite.bundle.HASHED_ON_LOAD_BYTES", 0)
+            patch.setattr("rdlite.bundle.reader.HASHED_ON_LOAD_BYTES", 0)
             with pytest.raises(
                 BundleError, match=rf"{name} is damaged|{name} is not an ONNX|{name}: |{name} "
             ):

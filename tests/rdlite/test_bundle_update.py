@@ -10,9 +10,10 @@ import pytest
 
 import rdlite
 from rdlite import BundleError, InputError, OutputError
-from rdlite.bundle import CacheScalesEntry, open_bundle
-from rdlite.bundle_update import hashed_name, update_bundle
-from rdlite.bundle_write import HashingFile
+from rdlite.bundle.manifest import CacheScalesEntry, hashed_name
+from rdlite.bundle.update import update_bundle
+from rdlite.bundle.writer import HashingFile
+from rdlite.loader import open_bundle
 
 
 def listing(folder):
@@ -157,8 +158,8 @@ KILLED_UPDATES = """
 import os, shutil, signal, sys
 from itertools import count
 from pathlib import Path
-from rdlite.bundle import CacheScalesEntry, open_bundle
-from rdlite.bundle_update import hashed_name, update_bundle
+from rdlite.bundle.manifest import CacheScalesEntry; from rdlite.loader import open_bundle
+from rdlite.bundle.manifest import hashed_name; from rdlite.bundle.update import update_bundle
 
 whole, copy = Path(sys.argv[1]), Path(sys.argv[2])
 old, new = (hashed_name("scales.safetensors", data) for data in (b"old", b"new"))

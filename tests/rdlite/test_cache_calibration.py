@@ -5,16 +5,16 @@ import pytest
 
 import rdlite
 from rdlite import Cache, InputError
-from rdlite.bundle import open_bundle
-from rdlite.cache_calibration import (
+from rdlite.bundle.cache_scales import read_cache_scales
+from rdlite.loader import open_bundle
+from rdlite.measure.calibrate_kv import (
     SILENT,
     calibrate_bundle,
     calibrate_cache_scales,
     practice_texts,
 )
-from rdlite.cache_scales import read_cache_scales
-from rdlite.start import start_at
-from rdlite.tasks import TASKS
+from rdlite.measure.tasks import TASKS
+from rdlite.ort.initial_state import start_at
 
 TEXTS = [list(range(1, 50)), [7] * 20, [200, 3]]
 STEPS = 4
@@ -55,7 +55,7 @@ def test_the_cache_policy_and_the_order_of_texts_do_not_matter(text_bundle, scal
 
 
 def test_a_silent_channel_gets_a_scale_all_the_same(model, monkeypatch):
-    monkeypatch.setattr("rdlite.cache_calibration.SILENT", 1e9)
+    monkeypatch.setattr("rdlite.measure.calibrate_kv.SILENT", 1e9)
     assert SILENT < 1
     scales = calibrate_cache_scales(model, TEXTS[2:], 1)
     assert (scales.coda == np.float32(1) / np.float32(127)).all()
@@ -111,7 +111,7 @@ def test_scales_are_found_with_a_float_cache(scaled_bundle):
 
 
 def test_a_file_of_scales_has_a_bound(model, monkeypatch):
-    monkeypatch.setattr("rdlite.cache_calibration.MAX_TEXT_FILE_BYTES", 2**16)
+    monkeypatch.setattr("rdlite.measure.calibrate_kv.MAX_TEXT_FILE_BYTES", 2**16)
     with pytest.raises(
         InputError, match="scales of 100 steps would take 107520 bytes, at most 65536"
     ):
@@ -120,7 +120,7 @@ def test_a_file_of_scales_has_a_bound(model, monkeypatch):
 
 def test_states_that_overflow_are_refused(model, monkeypatch):
     monkeypatch.setattr(
-        "rdlite.cache_calibration.start_at",
+        "rdlite.measure.calibrate_kv.start_at",
         lambda *_: lambda lane, position: lane.states[0].fill(np.nan),
     )
     with pytest.raises(InputError, match="keys or values of the core are not finite"):

@@ -9,10 +9,11 @@ from safetensors.numpy import save
 
 import rdlite
 from rdlite import BundleError, Cache, InputError
-from rdlite.bundle import CacheScalesEntry, open_bundle
-from rdlite.bundle_update import hashed_name, update_bundle
-from rdlite.cache_scales import CacheScales, pack, read_cache_scales, shapes, unpack
-from rdlite.config import LayerCounts
+from rdlite.bundle.cache_scales import CacheScales, pack, read_cache_scales, shapes, unpack
+from rdlite.bundle.manifest import CacheScalesEntry, hashed_name
+from rdlite.bundle.update import update_bundle
+from rdlite.config.model import LayerCounts
+from rdlite.loader import open_bundle
 
 STEPS = 3
 

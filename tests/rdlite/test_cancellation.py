@@ -44,7 +44,7 @@ def test_it_ends_within_a_core_step_and_the_chat_goes_on_as_if_it_had_not_been(
     monkeypatch, share, at
 ):
     """The prompt has 150 tokens in three chunks of up to 32 steps; then come tokens."""
-    from rdlite.lane import Lane
+    from rdlite.ort.runner import Lane
 
     question = "What is " + "1 + " * 40 + "1?"
     depth = Depth(32)
@@ -108,7 +108,7 @@ def test_drafts_are_cancelled_too(nano):
 
 
 def test_a_chat_saved_after_a_cancelled_prompt_can_be_loaded(nano, tmp_path, monkeypatch):
-    from rdlite.lane import Lane
+    from rdlite.ort.runner import Lane
 
     chat = nano.chat(depth=Depth(16))
     generation = chat.send("What is " + "1 + " * 40 + "1?")

@@ -3,7 +3,7 @@
 import pytest
 
 from rdlite import BundleError, InputError
-from rdlite.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
+from rdlite.tokenizer.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

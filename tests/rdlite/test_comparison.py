@@ -11,8 +11,8 @@ from rdlite.quant import quantize_bundle
 
 import rdlite
 from rdlite import InputError
-from rdlite.commands import main
-from rdlite.comparison import Difference, compare
+from rdlite.cli.main import main
+from rdlite.measure.compare_bundles import Difference, compare
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -7,12 +7,14 @@ import pytest
 from click.testing import CliRunner
 
 import rdlite
-from rdlite import Cuda, InputError, RuntimeFailure, cuda
-from rdlite.commands import main
+from rdlite import Cuda, InputError, RuntimeFailure
+from rdlite.cli.main import main
+from rdlite.cuda import install
+from rdlite.cuda.runtime import CudaMemory
 
 
 def has_gpu():
-    return cuda.what_is_missing() is None
+    return install.what_is_missing() is None
 
 
 without_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has a GPU that can be used")
@@ -39,7 +41,7 @@ def test_auto_takes_the_cpu_then():
 @without_gpu
 def test_doctor_says_what_is_missing():
     report = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)
-    assert report["device cuda"] == f"cannot be used: {cuda.what_is_missing()}"
+    assert report["device cuda"] == f"cannot be used: {install.what_is_missing()}"
     assert report["GPUs"] == "none that can be used"
 
 
@@ -93,13 +95,13 @@ def installed(monkeypatch):
 def test_what_is_missing_is_named(installed, names, said):
     """With the CPU's onnxruntime in place of the one that is named."""
     installed(*names)
-    assert said in cuda.what_is_missing()
-    assert "pip install 'rdlite[gpu]'" in cuda.what_is_missing()
+    assert said in install.what_is_missing()
+    assert "pip install 'rdlite[gpu]'" in install.what_is_missing()
 
 
 @without_gpu
 def test_a_driver_that_is_missing_is_named():
     pytest.importorskip("cuda.bindings", reason="cuda-bindings, of the extra [gpu]")
     with pytest.raises(RuntimeFailure, match="cudaSetDevice failed on GPU 0: cudaError"):
-        cuda.CudaMemory(0)
-    assert cuda.describe_gpus() == []
+        CudaMemory(0)
+    assert install.describe_gpus() == []

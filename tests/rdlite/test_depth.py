@@ -7,8 +7,10 @@ import pytest
 
 import rdlite
 from rdlite import Depth
-from rdlite.depth import Controller
-from rdlite.exit_rules import MAKERS, RULES, GatedKL, make_rule
+from rdlite.config.exit_rules import RULES
+from rdlite.exit.controller import Controller
+from rdlite.exit.predictions import GatedKL
+from rdlite.exit.registry import MAKERS, make_rule
 
 WIDTH, VOCABULARY = 8, 16
 

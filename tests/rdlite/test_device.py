@@ -15,13 +15,13 @@ from rdlite.quant import quantize_bundle
 
 import rdlite
 from rdlite import Cache, Depth, InputError, RuntimeFailure, Sampling
-from rdlite.bundle import open_bundle
-from rdlite.cache import FIRST_CAPACITY
-from rdlite.device import Device
-from rdlite.evaluation import held_out_problems
-from rdlite.model import Model
-from rdlite.session import Provider
-from rdlite.tasks import TASKS
+from rdlite.api.model import Model
+from rdlite.cuda.arrays import Device
+from rdlite.loader import open_bundle
+from rdlite.measure.answers import held_out_problems
+from rdlite.measure.tasks import TASKS
+from rdlite.ort.kv_cache import FIRST_CAPACITY
+from rdlite.ort.session import Provider
 
 DATA = Path(__file__).parents[1] / "data"
 #: Rules whose thresholds are as fine as float16.
@@ -181,7 +181,7 @@ def test_conversations_are_saved_and_loaded(device_nano, nano, tmp_path):
 
 
 def test_traces_see_the_same(device_nano, nano):
-    from rdlite.tracing import trace
+    from rdlite.trace.record import trace
 
     for depth in (Depth(12), Depth(32, exit="latent-diff", prompt="each")):
         ours, exact = (trace(m, QUESTIONS[0], 4, depth, chat=True) for m in (device_nano, nano))

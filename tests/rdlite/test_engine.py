@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import rdlite
-from rdlite import cache as cache_module
-from rdlite.cache import Cache, next_capacity
-from rdlite.engine import MAX_LANES
+from rdlite.config.cache import Cache
+from rdlite.engine.sequence import MAX_LANES
+from rdlite.ort import kv_cache
+from rdlite.ort.kv_cache import next_capacity
 
 
 def slot(sequence, step):
@@ -148,7 +149,7 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
 
     read()
     sequence.commit(len(ids))
-    empty, calls = cache_module.np.empty, []
+    empty, calls = kv_cache.np.empty, []
 
     def scarce(shape, dtype):
         calls.append(shape)
@@ -157,7 +158,7 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
         return empty(shape, dtype)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module.np, "empty", scarce)
+        patch.setattr(kv_cache.np, "empty", scarce)
         with pytest.raises(rdlite.RuntimeFailure, match=r"no memory for another .* bytes of cache"):
             sequence.begin(ids, 3)
     whole = model.logits(ids + ids, 3, "zeros", chunk=240)
@@ -198,14 +199,14 @@ def test_a_sequence_is_freed_without_the_collector(text_bundle):
 def test_a_small_sequence_serves_again_and_a_large_one_does_not(text_bundle, monkeypatch):
     with rdlite.load(text_bundle) as model:
         model.generate("a", 2).close()
-        assert model._pool._idle == []  # never started, so nothing was taken
+        assert model.pool._idle == []  # never started, so nothing was taken
         list(model.generate("a", 2))
-        (kept,) = model._pool._idle
+        (kept,) = model.pool._idle
         list(model.generate("b", 2))
-        assert model._pool._idle == [kept]
-        monkeypatch.setattr("rdlite.pool.KEPT_CACHE_BYTES", 0)
+        assert model.pool._idle == [kept]
+        monkeypatch.setattr("rdlite.engine.pool.KEPT_CACHE_BYTES", 0)
         list(model.generate("c", 2))
-        assert model._pool._idle == []
+        assert model.pool._idle == []
 
 
 def test_threads_are_passed_on(text_bundle, monkeypatch):

@@ -7,17 +7,9 @@ import pytest
 from rdlite.export import export_checkpoint
 
 import rdlite
-from rdlite.evaluation import (
-    Answers,
-    answer,
-    divergence,
-    encode_problem,
-    held_out_problems,
-    perplexity,
-    read_tokens,
-    text_name,
-    windows,
-)
+from rdlite.measure.answers import Answers, answer, encode_problem, held_out_problems
+from rdlite.measure.divergence import divergence, perplexity
+from rdlite.measure.texts import read_tokens, text_name, windows
 
 DEPTHS = (1, 2, 5)
 TEXT = list(b"Thinking takes a while, and so it should.")

@@ -5,7 +5,7 @@ import pytest
 
 import rdlite
 from rdlite import ContextError, Depth, InputError, Sampling
-from rdlite.randomness import fill_initial_states
+from rdlite.ort.rng import fill_initial_states
 
 TEXT = "The quick brown fox jumps over the lazy dog, again and again and again." * 2
 
@@ -236,7 +236,7 @@ def test_alternatives_are_the_likeliest_tokens_with_their_log_probabilities(mode
     "depth", [Depth(5), Depth(32, exit="latent-diff"), Depth(32, exit="latent-diff", prompt="each")]
 )
 def test_changes_are_those_of_the_steps_that_chose_a_token(depth):
-    from rdlite.tracing import trace
+    from rdlite.trace.record import trace
 
     with rdlite.load() as nano:
         prompt = "What is 48 + 76?" * 10

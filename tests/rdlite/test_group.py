@@ -5,10 +5,10 @@ import pytest
 
 import rdlite
 from rdlite import Cache, Depth, Sampling
-from rdlite.depth import Controller
-from rdlite.evaluation import encode_problem, held_out_problems
-from rdlite.generate import read
-from rdlite.start import start_at
+from rdlite.decode.prefill import read
+from rdlite.exit.controller import Controller
+from rdlite.measure.answers import encode_problem, held_out_problems
+from rdlite.ort.initial_state import start_at
 
 EACH = {
     "latent-diff": Depth(32, exit="latent-diff", prompt="each"),

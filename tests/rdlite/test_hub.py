@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import rdlite.hub
+import rdlite
 from rdlite.errors import CheckpointError, HubError, InputError, OutputError
-from rdlite.hub import pull
+from rdlite.hub.pull import INDEX, TEXTS, pull
 
 REPO = "tiny/looped"
 WEIGHTS = "model.safetensors"
@@ -58,7 +58,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(hub):
 
 
 def pull_texts(hub):
-    return set(rdlite.hub.TEXTS) & set(hub.repos[REPO])
+    return set(TEXTS) & set(hub.repos[REPO])
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -111,16 +111,16 @@ def test_pickles_are_refused_before_anything_is_fetched(hub):
 def test_shards_are_those_that_the_index_names(hub):
     files = hub.repos[REPO]
     files["a.safetensors"], files["b.safetensors"] = b"a" * 20_000, b"b"
-    files[rdlite.hub.INDEX] = json.dumps({"weight_map": {"x": "b.safetensors"}}).encode()
-    assert names(pull(REPO)) & set(files) >= {"b.safetensors", rdlite.hub.INDEX}
+    files[INDEX] = json.dumps({"weight_map": {"x": "b.safetensors"}}).encode()
+    assert names(pull(REPO)) & set(files) >= {"b.safetensors", INDEX}
     assert not hub.fetched("a.safetensors") + hub.fetched(WEIGHTS)
-    files[rdlite.hub.INDEX] = json.dumps({"weight_map": {"x": "../c.safetensors"}}).encode()
+    files[INDEX] = json.dumps({"weight_map": {"x": "../c.safetensors"}}).encode()
     with pytest.raises(HubError, match=r"1 of the 1 files .* like '../c.safetensors'"):
         pull(REPO)
-    files[rdlite.hub.INDEX] = b'{"weight_map": [1]}'
+    files[INDEX] = b'{"weight_map": [1]}'
     with pytest.raises(CheckpointError, match="weight_map must map"):
         pull(REPO)
-    del files[rdlite.hub.INDEX], files[WEIGHTS]
+    del files[INDEX], files[WEIGHTS]
     with pytest.raises(HubError, match=r"2 safetensors files and no model.safetensors.index.json"):
         pull(REPO)
 

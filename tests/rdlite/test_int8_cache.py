@@ -7,16 +7,18 @@ from itertools import chain
 import numpy as np
 import onnx
 import pytest
-from rdlite.export.checkpoint import open_checkpoint
+from rdlite.export.safetensors import open_checkpoint
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.cache import FILL_POSITIONS, HostSlots, StepCaches
-from rdlite.cache_scales import CacheScales, read_cache_scales
-from rdlite.config import LayerCounts
+from rdlite.bundle.cache_scales import CacheScales, read_cache_scales
+from rdlite.config.model import LayerCounts
 from rdlite.errors import GraphError
-from rdlite.evaluation import answer, divergence, encode_problem, held_out_problems
-from rdlite.int8_cache_graph import with_int8_cache
+from rdlite.graphs.int8_kv import with_int8_cache
+from rdlite.measure.answers import answer, encode_problem, held_out_problems
+from rdlite.measure.divergence import divergence
+from rdlite.ort.kv_cache import FILL_POSITIONS, HostSlots
+from rdlite.ort.step_caches import StepCaches
 
 STEPS = 3
 
@@ -112,7 +114,8 @@ def test_attention_is_that_over_the_entries_of_each_slot(
     scaled_bundle, text_checkpoint, share, monkeypatch
 ):
     monkeypatch.setattr(
-        "rdlite.engine.read_cache_scales", lambda bundle: spread(read_cache_scales(bundle))
+        "rdlite.engine.engine.read_cache_scales",
+        lambda bundle: spread(read_cache_scales(bundle)),
     )
     with rdlite.load(scaled_bundle, cache=Cache(share, 8)) as model:
         reference = Reference(text_checkpoint, model.config)

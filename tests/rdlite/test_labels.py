@@ -2,7 +2,7 @@
 
 import pytest
 
-from rdlite.labels import heading, label, printable, shorten
+from rdlite.utils.printable import heading, label, printable, shorten
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 llm = pytest.importorskip("llm", reason="llm is not installed")
 
 import rdlite  # noqa: E402
-from rdlite.llm_plugin import LoopedModel  # noqa: E402
+from rdlite.integrations.llm_plugin import LoopedModel  # noqa: E402
 
 SUM = "What is 48 + 76?"
 PENS = "Tom has 5 pens. Eats 4. Finds 9. How many pens now?"

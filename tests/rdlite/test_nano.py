@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import rdlite
-from rdlite.bundle import SHIPPED, verify_bundle
-from rdlite.evaluation import answer, held_out_problems
+from rdlite.loader import SHIPPED, verify_bundle
+from rdlite.measure.answers import answer, held_out_problems
 
 
 @pytest.fixture(scope="module")

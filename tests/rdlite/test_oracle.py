@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import rdlite
-from rdlite.depth import Controller
-from rdlite.exit_rules import MAKERS
-from rdlite.generate import read
-from rdlite.start import start_at
+from rdlite.decode.prefill import read
+from rdlite.exit.controller import Controller
+from rdlite.exit.registry import MAKERS
+from rdlite.ort.initial_state import start_at
 
 TOLERANCE = 1e-4
 
@@ -51,7 +51,7 @@ def test_the_normed_state_is_the_published_latent(oracle, steps):
     for number in range(steps):
         lane.step(number)
     state = lane.states[steps % 2]
-    from rdlite.export.checkpoint import open_checkpoint
+    from rdlite.export.safetensors import open_checkpoint
 
     weight = open_checkpoint(oracle.checkpoint).read("transformer.ln_f.weight")
     normed = state / np.sqrt(np.square(state).mean(-1, keepdims=True) + 1e-6) * weight

@@ -15,9 +15,9 @@ from onnx import helper, numpy_helper
 
 import rdlite
 from rdlite import BundleError, GraphError, InputError
-from rdlite.bundle import hash_manifest
-from rdlite.cache_calibration import calibrate_cache_scales
-from rdlite.graph_operators import PAIRED, Value
+from rdlite.bundle.check.op_rules import PAIRED, Value
+from rdlite.bundle.manifest import hash_manifest
+from rdlite.measure.calibrate_kv import calibrate_cache_scales
 
 IDS = [(7 * i * i + 3) % 250 for i in range(40)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rdlite import InputError, RuntimeFailure, Sampling
-from rdlite.sampling import Sampler
+from rdlite.decode.sampler import Sampler
 
 LOGITS = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], np.float32))
 

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 import rdlite
 from rdlite import Cache, Depth, InputError, OutputError, Sampling
-from rdlite.saved_chat import KEY
+from rdlite.api.chat_file import KEY
 
 QUESTIONS = ("What is 48 + 76?", "Sort 52714.", "a = 7, b = a + 5; what is b mod 10?")
 CACHES = [Cache(), Cache(1), Cache("last"), Cache(bits=8), Cache("last", 8), Cache(2, 8)]

@@ -8,9 +8,9 @@ import pytest
 
 import rdlite
 from rdlite import Depth, Sampling
-from rdlite.evaluation import held_out_problems
-from rdlite.generate import generate_tokens
-from rdlite.speculate_auto import LEAST, Round
+from rdlite.decode.draft_schedule import LEAST, Round
+from rdlite.decode.loop import generate_tokens
+from rdlite.measure.answers import held_out_problems
 
 DEPTHS = {
     "fixed": Depth(12),

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from rdlite.speculate_auto import MAX_POSITIONS, AutoPace, Paces, Report
+from rdlite.config.speculation import MAX_POSITIONS
+from rdlite.decode.draft_schedule import AutoPace, Paces, Report
 
 
 class World:

@@ -6,7 +6,8 @@ from itertools import accumulate
 
 import pytest
 
-from rdlite.tasks import TASKS, Mark, Problem, draw, is_held_out
+from rdlite.measure.task_kinds import Mark, Problem, is_held_out
+from rdlite.measure.tasks import TASKS, draw
 
 EVERY = [(task, d) for task in TASKS for d in range(1, TASKS[task].highest + 1)]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rdlite import BundleError, InputError
-from rdlite.tokenizer import StopScanner, TextStream, Tokenizer
+from rdlite.tokenizer.stream import StopScanner, TextStream
+from rdlite.tokenizer.tokenizer import Tokenizer
 
 
 def pieces_of(tokenizer, ids):

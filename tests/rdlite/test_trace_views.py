@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from rdlite import Depth, Sampling, Stats
-from rdlite.trace_page import trace_page
-from rdlite.trace_plot import ROWS, plot_trace
-from rdlite.tracing import Candidate, Thought, TokenTrace, Trace, trace
+from rdlite.trace.html import trace_page
+from rdlite.trace.plot import ROWS, plot_trace
+from rdlite.trace.record import Candidate, Thought, TokenTrace, Trace, trace
 
 HOSTILE = (
     "</td><script>alert(1)</script>",

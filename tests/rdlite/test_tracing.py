@@ -8,9 +8,9 @@ import pytest
 
 import rdlite
 from rdlite import Cache, Depth, Sampling
-from rdlite.exit_rules import rules_for
-from rdlite.generate import generate_tokens
-from rdlite.tracing import Watcher, trace
+from rdlite.config.exit_rules import rules_for
+from rdlite.decode.loop import generate_tokens
+from rdlite.trace.record import Watcher, trace
 
 PROMPT = "Thinking takes a while, and so it should. " * 4  # longer than two chunks
 CHAIN = "a = 7, b = a + 5, c = b * 3, d = c - 4, e = d * 7; what is e mod 10?"

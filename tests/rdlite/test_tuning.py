@@ -10,26 +10,21 @@ from click.testing import CliRunner
 
 import rdlite
 from rdlite import BundleError, Depth, InputError
-from rdlite.bundle import find_model, open_bundle
-from rdlite.commands import main
-from rdlite.evaluation import held_out_problems
-from rdlite.exit_defaults import RULE_NAMES, ExitDefaults
-from rdlite.exit_rules import RULES, make_rule
-from rdlite.tuning import (
+from rdlite.cli.main import main
+from rdlite.config.exit_defaults import RULE_NAMES, ExitDefaults
+from rdlite.config.exit_rules import RULES
+from rdlite.exit.registry import make_rule
+from rdlite.loader import find_model, open_bundle
+from rdlite.measure.answers import held_out_problems
+from rdlite.measure.exit_record import (
     MOST_SCORED,
-    Curve,
-    Point,
     Sample,
     Trace,
-    choose,
-    cost,
-    curve,
-    exits,
     problem_samples,
     record,
-    settle,
     text_samples,
 )
+from rdlite.measure.exit_tuning import Curve, Point, choose, cost, curve, exits, settle
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from rdlite.export.gguf import export_gguf
-from rdlite.export.original import read_model
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
+from rdlite.export.read import read_model
+from rdlite.export.to_gguf import export_gguf
 from rdlite.quant import find_scheme
 
 

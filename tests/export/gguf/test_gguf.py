@@ -15,17 +15,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rdlite.export import export_checkpoint
-from rdlite.export.gguf import export_gguf, import_gguf, open_gguf, read_gguf
-from rdlite.export.gguf.blocks import from_gguf, to_gguf, turn, turn_back
-from rdlite.export.gguf.tokenizer import WHOLE
-from rdlite.export.original import read_model
-from rdlite.export.packing import dequantize
+from rdlite.export.from_gguf import import_gguf
+from rdlite.export.read import read_model
+from rdlite.export.to_gguf import export_gguf
 from rdlite.quant import Options, find_scheme, quantize_bundle
 
 import rdlite
 from rdlite import Cache, Depth, GGUFError, InputError, OutputError
-from rdlite.bundle import open_bundle
-from rdlite.commands import main
+from rdlite.cli.main import main
+from rdlite.gguf.block_layout import from_gguf, to_gguf, turn, turn_back
+from rdlite.gguf.open import open_gguf
+from rdlite.gguf.reader import read_gguf
+from rdlite.gguf.tokenizer import WHOLE
+from rdlite.graphs.packing import dequantize
+from rdlite.loader import open_bundle
 
 DATA = Path(__file__).parents[2] / "data"
 FAMILIES = ("huginn-tiny", "huginn-tiny-bf16", "ouro-tiny", "raven-llama-tiny", "raven-olmo-tiny")
@@ -353,8 +356,8 @@ def test_outputs_are_not_overwritten_unless_they_may_be(tmp_path):
 def test_a_killed_export_leaves_no_file(tmp_path):
     """Nor does the next one for the same name leave what the killed one left."""
     code = (
-        "import sys, time, rdlite.export.gguf.write as w\n"
-        "from rdlite.export.original import read_model\n"
+        "import sys, time, rdlite.export.to_gguf as w\n"
+        "from rdlite.export.read import read_model\n"
         "plain = w._write\n"
         "def slow(*a):\n"
         "    plain(*a); print('wrote', flush=True); time.sleep(0.2)\n"
@@ -379,7 +382,7 @@ def test_a_full_disk_is_one_line(tmp_path):
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from rdlite.commands import main\n"
+        "from rdlite.cli.main import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200000, 200000))\n"
         "main(['gguf', 'export', 'nano', '-o', sys.argv[1]])\n"
     )
@@ -396,7 +399,7 @@ def test_no_room_for_the_layout_is_one_line(nano_gguf, tmp_path):
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from rdlite.commands import main\n"
+        "from rdlite.cli.main import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
         "main(['generate', sys.argv[1], 'x', '--max-tokens', '1'])\n"
     )

@@ -24,8 +24,8 @@ from gguf_file import (
 )
 
 import rdlite
-from rdlite.bundle import open_bundle
 from rdlite.errors import GGUFError
+from rdlite.loader import open_bundle
 
 
 def test_whole_files_load_and_the_helper_changes_nothing(small, path):

@@ -21,7 +21,7 @@ from gguf_file import (
     put,
     refuse,
 )
-from rdlite.export.gguf import import_gguf
+from rdlite.export.from_gguf import import_gguf
 
 from rdlite import BundleError
 

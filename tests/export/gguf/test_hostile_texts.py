@@ -23,7 +23,7 @@ from gguf_file import (
     string,
 )
 
-from rdlite.bundle import open_bundle
+from rdlite.loader import open_bundle
 
 WHOLE, PIECES = "tokenizer.huggingface.json", "tokenizer.ggml."
 
@@ -239,7 +239,11 @@ def test_refusing_takes_little_memory_and_comes_to_an_end(small, tmp_path):
         ),
         "merges": pieces(merges=texts("a b", 2**19)),
         "scales": lambda file: (
-            file.set("rdlite.cache_scales", ARRAY, struct.pack("<IQ", U8, 2**26) + bytes(2**26)),
+            file.set(
+                "rdlite.cache_scales",
+                ARRAY,
+                struct.pack("<IQ", U8, 2**26) + bytes(2**26),
+            ),
             file.set("rdlite.cache_scales.steps", U32, 2),
         ),
         "texts": lambda file: (
@@ -273,7 +277,7 @@ def test_refusing_takes_little_memory_and_comes_to_an_end(small, tmp_path):
     program = """
         import os, resource, sys
         import rdlite
-        from rdlite.bundle import open_bundle
+        from rdlite.loader import open_bundle
 
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import rdlite
-from rdlite.commands import main
-from rdlite.commands.options import say
+from rdlite.cli.main import main
+from rdlite.cli.shared.output import say
 
 
 def run(*arguments, stdin=None):
@@ -145,7 +145,7 @@ def test_a_runtime_that_is_too_old_is_refused(monkeypatch, text_bundle):
 
 
 def test_files_that_were_not_hashed_are_mentioned(monkeypatch, text_bundle):
-    monkeypatch.setattr("rdlite.bundle.HASHED_ON_LOAD_BYTES", 60_000)
+    monkeypatch.setattr("rdlite.bundle.reader.HASHED_ON_LOAD_BYTES", 60_000)
     result = run("generate", text_bundle, "x", "--max-tokens", 1)
     assert result.stderr == "note: 4 large files were not hashed; 'rdlite verify' does that\n"
 

@@ -8,15 +8,10 @@ from rdlite.export import export_checkpoint
 from rdlite.export.random_checkpoint import write_random_checkpoint
 
 import rdlite
-from rdlite.commands import main
-from rdlite.evaluation import (
-    answer,
-    divergence,
-    encode_problem,
-    held_out_problems,
-    perplexity,
-    windows,
-)
+from rdlite.cli.main import main
+from rdlite.measure.answers import answer, encode_problem, held_out_problems
+from rdlite.measure.divergence import divergence, perplexity
+from rdlite.measure.texts import windows
 
 QUICK = ("--count", "1", "--tasks", "addition,chain", "--steps", "1,4")
 

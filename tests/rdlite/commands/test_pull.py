@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rdlite.commands import main
+from rdlite.cli.main import main
 
 REPO = "tiny/looped"
 

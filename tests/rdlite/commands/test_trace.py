@@ -5,9 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from rdlite.commands import main
-from rdlite.trace_page import trace_page
-from rdlite.tracing import trace
+from rdlite.cli.main import main
+from rdlite.trace.html import trace_page
+from rdlite.trace.record import trace
 
 SUM = "What is 4848 + 1576?"
 

@@ -116,9 +116,9 @@ def test_a_slow_body_and_slow_headers_are_given_up(monkeypatch):
     import uvicorn
 
     import rdlite
-    from rdlite.depth import Depth
-    from rdlite.sampling import Sampling
-    from rdlite.serve import guard
+    from rdlite.config.depth import Depth
+    from rdlite.config.sampling import Sampling
+    from rdlite.serve import middleware as guard
     from rdlite.serve import server as process
     from rdlite.serve.app import create_app
     from rdlite.serve.settings import Settings
@@ -228,7 +228,7 @@ def test_a_body_with_countless_faults_is_given_up_at_the_first_ones(body):
     """Each fault is an object of its own; collecting half a million of them takes seconds."""
     from pydantic import ValidationError
 
-    from rdlite.serve.requests import ChatRequest
+    from rdlite.serve.protocol import ChatRequest
 
     with pytest.raises(ValidationError) as problem:
         ChatRequest.model_validate(body)

@@ -4,7 +4,7 @@ import pytest
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.serve.prefixes import Prefixes
+from rdlite.serve.prefix_cache import Prefixes
 
 HOW = (Depth(4), 0)
 LONG = [*range(1, 151)]

@@ -9,7 +9,7 @@ import pytest
 import rdlite
 from rdlite import Depth, RuntimeFailure
 from rdlite.serve import worker as module
-from rdlite.serve.prefixes import Prefixes
+from rdlite.serve.prefix_cache import Prefixes
 from rdlite.serve.worker import BusyError, Job, Worker
 
 
