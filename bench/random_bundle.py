@@ -18,7 +18,7 @@ from rdlite.architectures.registry import Family
 from rdlite.config.quantization import Quantization
 from rdlite.graphs.builder import Weights
 from rdlite.graphs.packing import Codes, Floats, Scales, count_blocks
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
 
@@ -65,7 +65,7 @@ def write_random_bundle(
     """
     config = family.read_config(raw)
     weights = family.weights(config)
-    original = Original(name, family, config, weights, _Even(weights), {}, {}, folder)
+    original = SourceModel(name, family, config, weights, _Even(weights), {}, {}, folder)
     if bits is None:
         return write_bundle(original, folder, force=True)
     matrices = dict.fromkeys(original.matrices(), bits)

@@ -31,7 +31,7 @@ from report import finish
 import rdlite
 from rdlite import Depth, Sampling
 from rdlite.config.speculation import Speculate
-from rdlite.decode.draft_schedule import Pace, Report, Round
+from rdlite.decode.draft_schedule import DraftSchedule, Report, Round
 from rdlite.decode.loop import generate_tokens
 from rdlite.engine.sequence import Sequence
 from rdlite.measure.answers import held_out_problems
@@ -47,7 +47,7 @@ CHECKPOINT = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
 class Watched:
     """A pace, and how the time of its rounds was spent."""
 
-    pace: Pace
+    pace: DraftSchedule
     reports: list[Report] = field(default_factory=list)
 
     @property

@@ -8,7 +8,7 @@ from rdlite.bundle.writer import check_replaceable, new_folder, write_bytes, wri
 from rdlite.graphs.serialize import Graphs
 from rdlite.utils.progress import Progress
 from rdlite.version import __version__
-from rdlite.weights.source_model import Original, describe_weights
+from rdlite.weights.source_model import SourceModel, describe_weights
 from rdlite.weights.storage import Scheme, Storage
 
 from .bundle_folder import with_files, write_graphs
@@ -50,7 +50,7 @@ def export_checkpoint(
 
 
 def write_bundle(
-    original: Original,
+    original: SourceModel,
     out: str | Path,
     storage: Storage | None = None,
     *,

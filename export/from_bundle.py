@@ -16,12 +16,12 @@ from rdlite.errors import BundleError
 from rdlite.graphs.builder import Weights
 from rdlite.graphs.packing import Codes, Scales, packed_shape, unpack
 from rdlite.weights.source import Floats
-from rdlite.weights.source_model import Original, Tuned
+from rdlite.weights.source_model import SourceModel, Tuned
 
 from .safetensors import PIECE_BYTES
 
 
-def read_bundle(bundle: Bundle) -> Original:
+def read_bundle(bundle: Bundle) -> SourceModel:
     """Take a bundle apart again.
 
     Raises:
@@ -45,7 +45,7 @@ def read_bundle(bundle: Bundle) -> Original:
         scales.steps if scales else 0,
     )
     texts = {name: bundle.read_text(name) for name in manifest.files if _is_text(name)}
-    return Original(
+    return SourceModel(
         manifest.name,
         family,
         manifest.model,

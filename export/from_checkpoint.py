@@ -9,13 +9,13 @@ from rdlite.errors import BundleError, CheckpointError, FamilyError
 from rdlite.graphs.builder import Weights
 from rdlite.graphs.packing import Codes, Scales
 from rdlite.weights.source import Floats
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 
 from .safetensors import Checkpoint, open_checkpoint
 from .text_files import collect_text_files
 
 
-def read_checkpoint(path: str | Path) -> Original:
+def read_checkpoint(path: str | Path) -> SourceModel:
     """Read a checkpoint folder from the hub.
 
     Raises:
@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> Original:
     weights = family.weights(config)
     _check_tensors(checkpoint, weights, family)
     text = collect_text_files(checkpoint, family.STOP_TOKENS, config)
-    return Original(
+    return SourceModel(
         _name(checkpoint),
         family,
         config,

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from rdlite.errors import BundleError
 from rdlite.loader import find_model, open_bundle
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 
 from .from_bundle import read_bundle
 from .from_checkpoint import read_checkpoint
 
 
-def read_model(path: str | Path, as_stored: bool = False) -> Original:
+def read_model(path: str | Path, as_stored: bool = False) -> SourceModel:
     """Read a checkpoint folder, a bundle, or a GGUF file.
 
     Args:

@@ -16,13 +16,13 @@ from rdlite.bundle.writer import clear_leftovers
 from rdlite.errors import InputError, OutputError
 from rdlite.gguf.block_layout import BLOCK, to_gguf, turn
 from rdlite.gguf.block_layout import TYPES as STORED
+from rdlite.gguf.header import MAGIC
 from rdlite.gguf.metadata import CARRIED, Item, config_items
-from rdlite.gguf.reader import MAGIC
 from rdlite.gguf.tensor_names import IN_METADATA, Piece, architecture, pieces
 from rdlite.gguf.tokenizer import TEMPLATE, tokenizer_items
 from rdlite.utils.files import sync_folder
 from rdlite.utils.progress import Progress, meter
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Plan(NamedTuple):
 
 
 def export_gguf(
-    original: Original,
+    original: SourceModel,
     out: str | Path,
     kind: str | None = None,
     storage: Storage | None = None,
@@ -136,7 +136,7 @@ def check_kind(kind: str | None) -> None:
 
 
 def _storage(
-    original: Original, kind: str | None, storage: Storage | None
+    original: SourceModel, kind: str | None, storage: Storage | None
 ) -> tuple[Storage | None, str]:
     """Return how matrices are quantized, and the kind of those that are not; raises InputError."""
     check_kind(kind)
@@ -161,7 +161,7 @@ def _storage(
     return Storage(stored, None), "f32"
 
 
-def _plans(original: Original, kind: str, storage: Storage | None) -> Iterator[_Plan]:
+def _plans(original: SourceModel, kind: str, storage: Storage | None) -> Iterator[_Plan]:
     import gguf
 
     bits = storage.quantization.bits if storage else {}
@@ -192,7 +192,7 @@ def _announce(writer: "gguf.GGUFWriter", plan: _Plan, part: Piece) -> None:
 
 
 def _write(
-    writer: "gguf.GGUFWriter", original: Original, plan: _Plan, storage: Storage | None
+    writer: "gguf.GGUFWriter", original: SourceModel, plan: _Plan, storage: Storage | None
 ) -> None:
     """Write the tensors of a weight, one after the other."""
     rows = _rows(original, plan, storage)
@@ -204,7 +204,7 @@ def _write(
         at += count
 
 
-def _rows(original: Original, plan: _Plan, storage: Storage | None) -> npt.NDArray[np.uint8]:
+def _rows(original: SourceModel, plan: _Plan, storage: Storage | None) -> npt.NDArray[np.uint8]:
     """Return a weight's rows as GGUF stores them: uint8 [N, bytes of a row]."""
     shape = original.weights[plan.name].shape
     count = shape[0] if len(shape) == 2 else 1
@@ -216,7 +216,7 @@ def _rows(original: Original, plan: _Plan, storage: Storage | None) -> npt.NDArr
 
 
 def _groups(
-    original: Original, plan: _Plan, storage: Storage | None
+    original: SourceModel, plan: _Plan, storage: Storage | None
 ) -> Iterator[npt.NDArray[np.uint8]]:
     import gguf
 
@@ -235,7 +235,7 @@ def _groups(
 
 
 def _items(
-    original: Original,
+    original: SourceModel,
     plans: list[_Plan],
     storage: Storage | None,
     licence: str | None,

@@ -16,7 +16,7 @@ from rdlite.errors import InputError, OutputError
 from rdlite.loader import open_bundle
 from rdlite.measure.exit_record import problem_samples
 from rdlite.measure.texts import read_tokens, windows
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
 from .gptq import GPTQ, Floats, factor_moments
@@ -44,7 +44,7 @@ class Calibrated:
         self._bits = bits
         self._passes = passes
 
-    def prepare(self, original: Original) -> Storage:
+    def prepare(self, original: SourceModel) -> Storage:
         """Run the model and decide how its weights are stored."""
         options = self._options
         names = quantizable(original, options.block_size)

@@ -18,7 +18,7 @@ from rdlite.config.cache import Cache
 from rdlite.engine.engine import Engine
 from rdlite.engine.sequence import Sequence as EngineSequence
 from rdlite.ort.initial_state import start_at
-from rdlite.ort.runner import Lane
+from rdlite.ort.runner import Runner
 from rdlite.ort.session import Array, Run
 from rdlite.utils.progress import Progress, meter
 
@@ -64,10 +64,10 @@ def second_moments(
     advance = meter(len(texts), progress)
     for ids in texts:
         sequence = EngineSequence(engine, bundle.config.context_length)
-        lane = sequence.begin(list(ids), steps)
-        start(lane, 0)
+        runner = sequence.begin(list(ids), steps)
+        start(runner, 0)
         with np.errstate(over="ignore", invalid="ignore"):  # it shows in the sums
-            _run(engine, lane, taps, sums, steps)
+            _run(engine, runner, taps, sums, steps)
         advance(1)
     counts = {"prelude": 1, "core": steps, "coda": 1}
     positions = sum(map(len, texts))
@@ -103,14 +103,14 @@ def _tapped(graph: bytes, names: set[str]) -> tuple[bytes, dict[str, int]]:
 
 def _run(
     engine: Engine,
-    lane: Lane,
+    runner: Runner,
     taps: dict[str, dict[str, int]],
     sums: dict[str, Floats],
     steps: int,
 ) -> None:
-    """Read the lane's positions once more, part by part, adding up what the taps give."""
+    """Read the runner's positions once more, part by part, adding up what the taps give."""
     rows = {
-        name: np.zeros((1, lane.size, width), np.float32)
+        name: np.zeros((1, runner.size, width), np.float32)
         for found in taps.values()
         for name, width in found.items()
     }
@@ -123,7 +123,7 @@ def _run(
             x = rows[name][0]
             sums[name] += x.T @ x
 
-    tapped("prelude", *lane.prelude_arrays())
+    tapped("prelude", *runner.prelude_arrays())
     for step in range(steps):
-        tapped("core", *lane.core_arrays(step))
-    tapped("coda", *lane.coda_arrays(steps, lane.size))
+        tapped("core", *runner.core_arrays(step))
+    tapped("coda", *runner.coda_arrays(steps, runner.size))

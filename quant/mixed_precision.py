@@ -9,7 +9,7 @@ from rdlite.export.exporter import write_bundle
 
 from rdlite.api.load import load
 from rdlite.errors import InputError
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
 from .gptq_scheme import Calibrated, calibration_texts
@@ -32,7 +32,7 @@ class Mixed:
         self._options = options
         self._four = Calibrated(name, options)
 
-    def prepare(self, original: Original) -> Storage:
+    def prepare(self, original: SourceModel) -> Storage:
         """Calibrate, measure, and decide how the weights are stored."""
         options = self._options
         low = 4 + 16 / options.block_size
@@ -55,7 +55,7 @@ class Mixed:
         return with_bits(storage, {name: bits[name] for name in names})
 
     def _harm(
-        self, original: Original, storage: Storage, groups: Mapping[str, list[str]]
+        self, original: SourceModel, storage: Storage, groups: Mapping[str, list[str]]
     ) -> dict[str, float]:
         """Mean divergence with one group at 4 bits and the others at 8, over the depths."""
         options, eight = self._options, dict.fromkeys(storage.quantization.bits, 8)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rdlite.config.quantization import ACCURACY_LEVELS, BLOCK_SIZES, Quantization
 from rdlite.errors import InputError
 from rdlite.utils.checks import check_integer, check_number, check_seed
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Options:
             check_integer("threads", self.threads, 1, 256)
 
 
-def quantizable(original: Original, block_size: int) -> list[str]:
+def quantizable(original: SourceModel, block_size: int) -> list[str]:
     """Names of the matrices that can be stored in blocks.
 
     An embedding whose rows are no whole blocks stays as it is, because the operator that looks up

@@ -7,7 +7,7 @@ from rdlite.export.read import read_model
 
 from rdlite.bundle.writer import check_replaceable
 from rdlite.utils.progress import Progress
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Scheme, Storage
 
 from .options import Options
@@ -49,7 +49,7 @@ def quantize_bundle(
 
 
 def write_quantized(
-    original: Original,
+    original: SourceModel,
     out: str | Path,
     scheme: Scheme,
     force: bool = False,

@@ -19,7 +19,7 @@ from rdlite.loader import open_bundle
 from rdlite.measure.answers import answer, encode_problem, held_out_problems
 from rdlite.measure.divergence import Divergence, divergence
 from rdlite.measure.texts import read_tokens, text_name, windows
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
 from .options import Options
@@ -67,7 +67,7 @@ class Report:
 
 
 def make_report(
-    original: Original,
+    original: SourceModel,
     storage: Storage,
     bundle: Path,
     options: Options,
@@ -153,7 +153,7 @@ def _sensitivity_groups(bits: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
-def check_measurable(original: Original, text: Path | None) -> None:
+def check_measurable(original: SourceModel, text: Path | None) -> None:
     """Raise InputError if the model lacks what a report needs: before it is quantized."""
     needed = ("tokenizer.json",) if text else ("tokenizer.json", "chat_template.jinja")
     for name in needed:
@@ -180,12 +180,12 @@ def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[in
 def step_seconds(model: Model) -> float:
     """Return the seconds of a core step of one position: the median of several runs."""
     sequence = model.new_sequence()
-    lane = sequence.begin([0], 8)
+    runner = sequence.begin([0], 8)
     times = []
     for _ in range(SPEED_ROUNDS + 1):
         clock = time.perf_counter()
         for step in range(8):
-            lane.step(step)
+            runner.step(step)
         times.append((time.perf_counter() - clock) / 8)
     return statistics.median(times[1:])
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from rdlite.errors import InputError
 from rdlite.graphs.packing import Quantizer
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Scheme, Storage
 
 from .gptq_scheme import Calibrated
@@ -26,7 +26,7 @@ class Uniform:
     quantizer: Quantizer
     options: Options
 
-    def prepare(self, original: Original) -> Storage:
+    def prepare(self, original: SourceModel) -> Storage:
         """Decide how the weights are stored."""
         bits = dict.fromkeys(quantizable(original, self.options.block_size), self.bits)
         return Storage(quantization(self.name, bits, self.options), self.quantizer)

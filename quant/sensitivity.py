@@ -10,7 +10,7 @@ from rdlite.export.exporter import write_bundle
 from rdlite.api.load import load
 from rdlite.api.model import Model
 from rdlite.measure.divergence import Divergence, divergence
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
 from .options import Options
@@ -27,7 +27,7 @@ def with_bits(
 
 
 def divergence_of(
-    original: Original,
+    original: SourceModel,
     storage: Storage,
     reference: Model,
     texts: Sequence[Sequence[int]],

@@ -12,7 +12,7 @@ from rdlite.api.load import load
 from rdlite.api.model import Model
 from rdlite.errors import InputError
 from rdlite.measure.divergence import divergence
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Scheme, Storage
 
 from .gptq_scheme import calibration_texts
@@ -33,7 +33,7 @@ class Corrected:
         self._scheme = scheme
         self._options = options
 
-    def prepare(self, original: Original) -> Storage:
+    def prepare(self, original: SourceModel) -> Storage:
         """Run the model with and without quantized weights, and fit the factors.
 
         Returns:

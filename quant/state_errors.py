@@ -30,13 +30,13 @@ def state_pairs(
     start = start_at(model.config, "random", seed)
     sequences = [each.new_sequence() for each in (model, reference)]
     for ids in texts:
-        lanes = [sequence.begin(list(ids), steps) for sequence in sequences]
-        for lane in lanes:
-            start(lane, 0)
+        runners = [sequence.begin(list(ids), steps) for sequence in sequences]
+        for runner in runners:
+            start(runner, 0)
         for step in range(steps):
-            for lane in lanes:
-                lane.step(step)
-            x, y = (lane.states[(step + 1) % 2][0] for lane in lanes)
+            for runner in runners:
+                runner.step(step)
+            x, y = (runner.states[(step + 1) % 2][0] for runner in runners)
             yield step, x, y
 
 

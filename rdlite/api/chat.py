@@ -12,7 +12,7 @@ from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
 from rdlite.decode.plan import Plan
-from rdlite.decode.prompt_cache import KeptText
+from rdlite.decode.prompt_cache import CachedPrompt
 from rdlite.decode.results import Token
 from rdlite.errors import InputError
 
@@ -45,7 +45,7 @@ class Chat:
         self.seed = seed
         self.speculate = speculate
         self.messages: list[dict[str, str]] = []
-        self._kept = KeptText(model.new_sequence())
+        self._kept = CachedPrompt(model.new_sequence())
         self._answer: Generation | None = None
         self.reset(system)
 

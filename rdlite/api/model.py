@@ -68,9 +68,9 @@ class Model(Loaded):
         start = start_at(self.config, initial_state, seed, len(ids))
         result = np.empty((len(ids), self.config.vocab_size), np.float32)
         with self.pool.borrowed() as sequence:
-            for lane, steps, *_ in read(sequence, ids, controller, start, chunk):
-                end = sequence.length + lane.size
-                result[sequence.length : end] = lane.logits(steps, lane.size)
+            for runner, steps, *_ in read(sequence, ids, controller, start, chunk):
+                end = sequence.length + runner.size
+                result[sequence.length : end] = runner.logits(steps, runner.size)
         return result
 
     def logits_by_depth(
@@ -108,14 +108,14 @@ class Model(Loaded):
 
         def run() -> Iterator[tuple[int, Floats]]:
             with self.pool.borrowed() as sequence:
-                lane = sequence.begin(ids, depths[-1])
-                start(lane, 0)
+                runner = sequence.begin(ids, depths[-1])
+                start(runner, 0)
                 done = 0
                 for depth in depths:
                     for step in range(done, depth):
-                        lane.step(step)
+                        runner.step(step)
                     done = depth
-                    yield depth, lane.logits(depth, last)
+                    yield depth, runner.logits(depth, last)
 
         return run()
 

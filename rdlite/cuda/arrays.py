@@ -1,4 +1,4 @@
-"""Arrays in the memory of a GPU, and the lanes and cache slots that work on them.
+"""Arrays in the memory of a GPU, and the runners and cache slots that work on them.
 
 Nothing here knows CUDA: `Memory` is what a driver does, and `rdlite.cuda` is one. Copies and graphs
 follow each other on one stream, so nothing is waited for but what the host wants to read.

@@ -1,8 +1,8 @@
-"""A lane whose arrays lie in the memory of a device.
+"""A runner whose arrays lie in the memory of a device.
 
 What goes there: token ids, lengths and initial states, once for a group of positions. What comes
 back: `change` when an exit rule looks at it, logits when a token is chosen. States come back only
-for what asks for them: rules that compare states, and positions that go on in another lane.
+for what asks for them: rules that compare states, and positions that go on in another runner.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rdlite.cuda.arrays import Device, DeviceArray, Readback
-from rdlite.ort.runner import Arrays, Floats, Lane, Text
+from rdlite.ort.runner import Arrays, Floats, Runner, Text
 from rdlite.ort.session import UNCAPTURED, Run
 
 #: Numbers of captured graphs; onnxruntime keeps them by session.
@@ -34,8 +34,8 @@ class _Read(Sequence[Floats]):
         return self._arrays[index].read().astype(np.float32)
 
 
-class DeviceLane(Lane):
-    """Like a Lane on the host; what it returns are copies, or overwritten by the next read."""
+class DeviceRunner(Runner):
+    """Like a Runner on the host; what it returns are copies, or overwritten by the next read."""
 
     def __init__(self, text: Text, size: int, device: Device) -> None:
         self._device = device

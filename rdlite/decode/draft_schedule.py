@@ -49,7 +49,7 @@ class Round:
 
 
 @dataclass(slots=True)
-class Report:
+class RoundStats:
     """How a round went. Times are in seconds and leave out what probes took.
 
     Attributes:
@@ -76,13 +76,13 @@ class Report:
     finishing: float = 0.0
 
 
-class Pace(Protocol):
+class DraftSchedule(Protocol):
     """Says what rounds are to be."""
 
     def next_round(self) -> Round:
         """Return the round to be."""
 
-    def learn(self, report: Report) -> None:
+    def learn(self, stats: RoundStats) -> None:
         """Take note of how a round went."""
 
     @property
@@ -90,7 +90,7 @@ class Pace(Protocol):
         """Positions, and steps of a draft, that it has settled on for now."""
 
 
-class FixedPace:
+class FixedSchedule:
     """Every round alike."""
 
     def __init__(self, positions: int, steps: int) -> None:
@@ -101,11 +101,11 @@ class FixedPace:
         """Return the round to be."""
         return self._round
 
-    def learn(self, report: Report) -> None:
+    def learn(self, stats: RoundStats) -> None:
         """There is nothing to learn."""
 
 
-class AutoPace:
+class AutoSchedule:
     """Rounds as earlier ones suggest. Thread-safe: generations may share it.
 
     Let a draft be followed by another with chance q, and be so and right with chance s. Of a round
@@ -152,15 +152,15 @@ class AutoPace:
                 return replace(self._best, probes=self.depths)
             return self._best
 
-    def learn(self, report: Report) -> None:
+    def learn(self, stats: RoundStats) -> None:
         """Take note of how a round went."""
         with self._lock:
-            for steps, confidence, right in report.drafts:
+            for steps, confidence, right in stats.drafts:
                 if steps in self.depths:
                     self._note_draft(self.depths.index(steps), confidence, right)
-            weight = max(1 / (self._reports + 2), FORGET) * report.tokens
-            self._ends += min(weight, 1) * (report.ended / report.tokens - self._ends)
-            self._note_times(report)
+            weight = max(1 / (self._reports + 2), FORGET) * stats.tokens
+            self._ends += min(weight, 1) * (stats.ended / stats.tokens - self._ends)
+            self._note_times(stats)
 
     def _note_draft(self, index: int, confidence: float, right: bool) -> None:
         if right and confidence < 0:
@@ -174,22 +174,22 @@ class AutoPace:
             followed[number] += weight * (sure - followed[number])
             rights[number] += weight * ((sure and right) - rights[number])
 
-    def _note_times(self, report: Report) -> None:
+    def _note_times(self, stats: RoundStats) -> None:
         self._reports += 1
-        count = report.positions
-        depth = (report.alone + report.together) / count
+        count = stats.positions
+        depth = (stats.alone + stats.together) / count
         self._depth += max(1 / self._reports, FORGET) * (depth - self._depth)
-        step = max(report.thinking / report.alone, 1e-9)  # a clock may be coarse
+        step = max(stats.thinking / stats.alone, 1e-9)  # a clock may be coarse
         self._step.append(step)
         # Decoding counts as a step where its time is not known.
-        self._around.append((report.around + report.undecoded * step) / count)
-        if report.together and count > 1:
-            seconds = report.finishing / (report.together / count + 1)
+        self._around.append((stats.around + stats.undecoded * step) / count)
+        if stats.together and count > 1:
+            seconds = stats.finishing / (stats.together / count + 1)
             self._together.note(count, seconds / median(self._step))
-        if report.together and self._best is not self._plain:
-            took = max(report.thinking + report.around + report.finishing, 1e-9)
+        if stats.together and self._best is not self._plain:
+            took = max(stats.thinking + stats.around + stats.finishing, 1e-9)
             plain = median(self._around) + self._depth * median(self._step)
-            self._gain += (report.tokens * plain / took - self._gain) / TRY_EVERY
+            self._gain += (stats.tokens * plain / took - self._gain) / TRY_EVERY
             if self._gain < 1:  # what was learned is true no more: let what comes now count
                 self._seen, self._gain = [2] * len(self.depths), 2.0
 
@@ -240,19 +240,19 @@ class _Line:
         return np.maximum(1.0, self._base + self._slope * counts)
 
 
-class Paces:
+class DraftSchedules:
     """What a model has learned about speculation, for the settings used last. Thread-safe."""
 
     KEPT = 16
 
     def __init__(self) -> None:
-        self._paces: dict[object, AutoPace] = {}
+        self._paces: dict[object, AutoSchedule] = {}
         self._lock = threading.Lock()
 
-    def of(self, settings: object, max_steps: int) -> AutoPace:
+    def of(self, settings: object, max_steps: int) -> AutoSchedule:
         """Return the pace of these settings (hashable), a fresh one where there is none."""
         with self._lock:
-            pace = self._paces.pop(settings, None) or AutoPace(max_steps)
+            pace = self._paces.pop(settings, None) or AutoSchedule(max_steps)
             self._paces[settings] = pace  # the last one now
             if len(self._paces) > self.KEPT:
                 del self._paces[next(iter(self._paces))]

@@ -18,7 +18,7 @@ def generate_tokens(sequence: EngineSequence, prompt: Sequence[int], plan: Plan)
     """
     stats, position, recorder = plan.stats, len(prompt), plan.recorder
     stats.prompt_tokens, stats.reused_tokens = position, sequence.length
-    plan.sampler.saw(prompt)
+    plan.sampler.accept(prompt)
     choices = (_choose if plan.speculation is None else _speculate)(sequence, prompt, plan)
     clock = time.perf_counter()
     try:
@@ -64,7 +64,7 @@ def _choose(
     while True:
         for chunk in read(sequence, fresh, controller, plan.start, plan.chunk):
             # Decoded for every chunk: this is what fills the coda's cache.
-            logits = chunk.lane.logits(chunk.steps)[-1]
+            logits = chunk.runner.logits(chunk.steps)[-1]
             if stats.new_tokens == 0:
                 stats.prompt_steps += chunk.all_steps
         token, logprob = plan.sampler(logits, sequence.length)

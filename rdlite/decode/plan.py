@@ -10,7 +10,7 @@ from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
 from rdlite.exit.controller import Controller
 from rdlite.exit.recorder import Recorder
-from rdlite.ort.initial_state import Start
+from rdlite.ort.initial_state import InitialState
 from rdlite.tokenizer.stream import StopScanner, TextStream
 
 CHUNK = 64  # positions of a prompt that are read at once
@@ -22,7 +22,7 @@ class Plan:
 
     controller: Controller
     max_tokens: int
-    start: Start
+    start: InitialState
     sampler: Sampler
     stop_ids: frozenset[int]
     stream: TextStream | None

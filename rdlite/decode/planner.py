@@ -13,14 +13,14 @@ from rdlite.config.generation import GenerationConfig
 from rdlite.config.model import ModelConfig
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
-from rdlite.decode.draft_schedule import FixedPace, Pace, Paces
+from rdlite.decode.draft_schedule import DraftSchedule, DraftSchedules, FixedSchedule
 from rdlite.decode.plan import CHUNK, Plan
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
 from rdlite.errors import InputError
 from rdlite.exit.controller import Controller
 from rdlite.exit.recorder import Recorder
-from rdlite.ort.initial_state import Start, start_at
+from rdlite.ort.initial_state import InitialState, start_at
 from rdlite.tokenizer.stream import StopScanner, TextStream
 from rdlite.tokenizer.tokenizer import Tokenizer
 from rdlite.utils.checks import check_integer
@@ -55,7 +55,7 @@ class Planner:
         self._cache = cache
         self._generation_config = generation_config
         self._tokenizer = tokenizer
-        self._paces = Paces()
+        self._paces = DraftSchedules()
         #: How deep the model thinks when it is not told.
         self.default_depth = default_depth(config.recurrence, exit_defaults)
 
@@ -142,7 +142,7 @@ class Planner:
         wanted: Speculate,
         depth: Depth,
         sampling: Sampling,
-        start: Start,
+        start: InitialState,
         sampler: Sampler,
         ends: frozenset[int],
     ) -> Speculation | None:
@@ -151,7 +151,7 @@ class Planner:
             return None
         if self._cache.share is not None:
             raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
-        pace: Pace
+        pace: DraftSchedule
         controller = self.controller(depth)
         if wanted == "auto":
             pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
@@ -159,6 +159,6 @@ class Planner:
                 return None
             positions = MAX_POSITIONS
         else:
-            pace, positions = FixedPace(*wanted), wanted[0]
+            pace, positions = FixedSchedule(*wanted), wanted[0]
         width = self._config.hidden_size
         return Speculation(pace, positions, controller, start, sampler, ends, width)

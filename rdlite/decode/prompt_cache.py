@@ -1,4 +1,4 @@
-"""A text that was read: its sequence, which tokens the caches hold, and how they were read."""
+"""A sequence whose KV cache can be reused by a prompt with the same prefix."""
 
 from collections.abc import Generator
 
@@ -12,7 +12,7 @@ from rdlite.engine.sequence import Sequence
 How = tuple[Depth, int]
 
 
-class KeptText:
+class CachedPrompt:
     """Goes on from what is read already. Not thread-safe."""
 
     def __init__(self, sequence: Sequence) -> None:
@@ -47,7 +47,7 @@ class KeptText:
         finally:
             self.tokens = tokens[: self.sequence.length]
 
-    def copy(self, sequence: Sequence, length: int) -> "KeptText":
+    def copy(self, sequence: Sequence, length: int) -> "CachedPrompt":
         """Return the first `length` tokens, at least one, as a text of their own.
 
         Args:
@@ -56,7 +56,7 @@ class KeptText:
         """
         steps = self.sequence.steps_cache
         sequence.restore(self.sequence.entries(length), length, steps.gathered)
-        copy = KeptText(sequence)
+        copy = CachedPrompt(sequence)
         copy.tokens, copy.how = self.tokens[:length], self.how
         return copy
 

@@ -39,7 +39,7 @@ class Sampler:
                 f"logit_bias names token {self._bias_ids.max()}; ids go up to {vocab_size - 1}"
             )
 
-    def saw(self, ids: Iterable[int]) -> None:
+    def accept(self, ids: Iterable[int]) -> None:
         """Tell which tokens are in the text, for the repetition penalty."""
         if self._seen is not None:
             self._seen[list(ids)] = True
@@ -59,7 +59,7 @@ class Sampler:
             RuntimeFailure: no logit is a finite number.
         """
         token = self.guess(logits, position)
-        self.saw((token,))
+        self.accept((token,))
         if self._top:
             ids = likeliest(logits, self._top)
             logs = logits[ids].astype(np.float64) - log_sum(logits)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.decode.draft_schedule import Pace, Report, Round
+from rdlite.decode.draft_schedule import DraftSchedule, Round, RoundStats
 from rdlite.decode.results import Choice
 from rdlite.decode.sampler import Sampler, log_probability
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
-from rdlite.exit.ragged import Group
-from rdlite.ort.initial_state import Start
-from rdlite.ort.runner import Lane
+from rdlite.exit.ragged import RaggedBatch
+from rdlite.ort.initial_state import InitialState
+from rdlite.ort.runner import Runner
 
 if TYPE_CHECKING:
     from rdlite.decode.results import Stats
@@ -41,10 +41,10 @@ class Speculation:
 
     def __init__(
         self,
-        pace: Pace,
+        pace: DraftSchedule,
         positions: int,
         controller: Controller,
-        start: Start,
+        start: InitialState,
         sampler: Sampler,
         ends: frozenset[int],
         width: int,
@@ -63,7 +63,7 @@ class Speculation:
         self.pace = pace
         self._most = 1 if controller.decodes else positions
         self._controller = controller
-        self._group = Group(controller, positions, width)
+        self._group = RaggedBatch(controller, positions, width)
         self._start = start
         self._sampler = sampler
         self._ends = ends
@@ -71,7 +71,7 @@ class Speculation:
         self._round = Round(1, 1)
         self._first = 0
         self._guesses: dict[tuple[int, int], tuple[int, float]] = {}
-        self._report = Report()
+        self._stats = RoundStats()
 
     def round(
         self, sequence: Sequence, token: int, most: int, stats: Stats
@@ -91,7 +91,7 @@ class Speculation:
         this = self._round = self.pace.next_round()
         self._first, read = sequence.length, 0
         self._guesses.clear()
-        self._report = Report()
+        self._stats = RoundStats()
         stats.rounds += 1
         stats.speculation = self.pace.choice
         try:
@@ -112,8 +112,8 @@ class Speculation:
         finally:
             sequence.truncate(self._first + read)
             if read:
-                self._report.tokens, self._report.ended = read, token in self._ends
-                self.pace.learn(self._report)
+                self._stats.tokens, self._stats.ended = read, token in self._ends
+                self.pace.learn(self._stats)
 
     def _draft(self, sequence: Sequence, token: int, count: int) -> list[int | None]:
         """Read up to `count` positions at a draft's depth.
@@ -121,25 +121,25 @@ class Speculation:
         Returns:
             For each position, the draft of what follows; None for the last if it was not asked.
         """
-        this, report, controller = self._round, self._report, self._controller
+        this, report, controller = self._round, self._stats, self._controller
         end = min(this.steps, controller.max_steps)
         drafts: list[int | None] = []
         while len(drafts) < count:
             row, clock = len(drafts), perf_counter()
-            lane = sequence.begin([token], controller.max_steps)
-            self._start(lane, sequence.length)
+            runner = sequence.begin([token], controller.max_steps)
+            self._start(runner, sequence.length)
             begun = perf_counter()
             report.around += begun - clock
-            steps = self._think(lane, row, end)
+            steps = self._run_steps(runner, row, end)
             report.alone += steps
-            self._group.take(lane, row, steps)
+            self._group.take(runner, row, steps)
             sequence.commit(1)
             if row + 1 == count:
                 drafts.append(None)
                 report.undecoded = 1
                 break
             clock = perf_counter()
-            token, confidence = self._guess(row, this.steps, lane.logits(steps)[-1])
+            token, confidence = self._guess(row, this.steps, runner.logits(steps)[-1])
             report.around += perf_counter() - clock
             drafts.append(token)
             if confidence < (this.confidence or 0):
@@ -147,17 +147,17 @@ class Speculation:
         report.positions = len(drafts)
         return drafts
 
-    def _think(self, lane: Lane, row: int, end: int) -> int:
+    def _run_steps(self, runner: Runner, row: int, end: int) -> int:
         """Run core steps on a row, and see on the way what drafts of fewer would have been."""
         controller, steps = self._controller, 0
         for stop in (*(probe for probe in self._round.probes if probe < end), end):
             clock = perf_counter()
-            steps = controller.think(lane, stop, row, steps)
-            self._report.thinking += perf_counter() - clock
+            steps = controller.run_steps(runner, stop, row, steps)
+            self._stats.thinking += perf_counter() - clock
             if controller.settled[row]:
                 break
             if stop < end:
-                self._guess(row, stop, lane.logits(stop)[-1])
+                self._guess(row, stop, runner.logits(stop)[-1])
         return steps
 
     def _guess(self, row: int, steps: int, logits: Floats) -> tuple[int, float]:
@@ -173,10 +173,10 @@ class Speculation:
 
     def _verify(self, sequence: Sequence, rows: int) -> Floats:
         """Think all rows to their ends; returns their logits, float32 [rows, V]."""
-        group, report, clock = self._group, self._report, perf_counter()
+        group, report, clock = self._group, self._stats, perf_counter()
         drafted = min(self._round.steps, self._controller.max_steps)
-        lane = group.finish(sequence, self._first, rows, drafted)
-        logits = lane.logits(int(group.steps[rows - 1]), rows)
+        runner = group.finish(sequence, self._first, rows, drafted)
+        logits = runner.logits(int(group.steps[rows - 1]), rows)
         report.together = int(group.steps[:rows].sum()) - report.alone
         report.finishing = perf_counter() - clock
         return logits
@@ -188,4 +188,4 @@ class Speculation:
             if guess is None and self._group.steps[row] <= steps:  # it had settled before
                 guess = token, -1.0 if token in self._ends else 1.0
             if guess is not None:
-                self._report.drafts.append((steps, guess[1], guess[0] == token))
+                self._stats.drafts.append((steps, guess[1], guess[0] == token))

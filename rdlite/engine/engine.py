@@ -12,7 +12,7 @@ from rdlite.errors import InputError
 from rdlite.graphs.float16 import with_float16
 from rdlite.graphs.int8_kv import with_int8_cache
 from rdlite.ort.kv_cache import HostSlots, MakeSlot
-from rdlite.ort.runner import Lane, Text
+from rdlite.ort.runner import Runner, Text
 from rdlite.ort.session import Session
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ class Engine:
 
         return device_slots(self.device, self.config)
 
-    def lane(self, sequence: Text, size: int) -> Lane:
-        """Return a new lane of a text."""
+    def runner(self, sequence: Text, size: int) -> Runner:
+        """Return a new runner of a text."""
         if self.device is None:
-            return Lane(sequence, size)
-        from rdlite.cuda.runner import DeviceLane
+            return Runner(sequence, size)
+        from rdlite.cuda.runner import DeviceRunner
 
-        return DeviceLane(sequence, size, self.device)
+        return DeviceRunner(sequence, size, self.device)

@@ -1,4 +1,4 @@
-"""Three sessions, and sequences that read positions through them, a lane at a time.
+"""Three sessions, and sequences that read positions through them.
 
 The engine knows ids, states and caches, and nothing of text.
 """
@@ -11,17 +11,17 @@ import numpy as np
 
 from rdlite.engine.engine import Engine
 from rdlite.ort.kv_cache import Entries, Slot, next_capacity
-from rdlite.ort.runner import Floats, Lane
+from rdlite.ort.runner import Floats, Runner
 from rdlite.ort.session import Interrupt, Session
 from rdlite.ort.step_caches import StepCaches
 
-MAX_LANES = 64  # one for every size, since positions of a chunk may leave one by one
+MAX_RUNNERS = 64  # one for every size, since positions of a chunk may leave one by one
 
 
 class Sequence:
     """One text being read: its caches and how many positions are in them. Not thread-safe.
 
-    Positions are read a group at a time: `begin` runs the prelude, the lane's `step` runs the
+    Positions are read a group at a time: `begin` runs the prelude, the runner's `step` runs the
     core, `logits` runs the coda, and `commit` keeps what they wrote to the caches. Rolling back is
     `truncate`: what lies past the length is never looked at.
     """
@@ -41,30 +41,30 @@ class Sequence:
         self._make_slot = engine.slots()
         self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales, self._make_slot)
         self._outer_slots: dict[str, Slot] = {}
-        self._lanes: dict[int, Lane] = {}
+        self._runners: dict[int, Runner] = {}
         self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
 
-    def lane(self, position: int, size: int, steps: int) -> Lane:
-        """Return the lane of `size` positions from `position` on, ready for up to `steps` steps.
+    def runner(self, position: int, size: int, steps: int) -> Runner:
+        """Return the runner of `size` positions from `position` on, ready for up to `steps` steps.
 
-        It is good until the next lane is asked for.
+        It is good until the next runner is asked for.
         """
         self._make_room(position + size, steps)
-        lane = self._lanes.pop(size, None)
-        if lane is None:
-            if len(self._lanes) >= MAX_LANES:
-                self._lanes.pop(next(iter(self._lanes))).drop()
-            lane = self.engine.lane(self, size)
-        self._lanes[size] = lane  # in the order of last use
-        lane.prepare(steps)
-        lane.place(position)
-        return lane
+        runner = self._runners.pop(size, None)
+        if runner is None:
+            if len(self._runners) >= MAX_RUNNERS:
+                self._runners.pop(next(iter(self._runners))).drop()
+            runner = self.engine.runner(self, size)
+        self._runners[size] = runner  # in the order of last use
+        runner.prepare(steps)
+        runner.place(position)
+        return runner
 
-    def begin(self, ids: list[int], steps: int) -> Lane:
-        """Run the prelude on the next positions and return the lane that reads them.
+    def begin(self, ids: list[int], steps: int) -> Runner:
+        """Run the prelude on the next positions and return the runner that reads them.
 
-        The caller writes the initial states to `lane.states[0]` and then takes `lane.step(0)`,
-        `lane.step(1)` and so on.
+        The caller writes the initial states to `runner.states[0]` and then takes `runner.step(0)`,
+        `runner.step(1)` and so on.
 
         Args:
             ids: token ids, S of them, at least one, that fit in the context.
@@ -72,10 +72,10 @@ class Sequence:
         """
         self.drop_pending()
         self._pending = len(ids)
-        lane = self.lane(self.length, len(ids), steps)
-        lane.put_ids(ids)
-        lane.prelude()
-        return lane
+        runner = self.runner(self.length, len(ids), steps)
+        runner.put_ids(ids)
+        runner.prelude()
+        return runner
 
     def commit(self, count: int) -> None:
         """Keep the first `count` positions of the group that was read last."""
@@ -110,7 +110,7 @@ class Sequence:
     def restore(self, entries: Mapping[str, Entries], length: int, gathered: bool) -> None:
         """Take what `entries` gave for so many positions; their shapes and dtypes are right."""
         self.truncate(0)
-        self._drop_lanes()
+        self._drop_runners()
         self._make_room(length, 0)
         for part in ("prelude", "coda"):
             self._outer_slots[part].write(entries[part])
@@ -121,13 +121,13 @@ class Sequence:
     def gather(self) -> None:
         """With `Cache(share="last")`, go on with what the last step of each position left."""
         if self.engine.cache.share == "last" and not self.steps_cache.gathered:
-            self._drop_lanes()  # they are bound to slots that go
+            self._drop_runners()  # they are bound to slots that go
             self.steps_cache.gather(self.length, self.capacity)
 
     def spread(self) -> None:
         """Undo `gather` as far as it can be undone: new positions keep every step again."""
         if self.steps_cache.gathered:
-            self._drop_lanes()
+            self._drop_runners()
             self.steps_cache.spread(self.length, self.capacity)
 
     def outer_slot(self, part: str) -> Slot:
@@ -140,7 +140,7 @@ class Sequence:
         return sum(slot.nbytes for slot in self._all_slots())
 
     def rows(self, size: int) -> list[Floats]:
-        """Room for three float32 [1, size, E]; the lanes share it, since one is used at a time."""
+        """Room for three float32 [1, size, E]; runners share it, as one is used at a time."""
         _, _, held, width = self._rows.shape
         if size > held:
             self._rows = np.zeros((3, 1, 1 << (size - 1).bit_length(), width), np.float32)
@@ -149,16 +149,16 @@ class Sequence:
     def _all_slots(self) -> tuple[Slot, ...]:
         return (*self.steps_cache.slots, *self._outer_slots.values())
 
-    def _drop_lanes(self) -> None:
-        for lane in self._lanes.values():
-            lane.drop()
-        self._lanes.clear()
+    def _drop_runners(self) -> None:
+        for runner in self._runners.values():
+            runner.drop()
+        self._runners.clear()
 
     def _make_room(self, needed: int, steps: int) -> None:
         layers = self.config.layers
         if needed > self.capacity:
             capacity = next_capacity(self.capacity, needed, self.context)
-            self._drop_lanes()  # first: they hold the old arrays
+            self._drop_runners()  # first: they hold the old arrays
             for slot in self._all_slots():
                 slot.grow(capacity, self.length)
             for part in ("prelude", "coda"):

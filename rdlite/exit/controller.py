@@ -11,7 +11,7 @@ from rdlite.exit.protocols import Bools, ExitRule, Step
 from rdlite.exit.registry import make_rule
 
 
-class Thinking(Step, Protocol):
+class CoreRun(Step, Protocol):
     """Positions that the core runs on."""
 
     def step(self, number: int) -> None:
@@ -72,46 +72,51 @@ class Controller:
         if self._rule is not None:
             self._rule.start(first, size)
 
-    def look(self, lane: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
+    def check_exit(self, runner: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
         """Ask the rule after a step; returns which positions may leave the loop, bool [S].
 
         Args:
-            lane: S positions, the rows from `first` on.
+            runner: S positions, the rows from `first` on.
             steps: taken so far.
             first: row of the first of them.
             together: they leave as one, row `first`.
         """
-        rule, size = self._rule, 1 if together else lane.change.shape[1]
+        rule, size = self._rule, 1 if together else runner.change.shape[1]
         rows = slice(first, first + size)
         settled = self.settled[rows]
         due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
         if rule is None or not (due or rule.every_step):
             return settled
-        values = rule.measure(lane, steps, first)
+        values = rule.measure(runner, steps, first)
         if due:
             if together and len(values) > 1:
                 values = rule.combine(values)
             self._values[rows] = values
             hits = self._hits[rows]
             hits += 1
-            hits *= rule.content(values)
+            hits *= rule.is_met(values)
             np.greater_equal(hits, rule.patience, out=settled)
         return settled
 
-    def think(self, lane: Thinking, most: int | None = None, first: int = 0, done: int = 0) -> int:
-        """Run core steps on the lane, whose positions stop together; returns how deep they are.
+    def run_steps(
+        self, runner: CoreRun, most: int | None = None, first: int = 0, done: int = 0
+    ) -> int:
+        """Run core steps on the runner, whose positions stop together; returns how deep they are.
 
         Args:
-            lane: the positions.
+            runner: the positions.
             most: stop after so many, though the depth would allow more.
             first: row of the first position, by which they are known afterwards.
             done: steps that were taken already; the positions have not settled.
         """
         if not done:
-            self.start(first, lane.change.shape[1])
+            self.start(first, runner.change.shape[1])
         end = self.max_steps if most is None else min(most, self.max_steps)
         for number in range(done, end):
-            lane.step(number)
-            if self._rule is not None and self.look(lane, number + 1, first, together=True)[0]:
+            runner.step(number)
+            if (
+                self._rule is not None
+                and self.check_exit(runner, number + 1, first, together=True)[0]
+            ):
                 return number + 1
         return end

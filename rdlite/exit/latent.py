@@ -26,7 +26,7 @@ class Below:
         mean: Floats = values.mean(keepdims=True)
         return mean
 
-    def content(self, values: Floats) -> Bools:
+    def is_met(self, values: Floats) -> Bools:
         below: Bools = values < self.threshold
         return below
 
@@ -34,16 +34,16 @@ class Below:
 class LatentDiff(Below):
     """||x_t - x_(t-1)|| / ||x_t||."""
 
-    def measure(self, lane: Step, steps: int, first: int) -> Floats:
-        values: Floats = lane.change[0]
+    def measure(self, runner: Step, steps: int, first: int) -> Floats:
+        values: Floats = runner.change[0]
         return values
 
 
 class Cosine(Below):
     """1 - cos(x_t, x_(t-1))."""
 
-    def measure(self, lane: Step, steps: int, first: int) -> Floats:
-        now, before = lane.states[steps % 2][0], lane.states[(steps - 1) % 2][0]
+    def measure(self, runner: Step, steps: int, first: int) -> Floats:
+        now, before = runner.states[steps % 2][0], runner.states[(steps - 1) % 2][0]
         product = np.einsum("se,se->s", now, before)
         lengths = np.einsum("se,se->s", now, now) * np.einsum("se,se->s", before, before)
         if not lengths.all():  # a state that starts at zero has no direction
@@ -69,8 +69,8 @@ class Acceleration(Below):
     def start(self, first: int, size: int) -> None:
         self._moves[0, first : first + size] = np.inf
 
-    def measure(self, lane: Step, steps: int, first: int) -> Floats:
-        now, before = lane.states[steps % 2][0], lane.states[(steps - 1) % 2][0]
+    def measure(self, runner: Step, steps: int, first: int) -> Floats:
+        now, before = runner.states[steps % 2][0], runner.states[(steps - 1) % 2][0]
         end, rows = first + len(now), self._moves.shape[1]
         if rows < end:
             more = np.full((2, end - rows, now.shape[1]), np.inf, np.float32)
@@ -104,9 +104,9 @@ class Gate:
             self._stayed = np.append(self._stayed, np.ones(end - len(self._stayed), np.float32))
         self._stayed[first:end] = 1
 
-    def measure(self, lane: Step, steps: int, first: int) -> Floats:
-        assert lane.exit_probability is not None
-        leaving = lane.exit_probability[0]
+    def measure(self, runner: Step, steps: int, first: int) -> Floats:
+        assert runner.exit_probability is not None
+        leaving = runner.exit_probability[0]
         stayed = self._stayed[first : first + len(leaving)]
         stayed *= 1 - leaving
         return 1 - stayed
@@ -115,5 +115,5 @@ class Gate:
         least: Floats = values.min(keepdims=True)
         return least
 
-    def content(self, values: Floats) -> Bools:
+    def is_met(self, values: Floats) -> Bools:
         return values >= self.threshold

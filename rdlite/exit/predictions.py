@@ -20,10 +20,10 @@ class _Predictions(Below):
         self._looks = 0
         self._logs[1].fill(-np.log(self._logs.shape[1]))
 
-    def measure(self, lane: Step, steps: int, first: int) -> Floats:
-        return np.array([self._look(lane, steps)], np.float32)
+    def measure(self, runner: Step, steps: int, first: int) -> Floats:
+        return np.array([self._look(runner, steps)], np.float32)
 
-    def _look(self, lane: Step, steps: int) -> float:
+    def _look(self, runner: Step, steps: int) -> float:
         """Return the last position's value."""
         raise NotImplementedError
 
@@ -46,8 +46,8 @@ class _Predictions(Below):
 class KL(_Predictions):
     """KL(before || now) of the last position's predictions."""
 
-    def _look(self, lane: Step, steps: int) -> float:
-        now, before = self._log_softmax(lane.logits(steps)[-1])
+    def _look(self, runner: Step, steps: int) -> float:
+        now, before = self._log_softmax(runner.logits(steps)[-1])
         return self._divergence(now, before)
 
 
@@ -56,10 +56,10 @@ class GatedKL(KL):
 
     GATE = 0.3  # of `latent-diff`'s value
 
-    def _look(self, lane: Step, steps: int) -> float:
-        if float(lane.change.mean()) >= self.GATE:
+    def _look(self, runner: Step, steps: int) -> float:
+        if float(runner.change.mean()) >= self.GATE:
             return float("inf")
-        return super()._look(lane, steps)
+        return super()._look(runner, steps)
 
 
 class MinPKL(_Predictions):
@@ -67,8 +67,8 @@ class MinPKL(_Predictions):
 
     CUT = 0.1
 
-    def _look(self, lane: Step, steps: int) -> float:
-        now, before = self._log_softmax(lane.logits(steps)[-1])
+    def _look(self, runner: Step, steps: int) -> float:
+        now, before = self._log_softmax(runner.logits(steps)[-1])
         np.exp(now, out=now)
         now[now < self.CUT * now.max()] = 1 / len(now)
         now /= now.sum()
@@ -83,8 +83,8 @@ class EntropyDiff(_Predictions):
         super().start(first, size)
         self._entropy = 100.0
 
-    def _look(self, lane: Step, steps: int) -> float:
-        logs, _ = self._log_softmax(lane.logits(steps)[-1])
+    def _look(self, runner: Step, steps: int) -> float:
+        logs, _ = self._log_softmax(runner.logits(steps)[-1])
         np.exp(logs, out=self._scratch)
         entropy = -float(np.dot(self._scratch, logs))
         value, self._entropy = abs(entropy - self._entropy), entropy
@@ -104,8 +104,8 @@ class ArgmaxStability:
     def start(self, first: int, size: int) -> None:
         self._top, self._stable = -1, 0
 
-    def measure(self, lane: Step, steps: int, first: int) -> Floats:
-        top = int(lane.logits(steps)[-1].argmax())
+    def measure(self, runner: Step, steps: int, first: int) -> Floats:
+        top = int(runner.logits(steps)[-1].argmax())
         self._stable = self._stable + 1 if top == self._top else 0
         self._top = top
         return np.array([self._stable], np.float32)
@@ -113,5 +113,5 @@ class ArgmaxStability:
     def combine(self, values: Floats) -> Floats:
         return values  # of the last position alone
 
-    def content(self, values: Floats) -> Bools:
+    def is_met(self, values: Floats) -> Bools:
         return values >= self.threshold

@@ -46,11 +46,11 @@ class ExitRule(Protocol):
     def start(self, first: int, size: int) -> None:
         """Forget what was seen of the rows from `first` on, `size` of them."""
 
-    def measure(self, lane: Step, steps: int, first: int) -> Floats:
+    def measure(self, runner: Step, steps: int, first: int) -> Floats:
         """Return each position's value after so many steps; infinite where it has none yet.
 
         Args:
-            lane: S positions.
+            runner: S positions.
             steps: taken so far.
             first: the row that the first of them is.
 
@@ -61,5 +61,5 @@ class ExitRule(Protocol):
     def combine(self, values: Floats) -> Floats:
         """Return the value of positions that stop together: float32 [S] -> float32 [1]."""
 
-    def content(self, values: Floats) -> Bools:
+    def is_met(self, values: Floats) -> Bools:
         """Return whether each of these values means that it is enough."""

@@ -1,4 +1,4 @@
-"""Positions that are thought together and leave the loop one by one, each at its own step."""
+"""Runs positions as one batch and lets each exit at its own step."""
 
 from itertools import groupby
 
@@ -6,10 +6,10 @@ import numpy as np
 
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
-from rdlite.ort.runner import Lane
+from rdlite.ort.runner import Runner
 
 
-class Group:
+class RaggedBatch:
     """Neighbouring positions whose prelude has run: their states and how deep each is.
 
     Each takes the steps that it would take if it were read alone. What a position sees of those on
@@ -26,14 +26,14 @@ class Group:
         #: Core steps that each position took.
         self.steps = np.zeros(size, np.int64)
 
-    def take(self, lane: Lane, row: int, steps: int) -> None:
-        """Take over the positions of a lane, which took so many steps, as rows from `row` on."""
-        end = row + lane.size
-        self._states[row:end] = lane.states[steps % 2][0]
-        self._embeds[row:end] = lane.embeds[0]
+    def take(self, runner: Runner, row: int, steps: int) -> None:
+        """Take over the positions of a runner, which took so many steps, as rows from `row` on."""
+        end = row + runner.size
+        self._states[row:end] = runner.states[steps % 2][0]
+        self._embeds[row:end] = runner.embeds[0]
         self.steps[row:end] = steps
 
-    def finish(self, sequence: Sequence, first: int, size: int, done: int = 0) -> Lane:
+    def finish(self, sequence: Sequence, first: int, size: int, done: int = 0) -> Runner:
         """Think the first `size` rows to their ends.
 
         Args:
@@ -43,25 +43,25 @@ class Group:
             done: steps that those that have not settled took.
 
         Returns:
-            A lane of these positions; `logits(steps)` with the last one's steps decodes it.
+            A runner of these positions; `logits(steps)` with the last one's steps decodes it.
         """
         controller, most = self._controller, self._controller.max_steps
         todo = self._unsettled(0, size, done)
         while todo:
             low, high, steps = todo.pop()
-            lane = sequence.lane(first + low, high - low, most)
-            lane.put_state(steps, self._states[low:high])
-            lane.put_embeds(self._embeds[low:high])
+            runner = sequence.runner(first + low, high - low, most)
+            runner.put_state(steps, self._states[low:high])
+            runner.put_embeds(self._embeds[low:high])
             left = False
             while steps < most and not left:
-                lane.step(steps)
+                runner.step(steps)
                 steps += 1
-                left = controller.has_rule and bool(controller.look(lane, steps, low).any())
-            self.take(lane, low, steps)
+                left = controller.has_rule and bool(controller.check_exit(runner, steps, low).any())
+            self.take(runner, low, steps)
             todo += self._unsettled(low, high, steps)
-        lane = sequence.lane(first, size, most)
-        lane.put_state(int(self.steps[size - 1]), self._states[:size])
-        return lane
+        runner = sequence.runner(first, size, most)
+        runner.put_state(int(self.steps[size - 1]), self._states[:size])
+        return runner
 
     def _unsettled(self, low: int, high: int, steps: int) -> list[tuple[int, int, int]]:
         """Runs of neighbouring rows that go on from `steps`, the last one first."""

@@ -1,7 +1,7 @@
 """A controller that records how far each core step moved the state."""
 
 from rdlite.config.depth import Depth
-from rdlite.exit.controller import Controller, Thinking
+from rdlite.exit.controller import Controller, CoreRun
 from rdlite.exit.protocols import Bools, Step
 
 
@@ -20,30 +20,32 @@ class Recorder(Controller):
         self._rows = first + size
         self.changes.clear()
 
-    def think(self, lane: Thinking, most: int | None = None, first: int = 0, done: int = 0) -> int:
-        """Run core steps on the lane, one at a time, to see each."""
+    def run_steps(
+        self, runner: CoreRun, most: int | None = None, first: int = 0, done: int = 0
+    ) -> int:
+        """Run core steps on the runner, one at a time, to see each."""
         end = self.max_steps if most is None else min(most, self.max_steps)
         while done < end:
-            done = super().think(lane, done + 1, first, done)
-            self.saw(lane, done, first)
+            done = super().run_steps(runner, done + 1, first, done)
+            self.record(runner, done, first)
             if self.settled[first]:
                 break
         return done
 
-    def look(self, lane: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
+    def check_exit(self, runner: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
         """Ask the rule after a step; where positions leave one by one, see the last row's."""
-        settled = super().look(lane, steps, first, together)
-        if not together and first + lane.change.shape[1] == self._rows:
-            self.saw(lane, steps, self._rows - 1, apart=True)
+        settled = super().check_exit(runner, steps, first, together)
+        if not together and first + runner.change.shape[1] == self._rows:
+            self.record(runner, steps, self._rows - 1, apart=True)
         return settled
 
-    def saw(self, lane: Step, steps: int, row: int, apart: bool = False) -> None:
-        """Keep what a step did.
+    def record(self, runner: Step, steps: int, row: int, apart: bool = False) -> None:
+        """Record what a step did.
 
         Args:
-            lane: its last position is the last of those that are read together.
+            runner: its last position is the last of those that are read together.
             steps: taken so far.
             row: of which the rule has said what it says of that position.
             apart: the positions leave one by one.
         """
-        self.changes.append(float(lane.change[0, -1]))
+        self.changes.append(float(runner.change[0, -1]))

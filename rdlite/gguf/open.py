@@ -17,21 +17,22 @@ from rdlite.config.model import ModelConfig
 from rdlite.config.quantization import Quantization
 from rdlite.errors import BundleError
 from rdlite.gguf.external_data import DATA, Layout
+from rdlite.gguf.header import MAX_STRING_BYTES
 from rdlite.gguf.metadata import CARRIED, read_config, read_family
-from rdlite.gguf.reader import MAX_STRING_BYTES, GGUFFile, read_gguf
+from rdlite.gguf.reader import GGUFFile, read_gguf
 from rdlite.gguf.tokenizer import TEMPLATE, TOKENS, WHOLE, read_tokenizer, special_tokens, token_id
 from rdlite.gguf.weights import GGUFWeights
 from rdlite.graphs.serialize import serialize
 from rdlite.tokenizer.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
 from rdlite.tokenizer.tokenizer import Tokenizer
 from rdlite.utils.schema import decode, read_json
-from rdlite.weights.source_model import Original, Tuned, describe_weights
+from rdlite.weights.source_model import SourceModel, Tuned, describe_weights
 
 #: Of JSON other than a tokenizer's: it takes many times its size when it is parsed.
 MAX_JSON_BYTES = 2**20
 
 
-def read_original(path: str | Path) -> tuple[GGUFFile, Original, GGUFWeights]:
+def read_original(path: str | Path) -> tuple[GGUFFile, SourceModel, GGUFWeights]:
     """Read a file and hold it against its family.
 
     Raises:
@@ -55,7 +56,7 @@ def read_original(path: str | Path) -> tuple[GGUFFile, Original, GGUFWeights]:
         special = _object(file, "rdlite.special_tokens")
         if not all(isinstance(text, str) for text in special.values()):
             raise file.fail("the key 'rdlite.special_tokens' must hold texts")
-    original = Original(
+    original = SourceModel(
         "".join(c for c in name if c.isprintable())[:200] or "model",
         family,
         config,

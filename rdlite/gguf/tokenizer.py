@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rdlite.config.model import ModelConfig
+from rdlite.gguf.header import StoredArray
 from rdlite.gguf.metadata import Item
-from rdlite.gguf.reader import GGUFFile, StoredArray
+from rdlite.gguf.reader import GGUFFile
 from rdlite.tokenizer.validate import most_bytes
 
 WHOLE, TEMPLATE = "tokenizer.huggingface.json", "tokenizer.chat_template"

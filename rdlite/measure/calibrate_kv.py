@@ -73,15 +73,15 @@ def calibrate_cache_scales(
     advance = meter(len(texts), progress)
     for ids in texts:
         checked = model.check_ids(ids)
-        lane = sequence.begin(checked, steps)
-        _raise_peaks(peaks.prelude, sequence.outer_slot("prelude"), lane.size)
-        start(lane, 0)
+        runner = sequence.begin(checked, steps)
+        _raise_peaks(peaks.prelude, sequence.outer_slot("prelude"), runner.size)
+        start(runner, 0)
         for step in range(steps):
-            lane.step(step)
+            runner.step(step)
             slots = sequence.steps_cache
-            _raise_peaks(peaks.core[step], slots.slots[slots.index(step)], lane.size)
-            lane.logits(step + 1)  # an answer may end at any depth, so the coda reads all
-            _raise_peaks(peaks.coda, sequence.outer_slot("coda"), lane.size)
+            _raise_peaks(peaks.core[step], slots.slots[slots.index(step)], runner.size)
+            runner.logits(step + 1)  # an answer may end at any depth, so the coda reads all
+            _raise_peaks(peaks.coda, sequence.outer_slot("coda"), runner.size)
         advance(1)
     return CacheScales(**{name: _scales(array, name) for name, array in arrays.items()})
 

@@ -78,7 +78,7 @@ def _by_part(model: Model, reference: Model, ids: list[int], seed: int) -> list[
     found: dict[str, list[tuple[Floats, Floats]]] = {}
 
     def compared(what: str, *pair: Floats) -> None:
-        ours, theirs = (np.array(value) for value in pair)  # the lanes' own change
+        ours, theirs = (np.array(value) for value in pair)  # the runners' own change
         found.setdefault(what, []).append((ours, theirs))
 
     sequence, other = model.new_sequence(), reference.new_sequence()
@@ -88,21 +88,21 @@ def _by_part(model: Model, reference: Model, ids: list[int], seed: int) -> list[
         group = ids[position : position + size]
         if not group:
             break
-        lane, wanted = sequence.begin(group, 1), other.begin(group, 1)
-        compared("prelude", lane.embeds, wanted.embeds)
-        lane.embeds[...] = wanted.embeds
-        for each in (lane, wanted):
+        runner, wanted = sequence.begin(group, 1), other.begin(group, 1)
+        compared("prelude", runner.embeds, wanted.embeds)
+        runner.embeds[...] = wanted.embeds
+        for each in (runner, wanted):
             start(each, position)
             each.step(0)
-        compared("core step", lane.states[1], wanted.states[1])
-        compared("change", lane.change, wanted.change)
-        if lane.exit_probability is not None and wanted.exit_probability is not None:
-            compared("exit probability", lane.exit_probability, wanted.exit_probability)
-        lane.states[1][...] = wanted.states[1]
-        compared("coda", *(each.logits(1, each.size) for each in (lane, wanted)))
+        compared("core step", runner.states[1], wanted.states[1])
+        compared("change", runner.change, wanted.change)
+        if runner.exit_probability is not None and wanted.exit_probability is not None:
+            compared("exit probability", runner.exit_probability, wanted.exit_probability)
+        runner.states[1][...] = wanted.states[1]
+        compared("coda", *(each.logits(1, each.size) for each in (runner, wanted)))
         for each_sequence in (sequence, other):
-            each_sequence.commit(lane.size)
-        position += lane.size
+            each_sequence.commit(runner.size)
+        position += runner.size
     result = []
     for what, pairs in found.items():
         ours, theirs = (np.concatenate([pair[i].reshape(-1) for pair in pairs]) for i in (0, 1))

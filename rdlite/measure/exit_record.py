@@ -36,7 +36,7 @@ class Trace:
 
 
 class _View:
-    """One position of a lane, after one step, for a rule to look at."""
+    """One position of a runner, after one step, for a rule to look at."""
 
     def __init__(self, change: Floats, logits: Floats) -> None:
         self.change = change
@@ -125,17 +125,17 @@ def record(
             for rule in rules[:scored]:
                 rule.start(0, 1)
         sequence = model.new_sequence()
-        lane = sequence.begin(list(ids), steps)
-        start(lane, 0)
+        runner = sequence.begin(list(ids), steps)
+        start(runner, 0)
         for step in range(steps):
-            lane.step(step)
+            runner.step(step)
             for name, rule in latent.items():
-                found[name][:, step] = rule.measure(lane, step + 1, 0)[-scored:]
-            logits = lane.logits(step + 1, scored)
+                found[name][:, step] = rule.measure(runner, step + 1, 0)[-scored:]
+            logits = runner.logits(step + 1, scored)
             likeliest[:, step] = logits.argmax(axis=1)
             for row in range(scored):
                 at = len(ids) - scored + row
-                view = _View(lane.change[:, at : at + 1], logits[row : row + 1])
+                view = _View(runner.change[:, at : at + 1], logits[row : row + 1])
                 for name, rules in deciding.items():
                     found[name][row, step] = rules[row].measure(view, step + 1, 0)[0]
         for name in kinds:

@@ -50,7 +50,7 @@ class Curve:
 
 def exits(rule: ExitRule, values: Floats) -> Integers:
     """Return after how many steps each position leaves: int64 [N], from values [N, T]."""
-    content = rule.content(values)
+    content = rule.is_met(values)
     settled = content.copy()
     for back in range(1, rule.patience):
         settled[:, back:] &= content[:, :-back]

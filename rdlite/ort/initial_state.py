@@ -8,18 +8,18 @@ import numpy.typing as npt
 from rdlite.config.model import ModelConfig
 from rdlite.errors import InputError
 from rdlite.ort.rng import fill_initial_states
-from rdlite.ort.runner import Lane
+from rdlite.ort.runner import Runner
 from rdlite.utils.checks import check_seed
 
 Floats = npt.NDArray[np.float32]
-#: Writes the initial states of a lane's positions, the first of which is given.
-Start = Callable[[Lane, int], None]
+#: Writes the initial states of a runner's positions, the first of which is given.
+InitialState = Callable[[Runner, int], None]
 KINDS = ("random", "zeros", "embeds")
 
 
 def start_at(
     config: ModelConfig, initial_state: str | Floats, seed: int = 0, size: int | None = None
-) -> Start:
+) -> InitialState:
     """Return what writes the initial states.
 
     Args:
@@ -41,15 +41,15 @@ def start_at(
     recurrence = config.recurrence
     kind = recurrence.initial_state if initial_state == "random" else initial_state
     if kind == "random" and recurrence.initial_std > 0:
-        return lambda lane, position: lane.fill_state(
+        return lambda runner, position: runner.fill_state(
             lambda rows: fill_initial_states(rows, recurrence, seed, position)
         )
     if kind == "embeds":
-        return lambda lane, _: lane.start_at_embeds()
-    return lambda lane, _: lane.fill_state(lambda rows: rows.fill(0))
+        return lambda runner, _: runner.start_at_embeds()
+    return lambda runner, _: runner.fill_state(lambda rows: rows.fill(0))
 
 
-def _given(config: ModelConfig, initial_state: Floats, size: int | None) -> Start:
+def _given(config: ModelConfig, initial_state: Floats, size: int | None) -> InitialState:
     try:
         array = np.asarray(initial_state, np.float32)
     except (TypeError, ValueError):
@@ -64,7 +64,7 @@ def _given(config: ModelConfig, initial_state: Floats, size: int | None) -> Star
             f"an initial state must be finite and have the shape {expected}, got {array.shape}"
         )
 
-    def start(lane: Lane, position: int) -> None:
-        lane.put_state(0, array[position : position + lane.size])
+    def start(runner: Runner, position: int) -> None:
+        runner.put_state(0, array[position : position + runner.size])
 
     return start

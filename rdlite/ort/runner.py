@@ -1,7 +1,7 @@
-"""Buffers for some positions, and the calls on them.
+"""Preallocated buffers for S positions, and the onnxruntime calls that are bound to them.
 
-Everything that a step touches is allocated in advance, and bound when a lane takes the step for the
-first time: from then on a step is one call into onnxruntime.
+Everything that a step touches is allocated in advance, and bound when a runner takes the step for
+the first time: from then on a step is one call into onnxruntime.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rdlite.ort.session import UNCAPTURED, Array, Interrupt, Run, Session
 from rdlite.ort.step_caches import StepCaches
 
 Floats = npt.NDArray[np.float32]
-#: By the graph's names; of a GPU they are `rdlite.device.DeviceArray`s.
+#: By the graph's names; of a GPU they are `rdlite.cuda.arrays.DeviceArray`s.
 Arrays = dict[str, Any]
 
 
 class Text(Protocol):
-    """What a lane takes of the text that it reads."""
+    """What a runner takes of the text that it reads."""
 
     config: ModelConfig
     sessions: Mapping[str, Session]
@@ -41,14 +41,14 @@ class Text(Protocol):
         """Room for three float32 [1, size, E]."""
 
 
-class Lane:
+class Runner:
     """Buffers for S new positions, and the calls that run on them, each bound once.
 
     Whoever uses it reads `states`, `embeds`, `change` and `exit_probability`, and writes with
     `put_...`, so that the arrays may lie elsewhere.
 
     The state goes back and forth between `states[0]` and `states[1]`: after n steps it is in
-    `states[n % 2]`. A lane is good until its sequence is asked for the next one, which uses the
+    `states[n % 2]`. A runner is good until its sequence is asked for the next one, which uses the
     same memory.
     """
 
@@ -64,7 +64,7 @@ class Lane:
         self.size = size
         self._start = self._end = 0
         self._vocab_size = config.vocab_size
-        # Of the text a lane keeps only this, so that both are freed when they are let go.
+        # Of the text a runner keeps only this, so that both are freed when they are let go.
         self._core = text.steps_cache
         self._sessions = text.sessions
         self._interrupt = text.interrupt
@@ -145,11 +145,11 @@ class Lane:
         np.copyto(self._states[0], self._embeds)
 
     def drop(self) -> None:
-        """Let go of what the lane has beside its memory; it is used no more."""
+        """Let go of what the runner has beside its memory; it is used no more."""
 
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""
-        self._core.fill(number, self._start, self._end)
+        self._core.backfill(number, self._start, self._end)
         run = self.steps[number] or self._bind_step(number)
         run()
 

@@ -27,16 +27,16 @@ class StepCaches:
         self.slots: list[Slot] = []
         self._filled: list[int] = []
         #: How many slots the steps take turns in; None: each has its own.
-        self._turns = cache.share if isinstance(cache.share, int) else None
+        self._ring_size = cache.share if isinstance(cache.share, int) else None
         self.gathered = False
 
     def index(self, step: int) -> int:
         """The slot that core step number `step` (from 0) reads and writes."""
-        return step if self._turns is None else step % self._turns
+        return step if self._ring_size is None else step % self._ring_size
 
     def provide(self, steps: int, capacity: int) -> None:
         """Make the slots that a depth of `steps` needs."""
-        wanted = steps if self._turns is None else min(self._turns, steps)
+        wanted = steps if self._ring_size is None else min(self._ring_size, steps)
         while (index := len(self.slots)) < wanted:
             scales = None if self._scales is None else self._scales.of_slot(index)
             self.slots.append(self._slot(capacity, scales))
@@ -50,8 +50,11 @@ class StepCaches:
         """Memory of all slots."""
         return sum(slot.nbytes for slot in self.slots)
 
-    def fill(self, step: int, start: int, end: int) -> None:
-        """Let a step see all positions before `start`; it will itself write those up to `end`."""
+    def backfill(self, step: int, start: int, end: int) -> None:
+        """Copy the previous step's entries for positions before `start` that exited early.
+
+        The step itself will write those up to `end`.
+        """
         index = self.index(step)
         filled = self._filled[index]
         if filled < start:
@@ -74,7 +77,7 @@ class StepCaches:
         if gathered:
             scales = None if self._scales is None else self._scales.shared(1).of_slot(0)
             self.slots, self._filled = [self._slot(capacity, scales)], [0]
-            self._turns, self.gathered = 1, True
+            self._ring_size, self.gathered = 1, True
         self.provide(len(entries), capacity)
         for slot, kept in zip(self.slots, entries, strict=True):
             slot.write(kept)
@@ -86,18 +89,18 @@ class StepCaches:
             return
         deepest = max(index for index, filled in enumerate(self._filled) if filled)
         for step in range(1, deepest + 1):
-            self.fill(step, length, length)
+            self.backfill(step, length, length)
         kept = self.slots[deepest]
         if self._scales is not None:  # all steps must fit
             last, kept = kept, self._slot(capacity, self._scales.shared(1).of_slot(0))
             kept.copy_from(last, 0, length)
         self.slots, self._filled = [kept], [length]
-        self._turns, self.gathered = 1, True
+        self._ring_size, self.gathered = 1, True
 
     def spread(self, length: int, capacity: int) -> None:
         """Give each step a slot of its own again, that starts from what was kept."""
         (kept,) = self.slots
-        self._turns, self.gathered = None, False
+        self._ring_size, self.gathered = None, False
         if self._scales is not None:
             self.slots = [self._slot(capacity, self._scales.of_slot(0))]
             self.slots[0].copy_from(kept, 0, length)

@@ -4,17 +4,17 @@ import threading
 
 from rdlite.api.model import Model
 from rdlite.decode.plan import CHUNK
-from rdlite.decode.prompt_cache import How, KeptText
+from rdlite.decode.prompt_cache import CachedPrompt, How
 
 
-class Prefixes:
+class PrefixCache:
     """Kept texts, the least recently used first. Thread-safe; their caches have a cap in bytes."""
 
     def __init__(self, model: Model, most_bytes: int) -> None:
         """Keep nothing yet; with `most_bytes` 0, never anything."""
         self._model = model
         self._most = most_bytes
-        self._kept: list[KeptText] = []
+        self._kept: list[CachedPrompt] = []
         self._lock = threading.Lock()
 
     @property
@@ -23,11 +23,11 @@ class Prefixes:
         with self._lock:
             return self._bytes()
 
-    def new(self) -> KeptText:
+    def new(self) -> CachedPrompt:
         """Return a text of which nothing was read."""
-        return KeptText(self._model.new_sequence())
+        return CachedPrompt(self._model.new_sequence())
 
-    def take(self, prompt: list[int], how: How) -> KeptText:
+    def take(self, prompt: list[int], how: How) -> CachedPrompt:
         """Return a text to go on from, the one that has most of a prompt; it is not kept any more.
 
         Where much of it would be lost to other requests, its beginning is copied.
@@ -45,7 +45,7 @@ class Prefixes:
         finally:
             self.give(best)
 
-    def give(self, kept: KeptText) -> None:
+    def give(self, kept: CachedPrompt) -> None:
         """Keep a text, and let go of others where that is too much."""
         with self._lock:
             if kept.tokens:

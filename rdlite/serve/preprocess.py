@@ -23,7 +23,7 @@ class UnknownModelError(InputError):
     """A request names another model than the one that is served."""
 
 
-class Preparer:
+class Preprocessor:
     """Makes jobs for one model. Thread-safe."""
 
     def __init__(self, model: Model, settings: Settings) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdlite.decode.results import Stats, Token
-from rdlite.tokenizer.stream import REPLACEMENT, TextStream
-from rdlite.tokenizer.tokenizer import Tokenizer
+from rdlite.tokenizer.stream import TextStream
+from rdlite.tokenizer.tokenizer import REPLACEMENT, Tokenizer
 
 FINISH = {"stop": "stop", "stop-string": "stop", "length": "length", "context": "length"}
 LEAST_LOGPROB = -9999.0  # what OpenAI's API tells of the impossible, which JSON cannot

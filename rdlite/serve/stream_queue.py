@@ -8,7 +8,7 @@ from rdlite.decode.results import Token
 from rdlite.serve.worker import Item
 
 
-class Delivery:
+class StreamQueue:
     """Made on the event loop, filled from a thread. What waits is bounded by the job's tokens."""
 
     def __init__(self) -> None:

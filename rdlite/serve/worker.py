@@ -12,7 +12,7 @@ from rdlite.decode.plan import Plan
 from rdlite.decode.prompt_cache import How
 from rdlite.decode.results import Stats, Token
 from rdlite.errors import RdliteError, RuntimeFailure
-from rdlite.serve.prefix_cache import Prefixes
+from rdlite.serve.prefix_cache import PrefixCache
 
 STUCK_S = 900.0  # without a token or a chunk of the prompt; deep steps of large models are slow
 MAX_RETRY_S = 60
@@ -100,7 +100,7 @@ class Worker:
         self,
         slots: int,
         waiting: int,
-        prefixes: Prefixes,
+        prefixes: PrefixCache,
         finished: Callable[[Stats], None],
     ) -> None:
         """Start the threads.

@@ -239,16 +239,16 @@ class Watcher(Recorder):
         self._seen.clear()
         self._undecoded = False
 
-    def saw(self, lane: Step, steps: int, row: int, apart: bool = False) -> None:
+    def record(self, runner: Step, steps: int, row: int, apart: bool = False) -> None:
         """Keep what a step did, and what would have been said after it.
 
         Of positions that leave one by one it keeps the state, which cannot be decoded yet: the
         coda's cache lacks those on the left that have left.
         """
-        if not apart and self._sequence.length + lane.change.shape[1] <= self._first:
+        if not apart and self._sequence.length + runner.change.shape[1] <= self._first:
             return  # it chooses nothing, so it is not decoded
-        super().saw(lane, steps, row, apart)
-        seen = lane.states[steps % 2][0, -1].copy() if apart else _logs(lane.logits(steps)[-1])
+        super().record(runner, steps, row, apart)
+        seen = runner.states[steps % 2][0, -1].copy() if apart else _logs(runner.logits(steps)[-1])
         self._seen.append((self.changes[-1], self.value_of(row), seen))
         self._undecoded = apart
 
@@ -273,12 +273,12 @@ class Watcher(Recorder):
     def _decode(self) -> None:
         """Turn the states that were kept into log-probabilities; the cache stays as it is."""
         position = self._sequence.length - 1
-        lane = self._sequence.lane(position, 1, len(self._seen))
+        runner = self._sequence.runner(position, 1, len(self._seen))
         slot = self._sequence.outer_slot("coda")
         kept = slot.read(position, position + 1).copy()
         for steps, (change, value, state) in enumerate(self._seen, 1):
-            lane.put_state(steps, state[None])
-            self._seen[steps - 1] = change, value, _logs(lane.logits(steps)[-1])
+            runner.put_state(steps, state[None])
+            self._seen[steps - 1] = change, value, _logs(runner.logits(steps)[-1])
         slot.write(kept, position)  # read alone, a position may be rounded otherwise
         self._undecoded = False
 

@@ -40,7 +40,7 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Original:
+class SourceModel:
     """A model that is to be written as a bundle.
 
     Attributes:
@@ -82,7 +82,7 @@ class Original:
         return counts
 
 
-def describe_weights(original: Original, quantization: Quantization | None) -> dict[str, str]:
+def describe_weights(original: SourceModel, quantization: Quantization | None) -> dict[str, str]:
     """Return how each group of weights is stored, for people."""
     if quantization is None:
         return dict.fromkeys(GROUPS, "float32")

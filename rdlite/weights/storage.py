@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rdlite.config.quantization import Quantization
 from rdlite.graphs.packing import Codes, Quantizer, Scales, check_largest
 from rdlite.weights.source import WeightSource, in_rows
-from rdlite.weights.source_model import Original
+from rdlite.weights.source_model import SourceModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +44,5 @@ class Storage:
 class Scheme(Protocol):
     """A way to quantize a model; `rdlite.quant.find_scheme` gives one."""
 
-    def prepare(self, original: Original) -> Storage:
+    def prepare(self, original: SourceModel) -> Storage:
         """Look at the model and decide how its weights are stored."""

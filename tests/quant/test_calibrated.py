@@ -141,11 +141,11 @@ def test_moments_are_those_of_the_loop(text_bundle):
     with rdlite.load(text_bundle) as model:
         start = start_at(model.config, "random", 4)
         for ids in texts:
-            lane = model.new_sequence().begin(ids, steps)
-            start(lane, 0)
+            runner = model.new_sequence().begin(ids, steps)
+            start(runner, 0)
             for step in range(steps):
-                rows.append(np.concatenate((lane.states[step % 2][0], lane.embeds[0]), axis=1))
-                lane.step(step)
+                rows.append(np.concatenate((runner.states[step % 2][0], runner.embeds[0]), axis=1))
+                runner.step(step)
     inputs = np.concatenate(rows)
     name = "core.adapter.weight"
     found = second_moments(bundle, texts, steps, [name], seed=4)

@@ -9,7 +9,7 @@ import pytest
 import rdlite
 from rdlite import Depth, RuntimeFailure
 from rdlite.serve import worker as module
-from rdlite.serve.prefix_cache import Prefixes
+from rdlite.serve.prefix_cache import PrefixCache
 from rdlite.serve.worker import BusyError, Job, Worker
 
 
@@ -25,7 +25,7 @@ def make(model):
     workers = []
 
     def worker(slots=1, waiting=2):
-        workers.append(Worker(slots, waiting, Prefixes(model, 2**24), lambda stats: None))
+        workers.append(Worker(slots, waiting, PrefixCache(model, 2**24), lambda stats: None))
         return workers[-1]
 
     yield worker

@@ -74,7 +74,7 @@ def test_decoding_afterwards_leaves_the_cache_as_it_was(model):
     first = next(tokens)
     held = sequence.outer_slot("coda").data[..., : len(ids), :]
     before = held.copy()
-    watcher._seen[-1][2].fill(1)  # as if a lane of one rounded otherwise
+    watcher._seen[-1][2].fill(1)  # as if a runner of one rounded otherwise
     assert watcher.thoughts(first.id, 1, str)
     assert np.array_equal(held, before)
 

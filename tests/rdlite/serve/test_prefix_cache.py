@@ -4,7 +4,7 @@ import pytest
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.serve.prefix_cache import Prefixes
+from rdlite.serve.prefix_cache import PrefixCache
 
 HOW = (Depth(4), 0)
 LONG = [*range(1, 151)]
@@ -29,7 +29,7 @@ def kept_of(model, prefixes, prompt, how=HOW):
 
 
 def test_the_text_with_most_in_common_is_taken(model):
-    prefixes = Prefixes(model, 2**30)
+    prefixes = PrefixCache(model, 2**30)
     for prompt in ([1, 2, 3], [1, 2, 3, 4, 5, 6], [9, 9, 9]):
         kept_of(model, prefixes, prompt)
     kept = prefixes.take([1, 2, 3, 4, 5, 6, 7, 8], HOW)
@@ -39,7 +39,7 @@ def test_the_text_with_most_in_common_is_taken(model):
 
 
 def test_a_text_that_others_may_want_is_copied_and_gives_what_a_new_one_gives(model):
-    prefixes = Prefixes(model, 2**30)
+    prefixes = PrefixCache(model, 2**30)
     kept_of(model, prefixes, LONG)
     other = [*LONG[:50], 7, 8, 9]
     kept = prefixes.take(other, HOW)
@@ -54,25 +54,25 @@ def test_a_text_that_others_may_want_is_copied_and_gives_what_a_new_one_gives(mo
 
 def test_memory_stays_below_the_cap(model):
     size = 0
-    unlimited = Prefixes(model, 2**40)
+    unlimited = PrefixCache(model, 2**40)
     for start in range(5):
         kept_of(model, unlimited, [start + 1, 2, 3])
         size = size or unlimited.bytes
     assert unlimited.bytes == 5 * size
-    some = Prefixes(model, 2 * size)
+    some = PrefixCache(model, 2 * size)
     for start in range(5):
         kept_of(model, some, [start + 1, 2, 3])
         assert some.bytes <= 2 * size
     assert some.take([5, 2, 3, 1], HOW).tokens
     assert some.take([4, 2, 3, 1], HOW).tokens
     assert not some.take([3, 2, 3, 1], HOW).tokens  # the oldest had to go
-    none = Prefixes(model, 0)
+    none = PrefixCache(model, 0)
     kept_of(model, none, [1, 2, 3])
     assert none.bytes == 0
 
 
 def test_what_is_in_use_serves_nobody_else(model):
-    prefixes = Prefixes(model, 2**30)
+    prefixes = PrefixCache(model, 2**30)
     kept_of(model, prefixes, [1, 2, 3])
     first = prefixes.take([1, 2, 3, 4], HOW)
     assert first.tokens

@@ -26,31 +26,31 @@ def test_logits_from_zeros_and_from_given_states(oracle, steps):
 
 def test_prelude_and_one_core_step(oracle):
     sequence = oracle.model.new_sequence()
-    lane = sequence.begin(oracle.ids, 1)
-    assert agree(lane.embeds, oracle.expected["prelude"])
-    lane.states[0][0] = oracle.states
-    lane.step(0)
-    assert agree(lane.states[1], oracle.expected["core_step"])
+    runner = sequence.begin(oracle.ids, 1)
+    assert agree(runner.embeds, oracle.expected["prelude"])
+    runner.states[0][0] = oracle.states
+    runner.step(0)
+    assert agree(runner.states[1], oracle.expected["core_step"])
 
 
 def test_change_is_the_published_latent_difference(oracle):
     sequence = oracle.model.new_sequence()
-    lane = sequence.begin(oracle.ids, 1)
-    lane.states[0][0] = oracle.states
-    lane.step(0)
+    runner = sequence.begin(oracle.ids, 1)
+    runner.states[0][0] = oracle.states
+    runner.step(0)
     before, after = oracle.states, oracle.expected["core_step"][0]
     change = np.linalg.norm(after - before, axis=-1) / np.linalg.norm(after, axis=-1)
-    assert np.allclose(lane.change[0], change, rtol=1e-4)
+    assert np.allclose(runner.change[0], change, rtol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 8])
 def test_the_normed_state_is_the_published_latent(oracle, steps):
     sequence = oracle.model.new_sequence()
-    lane = sequence.begin(oracle.ids, steps)
-    lane.states[0][0] = oracle.states
+    runner = sequence.begin(oracle.ids, steps)
+    runner.states[0][0] = oracle.states
     for number in range(steps):
-        lane.step(number)
-    state = lane.states[steps % 2]
+        runner.step(number)
+    state = runner.states[steps % 2]
     from rdlite.export.safetensors import open_checkpoint
 
     weight = open_checkpoint(oracle.checkpoint).read("transformer.ln_f.weight")
@@ -67,8 +67,8 @@ def test_cached_reading_in_chunks(oracle, share, name):
         rows, position = [], 0
         for size in (10, 6, 1, 1, 6):
             ids = oracle.ids[position : position + size]
-            for lane, steps, *_ in read(sequence, ids, controller, start):
-                rows.append(lane.logits(steps, size).copy())
+            for runner, steps, *_ in read(sequence, ids, controller, start):
+                rows.append(runner.logits(steps, size).copy())
             position += size
     assert agree(np.concatenate(rows), oracle.expected[f"cached_{name}_r6_chunks_10_6_1_1_6"][0])
 

@@ -23,7 +23,7 @@ from rdlite.measure.tasks import TASKS
 from rdlite.ort.kv_cache import FIRST_CAPACITY
 from rdlite.ort.session import Provider
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 #: Rules whose thresholds are as fine as float16.
 TIGHT = ("kl", "gated-kl", "entropy-diff")
 QUESTIONS = [

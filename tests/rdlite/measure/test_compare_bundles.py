@@ -14,7 +14,7 @@ from rdlite import InputError
 from rdlite.cli.main import main
 from rdlite.measure.compare_bundles import Difference, compare
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 def test_a_model_agrees_with_itself_exactly(text_bundle):

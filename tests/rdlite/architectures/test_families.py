@@ -25,7 +25,7 @@ from rdlite.loader import open_bundle
 from rdlite.ort.initial_state import start_at
 from rdlite.utils.numerics import log_softmax
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 TOLERANCE = 1e-4
 RETROFITTED = ("raven-llama-tiny", "raven-olmo-tiny")
 
@@ -66,8 +66,8 @@ def in_chunks(model, ids, sizes, steps, initial_state):
     controller = Controller(Depth(steps), steps, model.config.vocab_size)
     rows, position = [], 0
     for size in sizes:
-        for lane, taken, *_ in read(sequence, ids[position : position + size], controller, start):
-            rows.append(lane.logits(taken, size).copy())
+        for runner, taken, *_ in read(sequence, ids[position : position + size], controller, start):
+            rows.append(runner.logits(taken, size).copy())
         position += size
     return np.concatenate(rows)
 
@@ -78,11 +78,11 @@ def test_retrofitted_logits_and_states(retrofitted, steps):
     assert agree(model.logits(ids, steps), expected[f"logits_zero_r{steps}"][0])
     states = expected["input_states"][0]
     assert agree(model.logits(ids, steps, states), expected[f"logits_state_r{steps}"][0])
-    lane = model.new_sequence().begin(ids, steps)
-    lane.states[0][0] = states
+    runner = model.new_sequence().begin(ids, steps)
+    runner.states[0][0] = states
     for number in range(steps):
-        lane.step(number)
-    assert agree(lane.states[steps % 2], expected[f"states_r{steps}"])
+        runner.step(number)
+    assert agree(runner.states[steps % 2], expected[f"states_r{steps}"])
 
 
 def test_retrofitted_reading_in_chunks(retrofitted):
@@ -91,13 +91,13 @@ def test_retrofitted_reading_in_chunks(retrofitted):
 
 
 def test_ouro_logits_states_and_gate(ouro):
-    lane = ouro.model.new_sequence().begin(ouro.ids, 4)
-    start_at(ouro.model.config, "random")(lane, 0)
+    runner = ouro.model.new_sequence().begin(ouro.ids, 4)
+    start_at(ouro.model.config, "random")(runner, 0)
     for step in range(4):
-        lane.step(step)
-        assert agree(lane.states[(step + 1) % 2][0], ouro.expected["states"][step])
-        assert agree(lane.exit_probability[0], ouro.expected["gate"][step])
-        logits = lane.logits(step + 1, len(ouro.ids))
+        runner.step(step)
+        assert agree(runner.states[(step + 1) % 2][0], ouro.expected["states"][step])
+        assert agree(runner.exit_probability[0], ouro.expected["gate"][step])
+        logits = runner.logits(step + 1, len(ouro.ids))
         assert agree(logits, ouro.expected[f"logits_steps{step + 1}"][0])
         assert agree(ouro.model.logits(ouro.ids, step + 1), logits)  # from its own start
     assert agree(ouro.model.logits(ouro.ids), ouro.expected["logits_steps4"][0])
@@ -114,13 +114,13 @@ def test_ouro_reading_in_chunks_and_greedy_ids(ouro):
 def test_the_gate_stops_where_the_published_code_selects(ouro, threshold):
     """It selects for each position among all loops; with the steps it selects come its logits."""
     rule = make_rule("gate", float(threshold), 0)
-    lane = ouro.model.new_sequence().begin(ouro.ids, 4)
-    start_at(ouro.model.config, "random")(lane, 0)
+    runner = ouro.model.new_sequence().begin(ouro.ids, 4)
+    start_at(ouro.model.config, "random")(runner, 0)
     rule.start(0, len(ouro.ids))
     steps = np.full(len(ouro.ids), 4)
     for step in range(3):
-        lane.step(step)
-        content = rule.content(rule.measure(lane, step + 1, 0))
+        runner.step(step)
+        content = rule.is_met(rule.measure(runner, step + 1, 0))
         steps[content & (steps == 4)] = step + 1
     assert steps.tolist() == ouro.expected[f"select_steps_q{threshold}"].tolist()
     selected = ouro.expected[f"logits_select_q{threshold}"][0]
@@ -132,10 +132,10 @@ def test_where_all_positions_agree_the_logits_are_the_selected_ones(ouro):
     """With q = 1 all go to the end; with a q under every first word of the gate, none goes on."""
     for threshold, depth in ((1.0, 4), (0.1, 1)):
         controller = ouro.model.plan(1, Depth(exit="gate", threshold=threshold), None, 0, ())
-        lane = ouro.model.new_sequence().begin(ouro.ids, 4)
-        start_at(ouro.model.config, "random")(lane, 0)
-        assert controller.controller.think(lane) == depth
-        assert agree(lane.logits(depth, len(ouro.ids)), ouro.expected[f"logits_steps{depth}"][0])
+        runner = ouro.model.new_sequence().begin(ouro.ids, 4)
+        start_at(ouro.model.config, "random")(runner, 0)
+        assert controller.controller.run_steps(runner) == depth
+        assert agree(runner.logits(depth, len(ouro.ids)), ouro.expected[f"logits_steps{depth}"][0])
 
 
 @pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7", "0.9"])
@@ -287,12 +287,12 @@ def by_hand(model, ids, count, steps):
     sequence, start = model.new_sequence(), start_at(model.config, "random")
     said, fresh = [], ids
     while len(said) < count:
-        lane = sequence.begin(fresh, steps)
-        start(lane, sequence.length)
+        runner = sequence.begin(fresh, steps)
+        start(runner, sequence.length)
         for step in range(steps):
-            lane.step(step)
-        said.append(int(lane.logits(steps)[-1].argmax()))
-        sequence.commit(lane.size)
+            runner.step(step)
+        said.append(int(runner.logits(steps)[-1].argmax()))
+        sequence.commit(runner.size)
         slots, end = sequence.steps_cache.slots, sequence.length
         for slot in slots[:-1]:
             slot.data[..., :end, :] = slots[-1].data[..., :end, :]

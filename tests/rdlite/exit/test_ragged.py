@@ -37,7 +37,7 @@ def read_all(model, ids, depth, chunk):
     start = start_at(model.config, "random", seed=3)
     logits, steps = [], 0
     for read_chunk in read(model.new_sequence(), ids, controller, start, chunk):
-        logits.append(read_chunk.lane.logits(read_chunk.steps, read_chunk.lane.size).copy())
+        logits.append(read_chunk.runner.logits(read_chunk.steps, read_chunk.runner.size).copy())
         steps += read_chunk.all_steps
     return np.concatenate(logits), steps, read_chunk.steps, read_chunk.value
 

@@ -100,10 +100,10 @@ def test_what_lies_past_the_length_is_not_read(portable):
     answers = []
     for rubbish in (0.0, np.nan):
         sequence.truncate(0)
-        lane = sequence.begin(IDS[:5], 1)
+        runner = sequence.begin(IDS[:5], 1)
         sequence.outer_slot("prelude").data[..., 5:, :] = rubbish
-        lane.prelude()
-        answers.append(lane.embeds.copy())
+        runner.prelude()
+        answers.append(runner.embeds.copy())
     assert np.array_equal(*answers)
 
 

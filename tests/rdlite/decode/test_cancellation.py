@@ -44,7 +44,7 @@ def test_it_ends_within_a_core_step_and_the_chat_goes_on_as_if_it_had_not_been(
     monkeypatch, share, at
 ):
     """The prompt has 150 tokens in three chunks of up to 32 steps; then come tokens."""
-    from rdlite.ort.runner import Lane
+    from rdlite.ort.runner import Runner
 
     question = "What is " + "1 + " * 40 + "1?"
     depth = Depth(32)
@@ -54,9 +54,11 @@ def test_it_ends_within_a_core_step_and_the_chat_goes_on_as_if_it_had_not_been(
         chat = model.chat(depth=depth)
         generation = chat.send(question, 50)
         thread, around = cancelled_while(generation, at)
-        original = Lane.step
+        original = Runner.step
         with monkeypatch.context() as patch:
-            patch.setattr(Lane, "step", lambda lane, number: around(lambda: original(lane, number)))
+            patch.setattr(
+                Runner, "step", lambda runner, number: around(lambda: original(runner, number))
+            )
             tokens = list(generation)
         thread.join()
         assert generation.stats.finish == "cancelled"
@@ -108,19 +110,19 @@ def test_drafts_are_cancelled_too(nano):
 
 
 def test_a_chat_saved_after_a_cancelled_prompt_can_be_loaded(nano, tmp_path, monkeypatch):
-    from rdlite.ort.runner import Lane
+    from rdlite.ort.runner import Runner
 
     chat = nano.chat(depth=Depth(16))
     generation = chat.send("What is " + "1 + " * 40 + "1?")
-    original = Lane.step
+    original = Runner.step
 
-    def step(lane, number):
+    def step(runner, number):
         if number == 7:
             generation.cancel()
-        original(lane, number)
+        original(runner, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lane, "step", step)
+        patch.setattr(Runner, "step", step)
         assert list(generation) == []
     chat.save(tmp_path / "chat")
     again = nano.chat(depth=Depth(16))

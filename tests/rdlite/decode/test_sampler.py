@@ -11,7 +11,7 @@ LOGITS = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], np.float32))
 
 def drawn(sampling, logits=LOGITS, count=2000, seen=()):
     sampler = Sampler(sampling, logits.size, seed=11)
-    sampler.saw(seen)
+    sampler.accept(seen)
     ids = [sampler(logits, position)[0] for position in range(count)]
     return np.bincount(ids, minlength=logits.size) / count
 
@@ -61,7 +61,7 @@ def test_repetition_penalty_works_on_seen_tokens_of_either_sign():
     assert sampler(logits, 0)[0] == 0
     assert sampler(logits, 1)[0] == 1  # 0 is seen now: 2.0 / 2 < 1.5
     low = Sampler(Sampling(repetition_penalty=2, logit_bias={0: -1000, 1: -1000}), 4, 0)
-    low.saw([2])
+    low.accept([2])
     assert low(logits, 0)[0] == 3  # -1.0 * 2 < -1.2
 
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from rdlite.config.speculation import MAX_POSITIONS
-from rdlite.decode.draft_schedule import AutoPace, Paces, Report
+from rdlite.decode.draft_schedule import AutoSchedule, DraftSchedules, RoundStats
 
 
 class World:
@@ -43,7 +43,7 @@ class World:
             drafts.append((needed, confidence))
             if len(drafts) == this.positions or confidence < this.confidence:
                 break
-        report, new = Report(), 0
+        report, new = RoundStats(), 0
         for needed, confidence in drafts:
             new += 1
             for steps in this.probes or (this.steps,):
@@ -64,7 +64,7 @@ class World:
 
 
 def test_drafts_that_hold_are_made_long_and_shallow():
-    pace, world = AutoPace(32), World(lambda _: 0.98)
+    pace, world = AutoSchedule(32), World(lambda _: 0.98)
     world.run(pace, 100)
     positions, steps = pace.choice
     assert positions > 8
@@ -73,20 +73,20 @@ def test_drafts_that_hold_are_made_long_and_shallow():
 
 
 def test_drafts_that_never_hold_are_not_made():
-    pace, world = AutoPace(32), World(lambda _: 0.05)
+    pace, world = AutoSchedule(32), World(lambda _: 0.05)
     world.run(pace, 200)
     assert pace.choice == (1, 32)
     assert world.run(pace, 500) > 0.95 / 34  # looking costs next to nothing
 
 
 def test_steps_that_cost_as_much_together_as_alone_are_taken_alone():
-    pace, world = AutoPace(32), World(lambda _: 0.9, slope=1.0)
+    pace, world = AutoSchedule(32), World(lambda _: 0.9, slope=1.0)
     world.run(pace, 300)
     assert pace.choice == (1, 32)
 
 
 def test_drafts_are_as_deep_as_they_must_be():
-    pace, world = AutoPace(32), World(lambda steps: 0.95 if steps >= 6 else 0.3)
+    pace, world = AutoSchedule(32), World(lambda steps: 0.95 if steps >= 6 else 0.3)
     world.run(pace, 300)
     assert pace.choice[1] == 6
 
@@ -100,7 +100,7 @@ def test_the_choice_is_nearly_the_best_there_is(chance, slope):
         together = (33 - steps) * (1 + slope * (positions - 1))
         return tokens / (positions * (2 + steps) + together)
 
-    pace = AutoPace(32)
+    pace = AutoSchedule(32)
     world = World(lambda steps: chance + (1 - chance) * steps / 40, slope)
     world.run(pace, 200)
     best = max(speed(k, d) for k in range(2, MAX_POSITIONS + 1) for d in pace.depths)
@@ -109,7 +109,7 @@ def test_the_choice_is_nearly_the_best_there_is(chance, slope):
 
 def test_confidence_that_tells_right_from_wrong_is_heeded():
     telling, silent = (World(lambda _: 0.7, sure=sure) for sure in (0.9, 0.0))
-    paces = AutoPace(32), AutoPace(32)
+    paces = AutoSchedule(32), AutoSchedule(32)
     speeds = [
         (world.run(pace, 200), world.run(pace, 1000))[1]
         for world, pace in zip((telling, silent), paces, strict=True)
@@ -119,14 +119,14 @@ def test_confidence_that_tells_right_from_wrong_is_heeded():
 
 
 def test_texts_that_end_soon_are_no_reason_to_stop_drafting():
-    pace, world = AutoPace(32), World(lambda _: 0.98, ends=0.3)
+    pace, world = AutoSchedule(32), World(lambda _: 0.98, ends=0.3)
     world.run(pace, 300)
     assert pace.choice[0] > 2
     assert world.run(pace, 500) > 1.5 / 34
 
 
 def test_it_follows_a_text_that_changes():
-    pace, easy, hard = AutoPace(32), World(lambda _: 0.95), World(lambda _: 0.05)
+    pace, easy, hard = AutoSchedule(32), World(lambda _: 0.95), World(lambda _: 0.05)
     easy.run(pace, 300)
     assert pace.choice[0] > 4
     hard.run(pace, 600)
@@ -136,16 +136,16 @@ def test_it_follows_a_text_that_changes():
 
 
 def test_a_machine_that_stumbles_does_not_mislead_it():
-    pace, world = AutoPace(32), World(lambda _: 0.95, noise=0.05)
+    pace, world = AutoSchedule(32), World(lambda _: 0.95, noise=0.05)
     world.run(pace, 300)
     assert pace.choice[0] > 4
 
 
 def test_positions_that_leave_early_are_counted_by_the_steps_they_take():
-    pace, world = AutoPace(32), World(lambda steps: steps >= 4, depth=4)
+    pace, world = AutoSchedule(32), World(lambda steps: steps >= 4, depth=4)
     world.run(pace, 300)
     assert pace.choice == (1, 32)  # nothing is left to do together
-    pace, world = AutoPace(32), World(lambda steps: steps >= 4, depth=32)
+    pace, world = AutoSchedule(32), World(lambda steps: steps >= 4, depth=32)
     world.run(pace, 300)
     assert pace.choice == (MAX_POSITIONS, 4)
 
@@ -155,11 +155,11 @@ def test_positions_that_leave_early_are_counted_by_the_steps_they_take():
     [(1, ()), (2, (1,)), (4, (1, 2)), (16, (1, 2, 3, 4, 6, 8)), (32, (2, 4, 6, 8, 12, 16))],
 )
 def test_drafts_are_shallower_than_the_full_depth(max_steps, depths):
-    assert AutoPace(max_steps).depths == depths
+    assert AutoSchedule(max_steps).depths == depths
 
 
 def test_generations_may_share_it():
-    pace, errors = AutoPace(32), []
+    pace, errors = AutoSchedule(32), []
 
     def write():
         try:
@@ -177,11 +177,11 @@ def test_generations_may_share_it():
 
 
 def test_what_was_learned_is_kept_for_the_settings_used_last():
-    paces = Paces()
+    paces = DraftSchedules()
     first = paces.of("first", 32)
-    for number in range(Paces.KEPT - 1):
+    for number in range(DraftSchedules.KEPT - 1):
         paces.of(number, 32)
     assert paces.of("first", 32) is first
-    for number in range(Paces.KEPT):
+    for number in range(DraftSchedules.KEPT):
         paces.of(-1 - number, 32)
     assert paces.of("first", 32) is not first

@@ -125,19 +125,19 @@ def test_attention_is_that_over_the_entries_of_each_slot(
         for size in (10, 1, 1, 5, 1):  # a prompt, single tokens, several with a past
             ids = rng.integers(0, 256, size).tolist()
             start = sequence.length
-            lane = sequence.begin(ids, STEPS)
+            runner = sequence.begin(ids, STEPS)
             embeds = reference.prelude(ids, start, sequence.outer_slot("prelude"))
-            assert agree(lane.embeds[0], embeds)
-            lane.states[0].fill(0.1)
+            assert agree(runner.embeds[0], embeds)
+            runner.states[0].fill(0.1)
             for step in range(STEPS):
-                before = lane.states[step % 2][0].copy()
-                lane.step(step)
+                before = runner.states[step % 2][0].copy()
+                runner.step(step)
                 slot = caches.slots[caches.index(step)]
                 assert slot.data.dtype == np.int8
-                expected = reference.core(before, lane.embeds[0], start, slot)
-                assert agree(lane.states[(step + 1) % 2][0], expected)
-            state = lane.states[STEPS % 2][0].copy()
-            logits = lane.logits(STEPS, size)
+                expected = reference.core(before, runner.embeds[0], start, slot)
+                assert agree(runner.states[(step + 1) % 2][0], expected)
+            state = runner.states[STEPS % 2][0].copy()
+            logits = runner.logits(STEPS, size)
             assert agree(logits, reference.coda(state, start, sequence.outer_slot("coda")))
             sequence.commit(size)
         slots = [slot.scales for slot in caches.slots]
@@ -200,17 +200,17 @@ def test_what_a_deeper_step_sees_of_those_that_left_is_rescaled(model):
 def test_rescaling_takes_no_memory_to_speak_of(scaled_bundle):
     with rdlite.load(scaled_bundle, cache=Cache(bits=8)) as model:
         sequence = model.new_sequence()
-        lane = sequence.begin([1] * 250, 4)
-        lane.states[0].fill(0.1)
-        lane.step(0)
+        runner = sequence.begin([1] * 250, 4)
+        runner.states[0].fill(0.1)
+        runner.step(0)
         sequence.commit(250)
-        lane = sequence.begin([1], 4)
-        lane.step(0)
-        lane.step(1)
+        runner = sequence.begin([1], 4)
+        runner.step(0)
+        runner.step(1)
         slot = sequence.steps_cache.slots[2].data
         slot.fill(0)
         tracemalloc.start()
-        lane.step(2)
+        runner.step(2)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert slot[..., 100:250, :].any()

@@ -181,11 +181,11 @@ def test_drafting_and_rejecting_leaves_the_logits_as_they_were(model):
     sequence, rng = model.new_sequence(), random.Random(0)
 
     def take(ids, steps):
-        lane = sequence.begin(ids, 8)
-        lane.states[0].fill(0.1)
+        runner = sequence.begin(ids, 8)
+        runner.states[0].fill(0.1)
         for number in range(steps):
-            lane.step(number)
-        logits = lane.logits(steps).copy()
+            runner.step(number)
+        logits = runner.logits(steps).copy()
         sequence.commit(len(ids))
         return logits
 

@@ -16,7 +16,7 @@ WIDTH, VOCABULARY = 8, 16
 
 
 class Made:
-    """A lane whose states and logits after each step are given."""
+    """A runner whose states and logits after each step are given."""
 
     def __init__(self, states, logits=None):
         self.path = np.asarray(states, np.float32)
@@ -44,29 +44,29 @@ def settling(rate, steps=40, positions=3):
     return end + away * rate ** np.arange(steps)[:, None, None]
 
 
-def think(depth, lane, max_steps=30):
+def run_steps(depth, runner, max_steps=30):
     controller = Controller(depth, max_steps, VOCABULARY)
-    return controller.think(lane), controller.value
+    return controller.run_steps(runner), controller.value
 
 
 def test_without_a_rule_all_steps_are_taken():
-    lane = Made(settling(0.5))
-    assert think(rdlite.Depth(7), lane, 7) == (7, None)
-    assert lane.taken == list(range(7))
+    runner = Made(settling(0.5))
+    assert run_steps(rdlite.Depth(7), runner, 7) == (7, None)
+    assert runner.taken == list(range(7))
 
 
 @pytest.mark.parametrize("rule", ["latent-diff", "cosine", "acceleration"])
 def test_latent_rules_stop_sooner_where_states_settle_sooner(rule):
-    fast, _ = think(rdlite.Depth(exit=rule), Made(settling(0.3)))
-    slow, _ = think(rdlite.Depth(exit=rule), Made(settling(0.7)))
+    fast, _ = run_steps(rdlite.Depth(exit=rule), Made(settling(0.3)))
+    slow, _ = run_steps(rdlite.Depth(exit=rule), Made(settling(0.7)))
     assert 1 < fast < slow < 30
 
 
 def test_latent_difference_is_the_mean_of_the_change():
-    lane = Made(settling(0.5))
-    steps, value = think(rdlite.Depth(exit="latent-diff", threshold=0.1), lane)
-    changes = np.linalg.norm(np.diff(lane.path, axis=0), axis=2) / np.linalg.norm(
-        lane.path[1:], axis=2
+    runner = Made(settling(0.5))
+    steps, value = run_steps(rdlite.Depth(exit="latent-diff", threshold=0.1), runner)
+    changes = np.linalg.norm(np.diff(runner.path, axis=0), axis=2) / np.linalg.norm(
+        runner.path[1:], axis=2
     )
     means = changes.mean(axis=1)
     assert steps == 1 + int(np.argmax(means < 0.1))
@@ -79,34 +79,34 @@ def test_acceleration_needs_two_hits_in_a_row():
     bends = np.linalg.norm(np.diff(moves, axis=0), axis=2) / np.linalg.norm(path[2:], axis=2)
     hits = bends.mean(axis=1) < 0.05  # hits[i]: at step i + 2
     expected = 3 + int(np.argmax(hits[:-1] & hits[1:]))
-    steps, value = think(rdlite.Depth(exit="acceleration", threshold=0.05), Made(path))
+    steps, value = run_steps(rdlite.Depth(exit="acceleration", threshold=0.05), Made(path))
     assert steps == expected
     assert np.isclose(value, bends.mean(axis=1)[steps - 2], rtol=1e-3)
 
 
 def test_acceleration_also_stops_where_not_every_step_is_looked_at():
     depth = rdlite.Depth(exit="acceleration", threshold=0.05, check_every=3)
-    steps, _ = think(depth, Made(settling(0.5)))
+    steps, _ = run_steps(depth, Made(settling(0.5)))
     assert steps < 30
     assert steps % 3 == 1
 
 
 def test_a_rule_with_nothing_to_say_yet_says_nothing():
     """An infinite value would be no JSON."""
-    assert think(rdlite.Depth(exit="acceleration"), Made(settling(0.5)), 1) == (1, None)
+    assert run_steps(rdlite.Depth(exit="acceleration"), Made(settling(0.5)), 1) == (1, None)
     depth = rdlite.Depth(exit="gated-kl")
-    assert think(depth, Made(settling(0.99), logits_settling(1)), 2) == (2, None)
+    assert run_steps(depth, Made(settling(0.99), logits_settling(1)), 2) == (2, None)
 
 
 def test_fewest_steps_and_steps_between_questions():
     depth = rdlite.Depth(min_steps=6, exit="latent-diff", threshold=10, check_every=4)
-    assert think(depth, Made(settling(0.5)))[0] == 6
+    assert run_steps(depth, Made(settling(0.5)))[0] == 6
     depth = rdlite.Depth(min_steps=2, exit="latent-diff", threshold=0.05, check_every=5)
-    free, _ = think(rdlite.Depth(exit="latent-diff", threshold=0.05), Made(settling(0.6)))
-    steps, _ = think(depth, Made(settling(0.6)))
+    free, _ = run_steps(rdlite.Depth(exit="latent-diff", threshold=0.05), Made(settling(0.6)))
+    steps, _ = run_steps(depth, Made(settling(0.6)))
     assert steps == next(n for n in range(2, 30, 5) if n >= free)
     depth = rdlite.Depth(min_steps=9, exit="latent-diff")
-    assert think(depth, Made(settling(0.5)), max_steps=4)[0] == 4  # the depth is the bound
+    assert run_steps(depth, Made(settling(0.5)), max_steps=4)[0] == 4  # the depth is the bound
 
 
 def per_position(rule, path):
@@ -134,11 +134,11 @@ def test_latent_rules_measure_each_position(name, parts):
     rule = make_rule(name, 0.03, VOCABULARY)
     for _ in range(2):  # what was seen before is forgotten
         rule.start(0, 5)
-        lanes = [Made(path[:, a:b]) for a, b in parts]
+        runners = [Made(path[:, a:b]) for a, b in parts]
         for number in range(11):
-            for lane, (a, b) in zip(lanes, parts, strict=True):
-                lane.step(number)
-                values = rule.measure(lane, number + 1, a)
+            for runner, (a, b) in zip(runners, parts, strict=True):
+                runner.step(number)
+                values = rule.measure(runner, number + 1, a)
                 assert values.dtype == np.float32
                 assert np.allclose(values, expected[number, a:b], rtol=1e-3, atol=1e-6)
 
@@ -146,9 +146,9 @@ def test_latent_rules_measure_each_position(name, parts):
 def test_a_state_of_zeros_has_no_direction():
     path = settling(0.5)
     path[0, 1] = 0
-    lane = Made(path)
-    lane.step(0)
-    values = make_rule("cosine", 0.1, VOCABULARY).measure(lane, 1, 0)
+    runner = Made(path)
+    runner.step(0)
+    values = make_rule("cosine", 0.1, VOCABULARY).measure(runner, 1, 0)
     assert np.isinf(values).tolist() == [False, True, False]
 
 
@@ -163,16 +163,16 @@ def test_each_position_settles_at_its_own_step(name):
     assert len(set(first)) == 3
     controller = Controller(Depth(exit=name, threshold=0.03, prompt="each"), 29, VOCABULARY)
     controller.start(0, 3)
-    lane, seen = Made(path), {}
+    runner, seen = Made(path), {}
     for number in range(29):
-        lane.step(number)
-        for row in np.flatnonzero(controller.look(lane, number + 1)).tolist():
+        runner.step(number)
+        for row in np.flatnonzero(controller.check_exit(runner, number + 1)).tolist():
             seen.setdefault(row, number + 1)
     assert [seen[row] for row in range(3)] == first.tolist()
 
 
 def test_a_rule_that_is_never_content_ends_at_the_depth():
-    steps, value = think(rdlite.Depth(exit="latent-diff", threshold=0), Made(settling(0.9)), 11)
+    steps, value = run_steps(rdlite.Depth(exit="latent-diff", threshold=0), Made(settling(0.9)), 11)
     assert steps == 11
     assert value > 0
 
@@ -187,31 +187,31 @@ def logits_settling(at, steps=40):
 
 @pytest.mark.parametrize("rule", ["kl", "minp-kl", "entropy-diff"])
 def test_rules_of_predictions_stop_one_step_after_nothing_changes(rule):
-    lane = Made(settling(0.5), logits_settling(9))
-    steps, value = think(rdlite.Depth(exit=rule), lane)
+    runner = Made(settling(0.5), logits_settling(9))
+    steps, value = run_steps(rdlite.Depth(exit=rule), runner)
     assert steps == 10
     assert abs(value) < 1e-6
 
 
 def test_argmax_stability_counts_agreements_in_a_row():
-    lane = Made(settling(0.5), logits_settling(9))
-    assert think(rdlite.Depth(exit="argmax-stability", threshold=3), lane) == (12, 3)
+    runner = Made(settling(0.5), logits_settling(9))
+    assert run_steps(rdlite.Depth(exit="argmax-stability", threshold=3), runner) == (12, 3)
 
 
 def test_the_gate_saves_decoding_until_states_have_almost_settled():
-    lane = Made(settling(0.7), logits_settling(1))
-    steps, _ = think(rdlite.Depth(exit="gated-kl"), lane)
-    path = lane.path
+    runner = Made(settling(0.7), logits_settling(1))
+    steps, _ = run_steps(rdlite.Depth(exit="gated-kl"), runner)
+    path = runner.path
     changes = np.linalg.norm(np.diff(path, axis=0), axis=2) / np.linalg.norm(path[1:], axis=2)
     first = 1 + int(np.argmax(changes.mean(axis=1) < GatedKL.GATE))
     assert first > 2
-    assert lane.decoded == [first, first + 1]
+    assert runner.decoded == [first, first + 1]
     assert steps == first + 1
 
 
 def test_a_rule_starts_anew_for_each_group():
     controller = Controller(rdlite.Depth(exit="kl"), 30, VOCABULARY)
-    taken = [controller.think(Made(settling(0.5), logits_settling(5))) for _ in range(3)]
+    taken = [controller.run_steps(Made(settling(0.5), logits_settling(5))) for _ in range(3)]
     assert taken == [6, 6, 6]
 
 
@@ -249,11 +249,11 @@ def test_every_rule_has_a_default_within_its_bounds():
 
 
 def read(sequence, ids, steps):
-    lane = sequence.begin(ids, steps)
-    lane.states[0].fill(0.1)
+    runner = sequence.begin(ids, steps)
+    runner.states[0].fill(0.1)
     for number in range(steps):
-        lane.step(number)
-    logits = lane.logits(steps).copy()
+        runner.step(number)
+    logits = runner.logits(steps).copy()
     sequence.commit(len(ids))
     return logits
 

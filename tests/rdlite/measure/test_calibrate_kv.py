@@ -31,17 +31,17 @@ def test_the_largest_entry_of_each_channel_is_127(model, scales):
     sequence, start = model.new_sequence(), start_at(model.config, "random", 3)
 
     def note(name, slot, scale):
-        entries = np.abs(slot.data[..., : lane.size, :] / scale).max(axis=4)
+        entries = np.abs(slot.data[..., : runner.size, :] / scale).max(axis=4)
         peaks[name] = np.maximum(peaks[name], entries)
 
     for ids in TEXTS:
-        lane = sequence.begin(ids, STEPS)
-        start(lane, 0)
+        runner = sequence.begin(ids, STEPS)
+        start(runner, 0)
         note("prelude", sequence.outer_slot("prelude"), scales.prelude)
         for step in range(STEPS):
-            lane.step(step)
+            runner.step(step)
             note(step, sequence.steps_cache.slots[step], scales.of_slot(step))
-            lane.logits(step + 1)
+            runner.logits(step + 1)
             note("coda", sequence.outer_slot("coda"), scales.coda)
     for name, found in peaks.items():
         assert np.allclose(found, 127, rtol=1e-4), name
@@ -121,7 +121,7 @@ def test_a_file_of_scales_has_a_bound(model, monkeypatch):
 def test_states_that_overflow_are_refused(model, monkeypatch):
     monkeypatch.setattr(
         "rdlite.measure.calibrate_kv.start_at",
-        lambda *_: lambda lane, position: lane.states[0].fill(np.nan),
+        lambda *_: lambda runner, position: runner.states[0].fill(np.nan),
     )
     with pytest.raises(InputError, match="keys or values of the core are not finite"):
         calibrate_cache_scales(model, TEXTS, 1)

@@ -9,7 +9,7 @@ import pytest
 
 import rdlite
 from rdlite.config.cache import Cache
-from rdlite.engine.sequence import MAX_LANES
+from rdlite.engine.sequence import MAX_RUNNERS
 from rdlite.ort import kv_cache
 from rdlite.ort.kv_cache import next_capacity
 
@@ -19,19 +19,19 @@ def slot(sequence, step):
     return sequence.steps_cache.slots[sequence.steps_cache.index(step)]
 
 
-def take(lane, steps):
+def take(runner, steps):
     for number in range(steps):
-        lane.step(number)
+        runner.step(number)
 
 
 @pytest.mark.parametrize("bits", [None, 8])
 def test_a_core_step_allocates_nothing(scaled_bundle, bits):
     sequence = rdlite.load(scaled_bundle, cache=Cache(bits=bits)).new_sequence()
-    lane = sequence.begin([1] * 64, 8)
+    runner = sequence.begin([1] * 64, 8)
 
     def run():
         for number in range(8):
-            lane.step(number)
+            runner.step(number)
 
     kept, taken = [], []
     tracemalloc.start()
@@ -54,15 +54,15 @@ def test_a_core_step_allocates_nothing(scaled_bundle, bits):
 
 def test_bindings_are_made_once_for_each_step_and_size(model):
     sequence = model.new_sequence()
-    lane = sequence.begin([1], 4)
-    take(lane, 3)
-    steps = list(lane.steps)
+    runner = sequence.begin([1], 4)
+    take(runner, 3)
+    steps = list(runner.steps)
     assert [step is None for step in steps] == [False, False, False, True]  # never taken
     sequence.commit(1)
     sequence.begin([1, 2, 3], 4)
     sequence.commit(3)
     again = sequence.begin([2], 4)
-    assert again is lane
+    assert again is runner
     take(again, 3)
     assert again.steps == steps
     deeper = sequence.begin([2], 6)
@@ -83,10 +83,10 @@ def test_lanes_share_the_room_for_states(model):
 
 def test_the_cache_is_updated_in_place_and_truncation_forgets(model):
     sequence = model.new_sequence()
-    lane = sequence.begin([5, 6], 1)
-    lane.states[0].fill(0)
+    runner = sequence.begin([5, 6], 1)
+    runner.states[0].fill(0)
     slot(sequence, 0).data.fill(0)
-    lane.step(0)
+    runner.step(0)
     data = slot(sequence, 0).data
     assert data[..., :2, :].any()
     assert not data[..., 2:, :].any()
@@ -129,9 +129,9 @@ def test_shared_slots_are_reused(text_bundle):
 def test_lanes_of_many_sizes_are_not_kept_for_ever(model):
     sequence = model.new_sequence()
     one, two = sequence.begin([1], 1), sequence.begin([1] * 2, 1)
-    for size in range(3, 3 * MAX_LANES):
+    for size in range(3, 3 * MAX_RUNNERS):
         sequence.begin([1] * size, 1)
-        assert len(sequence._lanes) <= MAX_LANES
+        assert len(sequence._runners) <= MAX_RUNNERS
         assert sequence.begin([1], 1) is one  # it is used all the time
     assert sequence.begin([1] * 2, 1) is not two
 
@@ -141,11 +141,11 @@ def test_growth_that_fails_for_lack_of_memory_can_be_tried_again(model, monkeypa
     ids = list(range(60)) * 4
 
     def read():
-        lane = sequence.begin(ids, 3)
-        lane.states[0].fill(0)
+        runner = sequence.begin(ids, 3)
+        runner.states[0].fill(0)
         for number in range(3):
-            lane.step(number)
-        return lane.logits(3)
+            runner.step(number)
+        return runner.logits(3)
 
     read()
     sequence.commit(len(ids))
@@ -176,7 +176,7 @@ def test_growing_lets_the_old_caches_go_one_by_one(model):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sequence.cache_bytes == 2 * before
-    # the new caches, less the old ones freed on the way, plus one slot and the lane's buffers
+    # the new caches, less the old ones freed on the way, plus one slot and the runner's buffers
     assert peak < 2.2 * before
 
 
