@@ -364,8 +364,7 @@ def test_a_second_signal_ends_what_runs(start, endless, number):
         stream = iter(client.completions.create(**endless, stream=True))
         next(stream)
         server.process.send_signal(number)
-        while server.listens():
-            time.sleep(0.01)
+        server.until_deaf()
         server.process.send_signal(number)
         with pytest.raises(openai.APIError, match="the server is shutting down"):
             list(stream)
@@ -381,6 +380,5 @@ def test_a_client_that_never_reads_does_not_hold_up_the_end(start):
         with pytest.raises(TimeoutError):  # the server stops reading, since nobody reads it
             connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10**6)
         server.process.terminate()
-        while server.listens():
-            time.sleep(0.01)
+        server.until_deaf()
         assert server.stop() == (0, "")
