@@ -338,8 +338,9 @@ def test_a_thousand_requests_leak_nothing(start):
 
 
 def test_the_end_waits_for_answers_that_run(start, endless):
+    some = {"max_tokens": 12, "extra_body": {"depth": {"max_steps": 64, "exit": "off"}}}
     with start() as server, server.client() as client:
-        stream = iter(client.completions.create(**endless | {"max_tokens": 12}, stream=True))
+        stream = iter(client.completions.create(**endless | some, stream=True))
         next(stream)
         server.process.terminate()
         assert list(stream)[-1].choices[0].finish_reason == "length"
