@@ -126,7 +126,7 @@ def server(start):
 
 @pytest.fixture(scope="session")
 def nano():
-    with rdlite.load() as model:
+    with rdlite.load(threads=1) as model:
         yield model
 
 

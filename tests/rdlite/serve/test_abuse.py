@@ -348,7 +348,7 @@ def test_the_end_waits_for_answers_that_run(start, endless):
 
 
 def test_the_end_does_not_wait_for_ever(start, endless):
-    with start() as server, server.client() as client:
+    with start("--threads", 1) as server, server.client() as client:
         stream = iter(client.completions.create(**endless, stream=True))
         next(stream)
         server.process.send_signal(signal.SIGINT)
