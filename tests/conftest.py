@@ -1,4 +1,8 @@
-"""Models that the tests share: the two oracle checkpoints, and a random one that has text files."""
+"""Models that the tests share: the two oracle checkpoints, and a random one that has text files.
+
+They run on one thread: they are so small that a second one waits more than it works, and takes a
+core for it.
+"""
 
 import json
 import shutil
@@ -32,7 +36,7 @@ class Oracle:
         self.ids = self.expected["input_ids"][0].tolist()
         self.states = self.expected["input_states"][0]
         self.bundle = export_checkpoint(self.checkpoint, folder / name)
-        self.model = rdlite.load(self.bundle)
+        self.model = rdlite.load(self.bundle, threads=1)
 
 
 @pytest.fixture(scope="session", params=ORACLES)
@@ -79,13 +83,13 @@ def scaled_bundle(text_bundle):
 @pytest.fixture(scope="session")
 def model(text_bundle):
     """A model that speaks bytes; its weights are random."""
-    return rdlite.load(text_bundle)
+    return rdlite.load(text_bundle, threads=1)
 
 
 @pytest.fixture(scope="session")
 def nano():
     """The trained model that comes with rdlite."""
-    return rdlite.load("nano")
+    return rdlite.load("nano", threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +105,7 @@ def exact_nano(full_nano):
 
     Int8 activations are rounded, and a last bit can decide to where.
     """
-    return rdlite.load(full_nano)
+    return rdlite.load(full_nano, threads=1)
 
 
 @pytest.fixture

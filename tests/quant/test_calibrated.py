@@ -167,12 +167,15 @@ def test_moments_of_every_matrix_and_any_number_of_threads(text_bundle):
 
 @pytest.mark.parametrize("scheme", ["int4-gptq", "int4-mixed"])
 def test_calibrated_schemes_halve_what_plain_rounding_costs(scheme, full_nano, practice, tmp_path):
-    options, nano = Options(calibration=practice, steps=8), rdlite.load(full_nano)
+    options, nano = (
+        Options(calibration=practice, steps=8, threads=1),
+        rdlite.load(full_nano, threads=1),
+    )
     ids = nano.tokenizer.encode(practice.read_text())
     texts = list(windows(ids, 64, 1024))
     found = {}
     for name, chosen in (("plain", "int4-plain"), ("ours", find_scheme(scheme, options))):
-        with rdlite.load(quantize_bundle(full_nano, tmp_path / name, chosen)) as model:
+        with rdlite.load(quantize_bundle(full_nano, tmp_path / name, chosen), threads=1) as model:
             found[name] = divergence(model, nano, texts, [8, 32])
             errors = state_errors(model, nano, texts[:4], 32)
         assert errors[31] < 2 * errors[0]  # the loop does not add them up
@@ -207,9 +210,9 @@ def test_factors_undo_what_a_state_was_multiplied_with(text_bundle, tmp_path):
 
 
 def test_a_corrected_model_is_the_rounded_one_with_a_better_norm(full_nano, tmp_path):
-    nano = rdlite.load(full_nano)
+    nano = rdlite.load(full_nano, threads=1)
     texts = [[*chain(*encode_problem(nano, each))] for each in held_out_problems(1)]
-    options = Options(steps=8)
+    options = Options(steps=8, threads=1)
     outs = [
         quantize_bundle(full_nano, tmp_path / scheme, chosen)
         for scheme, chosen in (
@@ -219,7 +222,7 @@ def test_a_corrected_model_is_the_rounded_one_with_a_better_norm(full_nano, tmp_
     ]
     found = []
     for out in outs:
-        with rdlite.load(out) as model:
+        with rdlite.load(out, threads=1) as model:
             found.append(divergence(model, nano, texts, [32])[0].mean)
     plain, ours = found
     assert ours < 0.97 * plain
@@ -349,7 +352,8 @@ def test_short_calibration_texts_are_refused(text, text_bundle, tmp_path):
 def test_a_report_says_what_it_cost(text_checkpoint, practice, tmp_path):
     report = tmp_path / "report.md"
     arguments = ["quantize", text_checkpoint, "-o", tmp_path / "out", "--report", report]
-    result = CliRunner().invoke(main, [str(a) for a in [*arguments, "--text", practice]])
+    arguments += ["--text", practice, "--threads", 1]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     found = json.loads(report.with_suffix(".json").read_text())
     assert found["scheme"] == "int4"

@@ -43,7 +43,7 @@ class Family:
             self.expected = {key: arrays[key] for key in arrays.files}
         self.ids = self.expected["input_ids"][0].tolist()
         self.bundle = export_checkpoint(self.checkpoint, folder / name)
-        self.model = rdlite.load(self.bundle)
+        self.model = rdlite.load(self.bundle, threads=1)
 
 
 @pytest.fixture(scope="module", params=RETROFITTED)

@@ -8,6 +8,8 @@ import pytest
 
 pexpect = pytest.importorskip("pexpect", reason="no pseudo-terminals here")
 pyte = pytest.importorskip("pyte", reason="no screen to look at")
+termios = pytest.importorskip("termios", reason="no terminals here")
+PATIENCE = 60  # seconds after which a test gives up; none measures time
 
 
 class Screen:
@@ -23,7 +25,7 @@ class Screen:
             ["-m", "rdlite", *map(str, arguments)],
             encoding="utf-8",
             codec_errors="replace",
-            timeout=30,
+            timeout=PATIENCE,
             dimensions=(rows, columns),
             env=env,
         )
@@ -47,31 +49,34 @@ class Screen:
             return False
         return True
 
-    def wait(self, *wanted, seconds=30):
-        """Read until all of these are on the screen."""
-        end = time.monotonic() + seconds
-        while not all(text in self.text() for text in wanted):
-            assert self.read() or all(text in self.text() for text in wanted), self.text()
+    def until(self, holds, wanted):
+        """Read until something holds."""
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert self.read() or holds(), self.text()
             assert time.monotonic() < end, f"no {wanted} in:\n{self.text()}"
 
-    def settle(self):
-        """Read until nothing more is drawn for a moment."""
-        before = None
-        while before != (before := self.text()):
-            for _ in range(3):
-                self.read()
+    def wait(self, *wanted):
+        """Read until all of these are on the screen."""
+        self.until(lambda: all(text in self.text() for text in wanted), wanted)
 
-    def type(self, text):
-        self.child.send(text + "\r")
+    def prompts(self):
+        """Whether there is a prompt: only then keys are read one by one."""
+        return not termios.tcgetattr(self.child.child_fd)[3] & termios.ICANON
+
+    def type(self, text, end="\r"):
+        """Type at the prompt, as soon as there is one: elsewhere Enter would be another key."""
+        self.until(self.prompts, "prompt")
+        self.child.send(text + end)
 
     def quit(self):
         """Leave as soon as there is a prompt to type at; returns the exit status."""
-        self.settle()
+        self.until(self.prompts, "prompt")
         self.child.sendeof()
         return self.leave()
 
     def leave(self):
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while self.read():
             assert time.monotonic() < end
         self.child.wait()
@@ -118,11 +123,16 @@ def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(start, endless):
     screen.wait("context 0 of")
     screen.type("hello")
     screen.wait("> hello")
-    time.sleep(0.5)  # the answer has begun
+
+    def answers():  # there is text, and it is not the status line of the prompt
+        text = screen.text().partition("> hello")[2]
+        return text.strip() and "context" not in text
+
+    screen.until(answers, "answer")
     screen.child.sendintr()
     screen.wait("[stopped]")
     screen.wait("steps a token · context")
-    screen.child.sendintr()
+    screen.type("\x03", end="")
     assert screen.leave() == 0
 
 
@@ -142,7 +152,7 @@ def test_history_multiple_lines_and_editing(start, tmp_path):
     screen.wait("tokens/s")
     screen.type("Sort 52714.")
     screen.wait("12457")
-    screen.child.send("\x1b[A\x1b[A")  # up, up: the question of two lines
+    screen.type("\x1b[A\x1b[A", end="")  # up, up: the question of two lines
     screen.wait("> What is 48\n  + 76?")
     screen.child.send("\x15\x7f\x15\x15")
     screen.child.sendintr()
@@ -181,7 +191,7 @@ def test_saving_loading_and_answering_again(start, tmp_path):
     screen.type(f"/load {path}")
     screen.wait("1 question so far")
     screen.type("/regen")
-    screen.settle()
+    screen.until(lambda: screen.text().count("first token after") == 2, "second answer")
     screen.type("/show")
     screen.wait("user: What is 48 + 76?", "assistant: 124")
     screen.type("/load nothing.chat")
@@ -228,10 +238,9 @@ def test_colours_are_left_out_where_nobody_wants_them(start):
 def test_narrow_and_wide_screens(start, columns):
     screen = start("chat", rows=12, columns=columns)
     screen.wait(">")
-    screen.settle()
     screen.type("What is 48 + 76?")
     screen.wait("124")
-    screen.settle()
+    screen.until(screen.prompts, "prompt")
     assert all(len(line) <= columns for line in screen.screen.display)
     assert screen.quit() == 0
 
@@ -243,7 +252,6 @@ def test_a_resize_while_typing(start):
     screen.wait("> What is 48")
     screen.child.setwinsize(20, 40)
     screen.screen.resize(20, 40)
-    screen.settle()
     screen.type(" + 76?")
     screen.wait("124")
     assert screen.quit() == 0
@@ -251,7 +259,7 @@ def test_a_resize_while_typing(start):
 
 def test_export_draws_a_bar_on_a_terminal(text_checkpoint, tmp_path):
     arguments = ["-m", "rdlite", "export", str(text_checkpoint), "-o", str(tmp_path / "out")]
-    child = pexpect.spawn(sys.executable, arguments, encoding="utf-8", timeout=30)
+    child = pexpect.spawn(sys.executable, arguments, encoding="utf-8", timeout=PATIENCE)
     child.expect("weights.*━")
     child.expect("Next: rdlite chat")
     child.expect(pexpect.EOF)

@@ -114,7 +114,7 @@ def test_answers_are_those_at_full_depth(exact_nano):
 
 @pytest.mark.parametrize("share", [1, 2, 4])
 def test_shared_slots_keep_what_was_written_last(problems, share):
-    with rdlite.load("nano", cache=Cache(share)) as model:
+    with rdlite.load("nano", threads=1, cache=Cache(share)) as model:
         right = 0
         for question, answer in problems:
             generation = model.generate(question, len(answer) + 1, EACH["latent-diff"])

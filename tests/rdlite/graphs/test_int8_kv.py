@@ -257,7 +257,7 @@ def test_a_node_may_end_in_inputs_that_are_left_out(model):
 
 @pytest.fixture(scope="module")
 def nano8():
-    with rdlite.load("nano", cache=Cache(bits=8)) as model:
+    with rdlite.load("nano", threads=1, cache=Cache(bits=8)) as model:
         yield model
 
 
@@ -269,7 +269,7 @@ def problems():
 @pytest.mark.parametrize("share", [None, 1])
 def test_nano_is_as_good_with_it(nano, problems, share):
     texts = [list(chain(*encode_problem(nano, problem))) for problem in problems]
-    with rdlite.load("nano", cache=Cache(share, 8)) as model:
+    with rdlite.load("nano", threads=1, cache=Cache(share, 8)) as model:
         for found in divergence(model, nano, texts[::3], (16, 32)):
             assert found.mean < 3e-3
             assert found.median < 1e-4
@@ -291,7 +291,7 @@ def test_nano_says_the_same_with_it(nano, problems, depth, share):
     """At a fixed depth, and where tokens that left early stand in at deeper steps."""
     some = problems[::2]
     exact = replies(nano, some, depth)
-    with rdlite.load("nano", cache=Cache(share, 8)) as model:
+    with rdlite.load("nano", threads=1, cache=Cache(share, 8)) as model:
         ours = replies(model, some, depth)
     assert sum(a != b for a, b in zip(ours, exact, strict=True)) <= 1
 

@@ -137,7 +137,18 @@ def test_samples(nano):
 def test_tune_makes_it_the_default(nano_copy, tmp_path):
     picture = tmp_path / "tune.svg"
     result = CliRunner().invoke(
-        main, ["tune", str(nano_copy), "--count", "1", "--json", "--plot", str(picture)]
+        main,
+        [
+            "tune",
+            str(nano_copy),
+            "--threads",
+            "1",
+            "--count",
+            "1",
+            "--json",
+            "--plot",
+            str(picture),
+        ],
     )
     assert result.exit_code == 0, result.output
     report = json.loads(result.output)
@@ -175,7 +186,7 @@ def test_the_tuned_default_halves_the_steps_and_keeps_the_answers(nano):
 def test_a_dry_run_changes_nothing(nano_copy):
     before = {file.name: file.read_bytes() for file in nano_copy.iterdir()}
     result = CliRunner().invoke(
-        main, ["tune", str(nano_copy), "--count", "1", "--steps", "12", "--dry-run"]
+        main, ["tune", str(nano_copy), *"--threads 1 --count 1 --steps 12 --dry-run".split()]
     )
     assert "Nothing was written" in result.output
     assert {file.name: file.read_bytes() for file in nano_copy.iterdir()} == before

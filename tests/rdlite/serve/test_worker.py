@@ -90,6 +90,18 @@ def test_a_full_line_takes_no_more_and_a_cancelled_job_leaves_it(make, model):
     assert waiting[0][1].empty()
 
 
+def test_who_has_seen_the_end_of_a_job_finds_its_slot_free(make, model):
+    worker, seen = make(), queue.SimpleQueue()
+
+    def deliver(item):
+        if item is None:
+            seen.put(worker.check().busy)
+
+    made, _ = job(model, deliver=deliver)
+    worker.submit(made)
+    assert seen.get(timeout=30) == 0
+
+
 def test_a_job_is_cancelled_while_it_runs(make, model):
     worker = make()
     running, started, go = blocking(model)
