@@ -29,7 +29,7 @@ def by_bytes():
 
 def by_pieces(prefixed=True):
     """As SentencePiece has it: ▁ for a space, and bytes for what is unknown."""
-    from rdlite.export.gguf.sentencepiece import SPACE, merges_of
+    from rdlite.gguf.sentencepiece import SPACE, merges_of
 
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(" ", SPACE)

@@ -202,8 +202,8 @@ def test_a_cache_that_would_be_too_large_is_shared(app):
 
 
 def test_a_gguf_file_is_a_model(open_window, ask, tmp_path):
-    from rdlite.export.gguf import export_gguf
-    from rdlite.export.original import read_model
+    from rdlite.export.read import read_model
+    from rdlite.export.to_gguf import export_gguf
 
     file = tmp_path / "nano.gguf"
     export_gguf(read_model("nano", as_stored=True), file)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from rdlite.commands.chat_screen import HUES, hue
+from rdlite.cli.run.chat_screen import HUES, hue
 
 CHROMIUM = "/usr/bin/chromium"
 PICTURES = Path(__file__).parents[2] / "build" / "ui"
