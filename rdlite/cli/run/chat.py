@@ -8,8 +8,8 @@ import click
 
 from rdlite.cli.run.chat_screen import Lines, Pipe, Screen, Terminal
 from rdlite.cli.run.slash_commands import COMMANDS, Commands, Leave, steps_of
-from rdlite.cli.run.template_variables import template_variables_option, variables_for
 from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
+from rdlite.cli.shared.template_variables import template_variables_option, variables_for
 from rdlite.config.from_options import depth_of, sampling_of
 from rdlite.utils.printable import one_line
 
