@@ -70,7 +70,8 @@ def _scaling(keys: ConfigReader, group: str) -> RotaryScaling | str | None:
             f"config: {group}.rope_type is {' and '.join(sorted(map(repr, kinds)))[:60]}; rdlite "
             "knows default and llama3"
         )
-    return RotaryScaling(*map(keys.number, numbers[:3]), keys.integer(numbers[3]))
+    factor, low, high = (keys.number(name) for name in numbers[:3])
+    return RotaryScaling(factor, low, high, keys.integer(numbers[3]))
 
 
 def _say(scaling: RotaryScaling | str) -> str:
