@@ -1,0 +1,66 @@
+"""`rdlite.load`: opens a model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdlite.api.model import Model
+from rdlite.config.cache import Cache
+from rdlite.engine.devices import find_device
+from rdlite.errors import InputError
+from rdlite.loader import open_bundle
+from rdlite.utils.checks import check_integer
+from rdlite.utils.memory import check_context
+
+if TYPE_CHECKING:
+    from rdlite.config.cuda import Cuda
+
+MAX_THREADS = 256
+
+
+def load(
+    path: str | Path = "nano",
+    device: str | Cuda = "cpu",
+    threads: int | None = None,
+    context: int | None = None,
+    cache: Cache | None = None,
+    force_steps: bool = False,
+) -> Model:
+    """Open a model.
+
+    Args:
+        path: a bundle folder made by `rdlite export`, or "nano": the model that comes with rdlite.
+        device: "cpu"; "cuda", or `rdlite.Cuda(...)`, for an NVIDIA GPU; "auto": a GPU if one can be
+            used. There, activations and caches are float16.
+        threads: threads for one operator, 1 to 256; None: one for each physical core.
+        context: the longest text in tokens, at most the model's own; None: the model's own, or for
+            very long ones as much as the bundle holds rotary tables for. Caches grow with the text,
+            up to this.
+        cache: what to keep of past positions; None: one slot per step, in float32.
+        force_steps: let models that were made for some depth go past it, which ruins their answers;
+            warns with DepthWarning if this is such a model.
+
+    Raises:
+        BundleError: the bundle breaks a rule of its format.
+        InputError: a number or the device is out of bounds, or the cache is to be int8 and the
+            bundle has no scales for that, or the device is a GPU; or the caches of a full `context`
+            do not fit in the memory that is free.
+        RuntimeFailure: onnxruntime is missing or refuses a graph, or the GPU cannot be used; what
+            was asked for is never run on the CPU instead.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path must be the path of a bundle, got {path!r:.60}")
+    if threads is not None:
+        check_integer("threads", threads, 1, MAX_THREADS)
+    found = find_device(device)
+    bundle = open_bundle(path)
+    config, cache = bundle.config, cache or Cache()
+    if context is None:
+        context = config.rotary_positions
+    else:
+        check_integer("context", context, 1, config.context_length)
+        steps = config.recurrence.mean_steps
+        check_context(context, steps, context * cache.bytes_per_token(config, steps))
+    return Model(bundle, threads, context, cache, found, force_steps)

@@ -1,0 +1,240 @@
+"""The only module that imports onnxruntime: sessions over checked graphs, and bound calls."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.errors import Interrupted, RuntimeFailure
+
+# The official wheels send telemetry unless told otherwise; the user's own choice stands.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+MINIMUM_VERSION = (1, 30, 1)  # older ones read out of bounds on a malformed MatMulNBits
+INSTALL_HINT = "install it with: pip install 'rdlite[cpu]'"
+
+Array = npt.NDArray[Any]
+Run = Callable[[], None]
+CPU = "CPUExecutionProvider"
+UNCAPTURED = -1  # what onnxruntime calls a run that is neither captured nor replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What onnxruntime runs graphs with, and how that is told to do it.
+
+    Attributes:
+        name: of the execution provider.
+        options: its options.
+        run_options: of every call.
+        hint: adds to what onnxruntime said when it failed: what to do.
+    """
+
+    name: str = CPU
+    options: Mapping[str, str] = field(default_factory=dict)
+    run_options: Mapping[str, str] = field(default_factory=dict)
+    hint: Callable[[str], str] = lambda said: ""
+
+
+def load_onnxruntime() -> Any:
+    """Import onnxruntime and return the module; raises RuntimeFailure if missing or too old."""
+    try:
+        import onnxruntime
+    except ImportError as problem:
+        raise RuntimeFailure(
+            f"onnxruntime cannot be imported ({problem}); {INSTALL_HINT}"
+        ) from None
+    numbers = tuple(int(n) for n in onnxruntime.__version__.split("+")[0].split(".")[:3])
+    if numbers < MINIMUM_VERSION:
+        wanted = ".".join(map(str, MINIMUM_VERSION))
+        raise RuntimeFailure(
+            f"onnxruntime {onnxruntime.__version__} is older than {wanted}, which is unsafe with "
+            f"files from strangers; {INSTALL_HINT}"
+        )
+    return onnxruntime
+
+
+class Addressed(Protocol):
+    """An array in memory that onnxruntime reaches by its address."""
+
+    #: What onnxruntime calls where it lies, and which of several that is.
+    place: tuple[str, int]
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Interrupt:
+    """Ends calls that were bound with it, from any thread, even those that are running."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._options: dict[int, Any] = {}
+
+    def options(self, provider: Provider, graph: int = UNCAPTURED) -> Any:
+        """Return onnxruntime's options of a call, which end it when this is set.
+
+        Args:
+            provider: that will run it.
+            graph: the number under which it is captured on a GPU and replayed.
+        """
+        if graph not in self._options:
+            options = load_onnxruntime().RunOptions()
+            # Without a number, onnxruntime looks for one on every call and handles an error.
+            options.add_run_config_entry("gpu_graph_id", str(graph))
+            for key, value in provider.run_options.items():
+                options.add_run_config_entry(key, value)
+            self._options[graph] = options
+            options.terminate = self.is_set  # last, lest a `set` in the meantime be missed
+        return self._options[graph]
+
+    def set(self) -> None:
+        """End the call that is running, and every other one until `clear`."""
+        self._set(True)
+
+    def clear(self) -> None:
+        """Let calls run again."""
+        self._set(False)
+
+    def forget(self, graph: int) -> None:
+        """Let go of the options of a captured call."""
+        self._options.pop(graph, None)
+
+    def _set(self, ends: bool) -> None:
+        self.is_set = ends
+        for options in list(self._options.values()):
+            options.terminate = ends
+
+
+class Session:
+    """One loaded graph. Calls that are bound once can then be run from any thread."""
+
+    def __init__(
+        self,
+        name: str,
+        graph: bytes,
+        folder: Path,
+        threads: int | None,
+        provider: Provider | None = None,
+        weights: Mapping[str, Array] | None = None,
+    ) -> None:
+        """Load a checked graph.
+
+        Args:
+            name: for messages.
+            graph: the serialized ONNX model.
+            folder: where its external data lies; onnxruntime memory-maps it from there.
+            threads: threads for one operator; None lets onnxruntime choose, one a physical core.
+            provider: what runs it; None: the CPU.
+            weights: by name, those that are given here and not in files; they are kept, not copied.
+
+        Raises:
+            RuntimeFailure: onnxruntime is missing, or refuses the graph, or would run it, or a
+                part of it, with another provider.
+        """
+        self._provider = provider = provider or Provider()
+        self._ort = load_onnxruntime()
+        self._name = name
+        #: They are looked at where they lie.
+        self._weights = [
+            self._ort.OrtValue.ortvalue_from_numpy(array) for array in (weights or {}).values()
+        ]
+        entries = {
+            # The graph comes as the bytes that were checked, so it has no folder of its own.
+            "session.model_external_initializers_file_folder_path": str(folder.absolute()),
+            # The parts run one after the other: threads that spin after one part's call would
+            # take the cores from the next part's.
+            "session.force_spinning_stop": "1",
+        }
+        try:
+            options = self._ort.SessionOptions()
+            options.log_severity_level = 4  # what goes wrong is raised, in one line
+            options.intra_op_num_threads = threads or 0
+            if weights:
+                options.add_external_initializers(list(weights), self._weights)
+            if provider.name != CPU:  # a part that ran there would be slow in silence
+                entries["session.disable_cpu_ep_fallback"] = "1"
+            for key, value in entries.items():
+                options.add_session_config_entry(key, value)
+            self._session = self._ort.InferenceSession(
+                graph, options, providers=[(provider.name, dict(provider.options))]
+            )
+        except Exception as problem:  # onnxruntime's errors have no base of their own
+            said = _line(problem)
+            raise RuntimeFailure(
+                f"onnxruntime refuses {name}.onnx: {said}{provider.hint(said)}"
+            ) from None
+        used = self._session.get_providers()
+        if provider.name not in used:
+            raise RuntimeFailure(
+                f"onnxruntime would run {name}.onnx with {', '.join(used)}, not with "
+                f"{provider.name}{provider.hint('')}"
+            )
+
+    def bind(
+        self,
+        inputs: Mapping[str, Array | Addressed],
+        outputs: Mapping[str, Array | Addressed],
+        interrupt: Interrupt | None = None,
+        graph: int = UNCAPTURED,
+    ) -> Run:
+        """Bind arrays to all inputs and outputs; returns a call that works on them in place.
+
+        With a number of its own as `graph`, a GPU captures what the call does and replays it. The
+        arrays must be C-contiguous and keep their addresses; the returned call keeps them
+        alive. An output may be bound to the array of an input where the operator allows it (the
+        cache). The call raises RuntimeFailure, or Interrupted when `interrupt` is set.
+        """
+        binding = self._session.io_binding()
+        make_value = self._ort.OrtValue.ortvalue_from_numpy
+        keep: list[object] = []
+        for arrays, bind, bind_address in (
+            (inputs, binding.bind_ortvalue_input, binding.bind_input),
+            (outputs, binding.bind_ortvalue_output, binding.bind_output),
+        ):
+            for name, array in arrays.items():
+                keep.append(array)
+                if isinstance(array, np.ndarray):
+                    value = make_value(array)
+                    keep.append(value)
+                    bind(name, value)
+                else:
+                    bind_address(name, *array.place, array.dtype, array.shape, array.address)
+        execute, name, hint = self._session.run_with_iobinding, self._name, self._provider.hint
+        options = None if interrupt is None else interrupt.options(self._provider, graph)
+
+        def run(_keep: object = keep) -> None:
+            try:
+                execute(binding, options)
+            except Exception as problem:
+                if interrupt is not None and interrupt.is_set:
+                    raise Interrupted from None
+                said = _line(problem)
+                raise RuntimeFailure(f"onnxruntime failed in {name}: {said}{hint(said)}") from None
+
+        return run
+
+    def release(self, graph: int) -> None:
+        """Let go of what was captured under a number."""
+        self._session.release_captured_graph(graph)
+
+
+def _line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:400]
+
+
+def describe_runtime() -> dict[str, Any]:
+    """Return onnxruntime's version, providers and telemetry, or what is wrong with it."""
+    try:
+        ort = load_onnxruntime()
+    except RuntimeFailure as problem:
+        return {"onnxruntime": str(problem)}
+    return {
+        "onnxruntime": ort.__version__,
+        "providers": ort.get_available_providers(),
+        "telemetry": "off" if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" else "on (yours)",
+    }
