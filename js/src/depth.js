@@ -18,15 +18,22 @@ const OPTIONS = ["maxSteps", "minSteps", "exit", "threshold", "checkEvery"];
 
 /**
  * Check a depth against a model's config and fill in what is left out.
- * @param {Depth} depth @param {any} config @param {any} tuned
+ * @param {Depth} depth @param {any} config @param {any} tuned @param {boolean} [forceSteps]
  */
-export function resolveDepth(depth, config, tuned) {
+export function resolveDepth(depth, config, tuned, forceSteps = false) {
   checkOptions("depth", depth, OPTIONS);
   const { maxSteps = null, minSteps = 1, exit = null, checkEvery = 1 } = depth;
   let { threshold = null } = depth;
   if (maxSteps !== null) checkInteger("maxSteps", maxSteps, 1, 1024);
   checkInteger("minSteps", minSteps, 1, maxSteps ?? 1024);
   checkInteger("checkEvery", checkEvery, 1, 1024);
+  const most = config.recurrence.maxSteps;
+  if (most !== null && (maxSteps ?? 0) > most && !forceSteps) {
+    throw new InputError(
+      `${maxSteps} steps were asked for; the model was made for ${most} at most, and more ruin its ` +
+        `answers: ask for 1 to ${most}, or force it (load with forceSteps: true)`,
+    );
+  }
   if (exit === null) {
     if (threshold !== null) throw new InputError("a threshold needs an exit rule; give exit too");
   } else {

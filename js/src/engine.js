@@ -25,6 +25,7 @@ export class Engine {
     this.sessions = {};
     /** @type {Map<number, any>} */
     this.cores = new Map();
+    this.most = 1;
   }
 
   /** Load the graphs. @param {number} coreBytes of the core's weights */

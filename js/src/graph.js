@@ -11,15 +11,14 @@ import { messageField, messagesOf, readFields, textField, textsOf, writeFields }
  * @typedef {{location: string, offset: number, length: number}} External
  */
 
+/** Those of both flavours, as docs/bundle.md says. */
 const OPERATORS = new Set(
   (
-    "Add Cast Concat ConcatFromSequence Constant ConstantOfShape Cos DequantizeLinear Div Equal " +
-    "Erf Exp Expand Flatten Gather Gemm Greater GreaterOrEqual Identity Less LessOrEqual Log " +
-    "MatMul Max Mean Min Mul Neg Not Or Pow Range Reciprocal ReduceL2 ReduceMax ReduceMean " +
-    "ReduceSum Relu Reshape ScatterElements ScatterND Shape Sigmoid Sin Slice Softmax Softplus " +
-    "Split Sqrt Squeeze Sub Tanh Tile Transpose Trilu Unsqueeze Where RMSNormalization " +
-    "GatherBlockQuantized GroupQueryAttention MatMulNBits QuickGelu RotaryEmbedding Gelu And " +
-    "SimplifiedLayerNormalization SkipSimplifiedLayerNormalization CumSum Clip Abs"
+    "Add Cast Concat Div Expand FusedMatMul Gather GatherBlockQuantized GroupQueryAttention " +
+    "LessOrEqual MatMul MatMulNBits Mul Pow QuickGelu Range ReduceL2 ReduceMean ReduceSum " +
+    "Reshape ScatterElements Shape Sigmoid SimplifiedLayerNormalization " +
+    "SkipSimplifiedLayerNormalization Slice Softmax Split Sqrt Squeeze Sub Transpose " +
+    "Unsqueeze Where"
   ).split(" "),
 );
 const DOMAINS = new Set(["", "ai.onnx", "com.microsoft"]);
@@ -28,6 +27,18 @@ export class Graph {
   /** @param {Uint8Array} bytes @param {string} part for messages */
   constructor(bytes, part) {
     this.part = part;
+    /** @type {Field[]} */
+    this.model = [];
+    /** @type {Field[]} */
+    this.rest = [];
+    /** @type {Node[]} */
+    this.nodes = [];
+    /** @type {Named[]} */
+    this.tensors = [];
+    /** @type {Named[]} */
+    this.inputs = [];
+    /** @type {Named[]} */
+    this.outputs = [];
     try {
       this.read(bytes);
     } catch (problem) {
@@ -45,7 +56,6 @@ export class Graph {
       throw new GraphError(`${this.part}.onnx must hold one graph, no functions, no sparse tensors`);
     }
     this.rest = graph.filter((field) => ![1, 5, 11, 12, 13].includes(field.number));
-    /** @type {Node[]} */
     this.nodes = messagesOf(graph, 1).map((fields) => {
       const [[op], [domain = ""]] = [textsOf(fields, 4), textsOf(fields, 7)];
       // 6 and 11 of an attribute are graphs, 15 and 20 to 23 sparse tensors and types.
@@ -62,7 +72,6 @@ export class Graph {
         rest: fields.filter(({ number }) => number > 3),
       };
     });
-    /** @type {Named[]} */
     this.tensors = messagesOf(graph, 5).map((fields) => ({ name: textsOf(fields, 8)[0], fields }));
     const named = (/** @type {number} */ number) =>
       messagesOf(graph, number).map((fields) => ({ name: textsOf(fields, 1)[0], fields }));
@@ -121,7 +130,7 @@ export function external(tensor) {
   );
   if (!entries.has("location")) return null;
   return {
-    location: entries.get("location"),
+    location: String(entries.get("location")),
     offset: Number(entries.get("offset") ?? 0),
     length: Number(entries.get("length") ?? -1),
   };

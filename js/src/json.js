@@ -70,6 +70,7 @@ export function parseJson(text) {
     }
     if (start === "[") {
       at++;
+      /** @type {any[]} */
       const list = [];
       space();
       if (text[at] === "]") return at++, list;

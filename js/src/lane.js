@@ -60,8 +60,8 @@ export class Lane {
     const count = this.engine.stepsPerCall(most);
     for (let i = 0; i < count; i++) steps.backfill(step + i, this.start);
     const key = `${step}+${count}`;
-    let call = this.calls.get(key);
-    if (call === undefined) this.calls.set(key, (call = this.bindSteps(step, count)));
+    const call = this.calls.get(key) ?? this.bindSteps(step, count);
+    this.calls.set(key, call);
     call();
     return count;
   }

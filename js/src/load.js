@@ -9,7 +9,7 @@ import { MANIFEST, PARTS, readGenerationConfig, readManifest } from "./manifest.
 import { Model } from "./model.js";
 import { ChatTemplate, Tokenizer } from "./text.js";
 
-const OPTIONS = ["device", "threads", "context", "cache", "onProgress"];
+const OPTIONS = ["device", "threads", "context", "cache", "forceSteps", "onProgress"];
 const MAX_TEXT_FILE_BYTES = 64 * 2 ** 20;
 const MAX_GRAPH_BYTES = 4 * 2 ** 20;
 
@@ -19,6 +19,7 @@ const MAX_GRAPH_BYTES = 4 * 2 ** 20;
  * @property {number | null} [threads] for one operator, 1 to 256; null: as is usual there
  * @property {number | null} [context] the longest text in tokens; null: the model's own
  * @property {import("./cache.js").Cache} [cache]
+ * @property {boolean} [forceSteps] allow more core steps than the model was made for
  * @property {(done: number, total: number) => void} [onProgress] bytes that were read and checked
  */
 
@@ -80,6 +81,7 @@ export async function open(place, options) {
     manifest,
     engine,
     context: context ?? config.contextLength,
+    forceSteps: options.forceSteps ?? false,
     generationConfig,
     tokenizer: tokens && new Tokenizer(tokens, special, config.vocabSize),
     chatTemplate: template && new ChatTemplate(template, special),

@@ -53,6 +53,7 @@ const recurrence = object({
   mean_steps: whole(1, 1024),
   max_steps: optional(orNull(whole(1, 1024)), null),
   exit_threshold: optional(orNull(number(0, 1)), null),
+  norm_each_step: optional(bool, true),
 });
 const model = object({
   family: text,

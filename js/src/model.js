@@ -32,7 +32,9 @@ const KINDS = ["random", "zeros", "embeds"];
 
 export class Model {
   /** Use `load`. @param {any} parts */
-  constructor({ manifest, engine, context, generationConfig, tokenizer, chatTemplate }) {
+  constructor(parts) {
+    const { manifest, engine, context, generationConfig, tokenizer, chatTemplate } = parts;
+    this.forceSteps = parts.forceSteps;
     this.manifest = manifest;
     /** Sizes and constants of the model, frozen. */
     this.config = manifest.model;
@@ -74,7 +76,7 @@ export class Model {
     const ids = this.checkIds(tokenIds);
     const own = this.config.recurrence.initialState;
     const initial = options.initialState ?? (own === "random" ? "zeros" : own);
-    const depth = resolveDepth({ maxSteps: steps }, this.config, null);
+    const depth = resolveDepth({ maxSteps: steps }, this.config, null, this.forceSteps);
     const controller = new Controller(depth, this.config.vocabSize);
     const start = this.startAt(initial, seed);
     checkInteger("chunk", chunk, 1, 4096);
@@ -155,7 +157,8 @@ export class Model {
     if (allStops.length && this.ownTokenizer === null) {
       throw new InputError("this bundle has no tokenizer.json, so texts cannot stop it");
     }
-    const resolved = resolveDepth(depth ?? this.defaultDepth, this.config, this.manifest.exit);
+    const asked = depth ?? this.defaultDepth;
+    const resolved = resolveDepth(asked, this.config, this.manifest.exit, this.forceSteps);
     const seed = checkSeed(options.seed ?? 0);
     return {
       controller: new Controller(resolved, vocabSize),

@@ -2,7 +2,7 @@
 
 const LONGEST = 12; // milliseconds between two pauses, unless one call takes longer
 
-/** @returns {Promise<void>} */
+/** @type {() => Promise<void>} */
 const turn =
   typeof setImmediate === "function"
     ? () => new Promise((resolve) => setImmediate(resolve))
