@@ -14,7 +14,8 @@ JAVASCRIPT = Path(__file__).parents[2] / "js"
 PAGE = Path(__file__).parent / "page"
 SECURITY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
-    "style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'"
+    "style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; "
+    "form-action 'none'"
 )
 #: What browsers import by bare names in Node: a worker has no import map.
 LIBRARIES = MappingProxyType(
@@ -72,7 +73,9 @@ def write_page(model: str, out: Path, javascript: Path | None = None, force: boo
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         kept = {"name": f"rdlite-page-{digest.hexdigest()[:16]}", "files": names}
         worker = (source / "page" / "sw.js").read_text("utf-8")
-        (partial / "sw.js").write_text(f"self.PAGE = {json.dumps(kept, indent=1)};\n{worker}", "utf-8")
+        (partial / "sw.js").write_text(
+            f"self.PAGE = {json.dumps(kept, indent=1)};\n{worker}", "utf-8"
+        )
         return sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
 
 

@@ -8,7 +8,12 @@ import click
 @click.command()
 @click.argument("model", default="nano")
 @click.option(
-    "-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where to."
+    "-o",
+    "--output",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where to.",
 )
 @click.option("--force", is_flag=True, help="Replace the folder if it is there.")
 @click.option(
