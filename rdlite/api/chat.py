@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
@@ -35,15 +36,21 @@ class Chat:
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        sampler: Parallel | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
-        model.plan(1, depth, sampling, seed, (), speculate=speculate)
+        model.plan(1, depth, sampling, seed, (), speculate=speculate, sampler=sampler)
         self.model = model
-        self.depth = depth or model.default_depth
+        if depth is None:
+            depth = model.default_depth
+            if sampler is not None:  # it freezes tokens by a rule of its own
+                depth = Depth(depth.max_steps)
+        self.depth = depth
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
         self.speculate = speculate
+        self.sampler = sampler
         self.messages: list[dict[str, str]] = []
         self._kept = CachedPrompt(model.new_sequence())
         self._answer: Generation | None = None
@@ -140,7 +147,7 @@ class Chat:
             raise InputError(f"{path} holds no caches of its {len(tokens)} tokens")
         bias = {int(id): number for id, number in saved.bias.items()} or None
         sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
-        model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        self._plan(1, saved.depth, sampling, saved.seed)
         self._end_answer()
         self.messages = [dataclasses.asdict(message) for message in saved.messages]
         self.sampling, self.seed = sampling, saved.seed
@@ -174,11 +181,14 @@ class Chat:
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
         prompt = model.encode_chat(messages)
-        plan = model.plan(
-            max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
-        )
+        plan = self._plan(max_tokens, self.depth, self.sampling, self.seed)
         self._answer = Generation(self._run(messages, prompt, plan), plan)
         return self._answer
+
+    def _plan(self, max_tokens: int, depth: Depth, sampling: Sampling, seed: int) -> Plan:
+        return self.model.plan(
+            max_tokens, depth, sampling, seed, (), speculate=self.speculate, sampler=self.sampler
+        )
 
     def _run(
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan

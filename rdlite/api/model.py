@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rdlite.api.chat import Chat
 from rdlite.api.loaded import Loaded
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
@@ -132,6 +133,7 @@ class Model(Loaded):
         speculate: Speculate = None,
         top_logprobs: int = 0,
         changes: bool = False,
+        sampler: Parallel | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -151,6 +153,8 @@ class Model(Loaded):
                 generations of the same depth have shown. None: one token after the other.
             top_logprobs: how many alternatives to tell of each token, 0 to 100.
             changes: tell how far each core step moved the state; not with `speculate`.
+            sampler: `rdlite.Parallel(...)` refines several tokens together, which is lossy; None:
+                one token after the other.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -170,6 +174,7 @@ class Model(Loaded):
             speculate,
             top_logprobs,
             changes,
+            sampler=sampler,
         )
         self.check_open()
 
@@ -186,6 +191,7 @@ class Model(Loaded):
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        sampler: Parallel | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -195,9 +201,10 @@ class Model(Loaded):
             sampling: how tokens are chosen; None: the model's own defaults.
             seed: selects initial states and draws.
             speculate: as for `generate`.
+            sampler: as for `generate`.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate)
+        return Chat(self, system, depth, sampling, seed, speculate, sampler)

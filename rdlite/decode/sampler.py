@@ -25,6 +25,7 @@ class Sampler:
         """Keep the log-probabilities of so many tokens, `top`, of each choice."""
         #: Of the last choice: the likeliest tokens and their log-probabilities.
         self.alternatives: tuple[tuple[int, float], ...] = ()
+        self.vocab_size = vocab_size
         self._top = min(top, vocab_size)
         self._sampling = sampling
         self._seed = check_seed(seed)
@@ -59,12 +60,16 @@ class Sampler:
             RuntimeFailure: no logit is a finite number.
         """
         token = self.guess(logits, position)
+        return token, self.commit(logits, token)
+
+    def commit(self, logits: Floats, token: int) -> float:
+        """Remember a token that was guessed from these logits; returns its log-probability."""
         self.accept((token,))
         if self._top:
             ids = likeliest(logits, self._top)
             logs = logits[ids].astype(np.float64) - log_sum(logits)
             self.alternatives = tuple(zip(ids.tolist(), logs.tolist(), strict=True))
-        return token, log_probability(logits, token)
+        return log_probability(logits, token)
 
     def guess(self, logits: Floats, position: int) -> int:
         """Choose like a call does, but do not remember the token."""

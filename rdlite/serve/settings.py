@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.errors import InputError
@@ -34,6 +35,7 @@ class Settings:
         sampling: likewise.
         seed: of initial states, likewise.
         speculate: whether to draft tokens.
+        sampler: the parallel sampler, where the request does not say; None: token by token.
 
     Raises InputError for an address that is none, or that needs a key and has none, and for hosts
     and origins that no client can have.
@@ -51,6 +53,7 @@ class Settings:
     sampling: Sampling
     seed: int = 0
     speculate: Speculate = None
+    sampler: Parallel | None = None
 
     def __post_init__(self) -> None:
         """Check the address, the key and the names."""

@@ -58,6 +58,7 @@ def chat(
             sampling_of(opened.generation_config.sampling, options),
             options["seed"],
             options["speculate"],
+            options["sampler"],
         )
         if saved:
             talk.load(Path(saved))

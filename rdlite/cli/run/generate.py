@@ -46,6 +46,7 @@ def generate(
             seed=options["seed"],
             stop=stop,
             speculate=options["speculate"],
+            sampler=options["sampler"],
         )
         for token in generation:
             if as_json:

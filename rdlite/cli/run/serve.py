@@ -125,6 +125,7 @@ def serve(
             sampling=sampling_of(opened.generation_config.sampling, options),
             seed=options["seed"],
             speculate=options["speculate"],
+            sampler=options["sampler"],
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
