@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -191,6 +191,7 @@ class Model(Loaded):
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
         sampler: Parallel | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
@@ -201,10 +202,12 @@ class Model(Loaded):
             sampling: how tokens are chosen; None: the model's own defaults.
             seed: selects initial states and draws.
             speculate: as for `generate`.
+            template_variables: of the chat template's own, like `{"enable_thinking": False}`;
+                `chat_template.variables` names those that it asks for.
             sampler: as for `generate`.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate, sampler)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables, sampler)

@@ -2,7 +2,9 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from rdlite.config.depth import Depth
 from rdlite.config.parallel import Parallel
@@ -35,6 +37,7 @@ class Settings:
         sampling: likewise.
         seed: of initial states, likewise.
         speculate: whether to draft tokens.
+        template_variables: of the chat template's own, where the request does not say.
         sampler: the parallel sampler, where the request does not say; None: token by token.
 
     Raises InputError for an address that is none, or that needs a key and has none, and for hosts
@@ -53,6 +56,7 @@ class Settings:
     sampling: Sampling
     seed: int = 0
     speculate: Speculate = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
     sampler: Parallel | None = None
 
     def __post_init__(self) -> None:
