@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rdlite.cache import Cache
     from rdlite.chat import Chat
     from rdlite.config import ModelConfig
+    from rdlite.constraint import Constraint
     from rdlite.cuda import Cuda
     from rdlite.depth import Depth
     from rdlite.errors import (
@@ -40,6 +41,7 @@ _HOMES = {
     "cache": ["Cache"],
     "chat": ["Chat"],
     "config": ["ModelConfig"],
+    "constraint": ["Constraint"],
     "cuda": ["Cuda"],
     "depth": ["Depth"],
     "errors": [
@@ -67,6 +69,7 @@ __all__ = [
     "Cache",
     "Chat",
     "CheckpointError",
+    "Constraint",
     "ContextError",
     "Cuda",
     "Depth",

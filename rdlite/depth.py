@@ -12,6 +12,7 @@ from rdlite.config import ModelConfig, Recurrence, check_integer, check_number
 from rdlite.errors import InputError
 from rdlite.exit_defaults import ExitDefaults
 from rdlite.exit_rules import RULES, Bools, ExitRule, Step, rules_for
+from rdlite.fewer_tokens import Allowed, FewerTokens
 
 PROMPTS = ("mean", "each")
 
@@ -155,6 +156,7 @@ class Controller:
         self._min_steps = min(depth.min_steps, max_steps)
         self._every = depth.check_every
         self._rule: ExitRule | None = None
+        self._allowed: Allowed | None = None
         if depth.exit is not None:
             kind = RULES[depth.exit]
             threshold = kind.default if depth.threshold is None else depth.threshold
@@ -164,6 +166,15 @@ class Controller:
         self.settled = np.zeros(1, np.bool_)
         self._values = np.full(1, np.inf, np.float32)
         self._hits = np.zeros(1, np.int64)
+
+    def judge_only(self, allowed: Allowed) -> None:
+        """Show a rule that looks at predictions only those of some tokens.
+
+        Args:
+            allowed: returns their ids, or None: all of them.
+        """
+        if self._rule is not None and self.decodes:
+            self._allowed = allowed
 
     @property
     def has_rule(self) -> bool:
@@ -209,6 +220,8 @@ class Controller:
         due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
         if rule is None or not (due or rule.every_step):
             return settled
+        if self._allowed is not None and (ids := self._allowed()) is not None:
+            lane = FewerTokens(lane, ids)
         values = rule.measure(lane, steps, first)
         if due:
             if together and len(values) > 1:

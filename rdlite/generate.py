@@ -14,6 +14,7 @@ from rdlite.lane import Lane
 from rdlite.sampling import Sampler
 from rdlite.speculate import Choice, Speculation
 from rdlite.start import Start
+from rdlite.token_mask import TokenMask
 from rdlite.tokenizer import StopScanner, TextStream
 
 
@@ -119,6 +120,7 @@ class Plan:
     chunk: int = engine.CHUNK
     speculation: Speculation | None = None
     recorder: Recorder | None = None
+    mask: TokenMask | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 
@@ -228,7 +230,7 @@ def generate_tokens(
     """
     stats, position, recorder = plan.stats, len(prompt), plan.recorder
     stats.prompt_tokens, stats.reused_tokens = position, sequence.length
-    plan.sampler.saw(prompt)
+    plan.sampler.begin(prompt)
     choices = (_choose if plan.speculation is None else _speculate)(sequence, prompt, plan)
     clock = time.perf_counter()
     try:
@@ -308,7 +310,7 @@ def _text(plan: Plan, token: int) -> str:
 
 def _finish(plan: Plan, token: int, position: int, context: int) -> str:
     if token in plan.stop_ids:
-        return "stop"
+        return "length" if plan.mask is not None and plan.mask.closed() else "stop"
     if plan.stops.stopped:
         return "stop-string"
     if plan.stats.new_tokens >= plan.max_tokens:

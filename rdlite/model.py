@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from rdlite.cache import Cache
 from rdlite.chat import Chat
 from rdlite.chat_template import ChatTemplate
 from rdlite.config import ModelConfig, check_integer
+from rdlite.constraint import Constraint
 from rdlite.depth import Depth
 from rdlite.devices import find_device
 from rdlite.engine import CHUNK, Engine
@@ -107,7 +108,12 @@ class Model:
         self._pool = SequencePool(Engine(bundle, cache, threads, device), context)
         #: Checks the options of a generation and makes what its loop needs.
         self.plan = Planner(
-            bundle.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
+            bundle.config,
+            bundle.manifest.exit,
+            cache,
+            self.generation_config,
+            self._tokenizer,
+            context,
         )
 
     @property
@@ -232,6 +238,8 @@ class Model:
         speculate: Speculate = None,
         top_logprobs: int = 0,
         changes: bool = False,
+        min_tokens: int = 0,
+        constraint: Constraint | Mapping[str, Any] | type | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -251,6 +259,10 @@ class Model:
                 generations of the same depth have shown. None: one token after the other.
             top_logprobs: how many alternatives to tell of each token, 0 to 100.
             changes: tell how far each core step moved the state; not with `speculate`.
+            min_tokens: no stop token is chosen before there are so many, 0 to 2^22.
+            constraint: what the text must look like: `rdlite.Constraint(...)`, a JSON schema as a
+                mapping, or a pydantic model. Tokens that would break it are never chosen; the text
+                is whole when it ends by itself, and `max_tokens` may cut it short.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -270,6 +282,8 @@ class Model:
             speculate,
             top_logprobs,
             changes,
+            min_tokens=min_tokens,
+            constraint=constraint,
         )
         self.check_open()
 

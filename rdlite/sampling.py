@@ -4,7 +4,7 @@ Every random draw is a pure function of (seed, position), so that replay and spe
 same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rdlite.config import check_integer, check_number
 from rdlite.errors import InputError, RuntimeFailure
+from rdlite.logit_rules import LogitRule, Penalties
 from rdlite.randomness import TOKENS, check_seed, generator_at
 
 Floats = npt.NDArray[np.float32]
@@ -30,8 +31,11 @@ class Sampling:
         repetition_penalty: divide positive logits (multiply negative ones) of tokens that the
             text already has. 0.01 to 100; 1 is off.
         logit_bias: token id -> number added to its logit, -1000 to 1000.
+        frequency_penalty: subtracted from a token's logit for each time that the answer has it
+            already. -2 to 2.
+        presence_penalty: subtracted once if the answer has it. -2 to 2.
 
-    Filters work in this order: bias, penalty, temperature, top_k, top_p, min_p.
+    Filters work in this order: bias, penalties, temperature, top_k, top_p, min_p.
     Raises InputError for numbers out of bounds.
     """
 
@@ -41,6 +45,8 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         """Check all bounds."""
@@ -50,6 +56,8 @@ class Sampling:
             raise InputError("top_p must be above 0 and at most 1, got 0")
         check_number("min_p", self.min_p, 0, 1)
         check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        check_number("frequency_penalty", self.frequency_penalty, -2, 2)
+        check_number("presence_penalty", self.presence_penalty, -2, 2)
         if not isinstance(self.logit_bias, Mapping | None):
             raise InputError(
                 f"logit_bias must map token ids to numbers, got {self.logit_bias!r:.60}"
@@ -62,8 +70,18 @@ class Sampling:
 class Sampler:
     """Chooses token ids for one text. Not thread-safe: it remembers which tokens the text has."""
 
-    def __init__(self, sampling: Sampling, vocab_size: int, seed: int, top: int = 0) -> None:
-        """Keep the log-probabilities of so many tokens, `top`, of each choice."""
+    def __init__(
+        self,
+        sampling: Sampling,
+        vocab_size: int,
+        seed: int,
+        top: int = 0,
+        rules: Sequence[LogitRule] = (),
+    ) -> None:
+        """Keep the log-probabilities of so many tokens, `top`, of each choice.
+
+        `rules` change the logits last, before the temperature, in their order.
+        """
         #: Of the last choice: the likeliest tokens and their log-probabilities.
         self.alternatives: tuple[tuple[int, float], ...] = ()
         self._top = min(top, vocab_size)
@@ -73,12 +91,22 @@ class Sampler:
         self._seen: npt.NDArray[np.bool_] | None = None
         if sampling.repetition_penalty != 1:
             self._seen = np.zeros(vocab_size, np.bool_)
+        self._rules = list(rules)
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            frequency, presence = sampling.frequency_penalty, sampling.presence_penalty
+            self._rules.insert(0, Penalties(frequency, presence, vocab_size))
         self._bias_ids = np.array(list(sampling.logit_bias or ()), np.int64)
         self._bias = np.array(list((sampling.logit_bias or {}).values()), np.float32)
         if self._bias_ids.size and self._bias_ids.max() >= vocab_size:
             raise InputError(
                 f"logit_bias names token {self._bias_ids.max()}; ids go up to {vocab_size - 1}"
             )
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Tell what stands before the first token that is chosen."""
+        self.saw(prompt)
+        for rule in self._rules:
+            rule.begin(len(prompt))
 
     def saw(self, ids: Iterable[int]) -> None:
         """Tell which tokens are in the text, for the repetition penalty."""
@@ -99,8 +127,10 @@ class Sampler:
         Raises:
             RuntimeFailure: no logit is a finite number.
         """
-        token = self.guess(logits, position)
+        token = self._choose(logits, position)
         self.saw((token,))
+        for rule in self._rules:
+            rule.chose(token, position)
         if self._top:
             ids = likeliest(logits, self._top)
             logs = logits[ids].astype(np.float64) - log_sum(logits)
@@ -108,7 +138,13 @@ class Sampler:
         return token, log_probability(logits, token)
 
     def guess(self, logits: Floats, position: int) -> int:
-        """Choose like a call does, but do not remember the token."""
+        """Choose like a call does, for a draft: it is remembered only until a call chooses."""
+        token = self._choose(logits, position)
+        for rule in self._rules:
+            rule.guessed(token, position)
+        return token
+
+    def _choose(self, logits: Floats, position: int) -> int:
         if not np.isfinite(logits.max()):
             raise RuntimeFailure(
                 "the model's logits are not numbers; its weights are broken, or its depth unstable"
@@ -121,6 +157,8 @@ class Sampler:
             penalty = np.float32(self._sampling.repetition_penalty)
             seen = work[self._seen]
             work[self._seen] = np.where(seen > 0, seen / penalty, seen * penalty)
+        for rule in self._rules:
+            rule.apply(work, position)
         return self._draw(work, position) if self._sampling.temperature else int(work.argmax())
 
     def _draw(self, work: Floats, position: int) -> int:
