@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rdlite.chat_template import ChatTemplate
-from rdlite.config import ModelConfig
+from rdlite.config.generation import GenerationConfig, read_generation_config
+from rdlite.config.model import ModelConfig
 from rdlite.errors import CheckpointError, RdliteError
-from rdlite.generation_config import GenerationConfig, read_generation_config
-from rdlite.tokenizer import Tokenizer
+from rdlite.tokenizer.chat_template import ChatTemplate
+from rdlite.tokenizer.tokenizer import Tokenizer
 
-from .checkpoint import Checkpoint
+from .safetensors import Checkpoint
 
 MODEL_CARD = "README.md"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
