@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         InputError,
         OutputError,
         RdliteError,
+        RoundingWarning,
         RuntimeFailure,
     )
 
@@ -63,6 +64,7 @@ _HOMES = {
         "InputError",
         "OutputError",
         "RdliteError",
+        "RoundingWarning",
         "RuntimeFailure",
     ],
 }
@@ -88,6 +90,7 @@ __all__ = [
     "ModelConfig",
     "OutputError",
     "RdliteError",
+    "RoundingWarning",
     "RuntimeFailure",
     "Sampling",
     "Stats",

@@ -192,6 +192,7 @@ class Model(Loaded):
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -201,9 +202,11 @@ class Model(Loaded):
             sampling: how tokens are chosen; None: the model's own defaults.
             seed: selects initial states and draws.
             speculate: as for `generate`.
+            template_variables: of the chat template's own, like `{"enable_thinking": False}`;
+                `chat_template.variables` names those that it asks for.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables)
