@@ -101,8 +101,9 @@ class Constraints:
         with _contained(f"{constraint.kind} cannot be used", InputError):
             match constraint.kind:
                 case "json_schema":
-                    options = {"whitespace_pattern": WHITESPACE}
-                    grammar = LLMatcher.grammar_from_json_schema(constraint.source, options)
+                    grammar = LLMatcher.grammar_from_json_schema(
+                        constraint.source, {"whitespace_pattern": WHITESPACE}
+                    )
                 case "regex":
                     grammar = LLMatcher.grammar_from_regex(constraint.source)
                 case _:

@@ -12,7 +12,6 @@ import rdlite
 from rdlite import Constraint, Depth, InputError, Sampling
 from rdlite.constrain.mask import Constraints
 
-
 SHALLOW = Depth(2)
 NUMBER = {
     "type": "object",
