@@ -1,12 +1,13 @@
 """Checks the options of a generation and makes what its loop needs: a Plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.config.cache import Cache
+from rdlite.config.constraint import Constraint, constraint_of
 from rdlite.config.depth import Depth, default_depth, with_threshold
 from rdlite.config.exit_defaults import ExitDefaults
 from rdlite.config.generation import GenerationConfig
@@ -14,7 +15,9 @@ from rdlite.config.model import ModelConfig
 from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
+from rdlite.constrain.mask import Constraints, TokenMask
 from rdlite.decode.draft_schedule import DraftSchedule, DraftSchedules, FixedSchedule
+from rdlite.decode.logit_rules import LogitRule, MinTokens
 from rdlite.decode.plan import CHUNK, Plan
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
@@ -52,6 +55,7 @@ class Planner:
         cache: Cache,
         generation_config: GenerationConfig,
         tokenizer: Tokenizer | None,
+        context: int,
     ) -> None:
         self._config = config
         self._exit_defaults = exit_defaults
@@ -59,6 +63,9 @@ class Planner:
         self._generation_config = generation_config
         self._tokenizer = tokenizer
         self._paces = DraftSchedules()
+        self._constraints = Constraints(
+            tokenizer, config.vocab_size, generation_config.stop_ids, context
+        )
         #: How deep the model thinks when it is not told.
         self.default_depth = default_depth(config.recurrence, exit_defaults)
 
@@ -75,6 +82,8 @@ class Planner:
         top_logprobs: int = 0,
         changes: bool = False,
         draws: int | None = None,
+        min_tokens: int = 0,
+        constraint: Constraint | Mapping[str, Any] | type | None = None,
         sampler: Parallel | None = None,
     ) -> Plan:
         """Return the plan of a generation.
@@ -91,6 +100,8 @@ class Planner:
             top_logprobs: likeliest tokens to tell of each choice.
             changes: whether to tell how far each step moved the state.
             draws: a seed for the draws alone; None: `seed`.
+            min_tokens: tokens before which no stop token is chosen.
+            constraint: what the text must look like.
             sampler: as for `Model.generate`.
 
         Raises:
@@ -108,28 +119,48 @@ class Planner:
         if changes and speculate is not None:
             raise InputError("changes are seen of one token after the other: speculate=None")
         if sampler is not None:
-            depth = self._full_depth(sampler, depth, speculate, changes)
+            others = {
+                "speculate": speculate is not None,
+                "changes": changes,
+                "min_tokens": bool(min_tokens),
+                "constraint": constraint is not None,
+            }
+            depth = self._full_depth(sampler, depth, others)
         depth, start = depth or self.default_depth, start_at(self._config, initial_state, seed)
         sampling = sampling or Sampling()
+        stop_ids = frozenset(self._generation_config.stop_ids)
+        max_tokens = check_integer("max_tokens", max_tokens, 1, 2**22)
+        least = check_integer("min_tokens", min_tokens, 0, 2**22)
+        given = constraint_of(constraint)
+        mask = None if given is None else self._constraints.compile(given, max_tokens)
+        rules: list[LogitRule] = [] if mask is None else [mask]
+        if least:
+            rules.insert(0, MinTokens(least, stop_ids))
         chooser = Sampler(
             sampling,
             self._config.vocab_size,
             seed if draws is None else draws,
             check_integer("top_logprobs", top_logprobs, 0, MAX_ALTERNATIVES),
+            rules,
         )
-        stop_ids = frozenset(self._generation_config.stop_ids)
         recorder = self._controlled(Recorder, depth) if changes else None
+        controller = self.controller(depth) if recorder is None else recorder
+        if mask is not None:
+            controller.judge_only(mask.allowed)
         return Plan(
-            controller=self.controller(depth) if recorder is None else recorder,
-            max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
+            controller=controller,
+            max_tokens=max_tokens,
             start=start,
             sampler=chooser,
             stop_ids=stop_ids,
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
             stops=StopScanner(stops),
             chunk=check_integer("chunk", chunk, 1, 4096),
-            speculation=self._speculation(speculate, depth, sampling, start, chooser, stop_ids),
+            speculation=self._speculation(
+                speculate, depth, sampling, start, chooser, stop_ids, mask
+            ),
             recorder=recorder,
+            mask=mask,
             wavefront=self._wavefront(sampler, depth, chooser, initial_state, seed),
         )
 
@@ -146,7 +177,7 @@ class Planner:
         return kind(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
 
     def _full_depth(
-        self, sampler: Parallel, depth: Depth | None, speculate: Speculate, changes: bool
+        self, sampler: Parallel, depth: Depth | None, others: Mapping[str, bool]
     ) -> Depth:
         """Return the depth at which the parallel sampler reads the prompt; raises InputError."""
         if not isinstance(sampler, Parallel):
@@ -161,7 +192,7 @@ class Planner:
                 f"the parallel sampler keeps one cache slot; Cache(share={self._cache.share}) has "
                 "more: leave share at None, 'last' or 1"
             )
-        for name, given in (("speculate", speculate is not None), ("changes", changes)):
+        for name, given in others.items():
             if given:
                 raise InputError(f"{name} and the parallel sampler exclude each other")
         if depth is not None and depth.exit is not None:
@@ -207,6 +238,7 @@ class Planner:
         start: InitialState,
         sampler: Sampler,
         ends: frozenset[int],
+        mask: TokenMask | None,
     ) -> Speculation | None:
         wanted = check_speculation(wanted)
         if wanted is None:
@@ -215,6 +247,8 @@ class Planner:
             raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
         pace: DraftSchedule
         controller = self.controller(depth)
+        if mask is not None:
+            controller.judge_only(mask.allowed)
         if wanted == "auto":
             pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
             if controller.decodes or not pace.depths:

@@ -109,7 +109,7 @@ class Wavefront:
             previous, before = states, start
             for position in range(frozen, end):
                 row = logits[position - frozen]
-                logprob = self._sampler.commit(row, tokens[position])
+                logprob = self._sampler.commit(row, tokens[position], position)
                 yield tokens[position], logprob, int(counts[position - 1]), value
             frozen = end
 
