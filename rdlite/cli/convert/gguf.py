@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def gguf() -> None:
     """Models in a single GGUF file.
 
-    Every command takes a .gguf as MODEL. llama.cpp runs the architecture 'nanbeige', and 'ouro' where
-    its build knows it; the others are run by rdlite alone.
+    Every command takes a .gguf as MODEL. llama.cpp runs the architecture 'nanbeige', and 'ouro'
+    where its build knows it; the others are run by rdlite alone.
 
     
     Example:
