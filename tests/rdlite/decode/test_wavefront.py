@@ -5,9 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import rdlite
 from rdlite import Depth, Parallel, Sampling
+from rdlite.cli.main import main
+from rdlite.config.parallel import parse_sampler
 from rdlite.decode.wavefront import Wavefront
 
 KNOBS = ("inner_recurrence", "exit_t", "ema_embeds", "max_wavefront", "freeze_strategy")
@@ -193,3 +196,48 @@ def test_what_does_not_go_together_is_refused(nano):
             nano.generate([5], sampler=Parallel(), **arguments)
     with pytest.raises(rdlite.InputError, match="sampler must be None"):
         nano.generate([5], sampler="parallel")
+
+
+@pytest.mark.parametrize(
+    ("text", "sampler"),
+    [
+        ("plain", None),
+        ("parallel", Parallel()),
+        (
+            "parallel:exit_t=0.1,headway=2,sqrt_mixer=true,freeze_strategy=fixed",
+            Parallel(exit_t=0.1, headway=2, sqrt_mixer=True, freeze_strategy="fixed"),
+        ),
+    ],
+)
+def test_the_command_line_says_it_in_a_word(text, sampler):
+    assert parse_sampler(text) == sampler
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("paralel", "sampler must be plain, parallel or parallel:KNOB=VALUE,..., got 'paralel'"),
+        ("parallel:speed=9", "sampler: no knob 'speed'; there are inner_recurrence, "),
+        ("parallel:headway=x", "sampler: headway must be a whole number, got 'x'"),
+        ("parallel:sqrt_mixer=1", "sampler: sqrt_mixer must be true or false, got '1'"),
+        ("parallel:observe=1", "sampler: no knob 'observe'"),
+    ],
+)
+def test_what_the_command_line_cannot_mean_is_refused(text, message):
+    with pytest.raises(rdlite.InputError, match=re.escape(message)):
+        parse_sampler(text)
+
+
+def test_commands_generate_chat_bench_and_trace_take_it():
+    def run(*arguments, **how):
+        result = CliRunner().invoke(main, [*arguments, "--sampler", "parallel"], **how)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert run("chat", input="What is 48 + 76?\n") == "124\n"
+    assert "124" in run("trace", "--chat", "What is 48 + 76?")
+    rows = json.loads(run("trace", "--chat", "What is 48 + 76?", "--json"))["wavefront"]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert run("generate", "12", "--max-tokens", "4")
+    report = json.loads(run("bench", "--repeats", "1", "--new-tokens", "4", "--json"))
+    assert report["new_tokens"] == 4
