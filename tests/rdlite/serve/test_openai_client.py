@@ -74,10 +74,11 @@ def test_changes_tell_how_far_each_step_moved_the_state(client):
 
 
 def test_the_parallel_sampler_is_a_field_of_depth(client):
-    answer = chat(client, "What is 48 + 76?", extra_body={"depth": {"sampler": "parallel"}})
+    question = {"role": "user", "content": "What is 48 + 76?"}
+    answer = chat(client, question, extra_body={"depth": {"sampler": "parallel"}})
     assert answer.choices[0].message.content == "124"
     with pytest.raises(openai.BadRequestError, match="no knob"):
-        chat(client, "Hi", extra_body={"depth": {"sampler": "parallel:speed=9"}})
+        chat(client, question, extra_body={"depth": {"sampler": "parallel:speed=9"}})
 
 
 def test_a_stream_brings_the_same_token_by_token(client):
