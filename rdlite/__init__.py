@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from rdlite.api.load import load
     from rdlite.api.model import Model
     from rdlite.config.cache import Cache
+    from rdlite.config.constraint import Constraint
     from rdlite.config.cuda import Cuda
     from rdlite.config.depth import Depth
     from rdlite.config.model import ModelConfig
+    from rdlite.config.parallel import Parallel
     from rdlite.config.sampling import Sampling
     from rdlite.decode.generation import Generation
     from rdlite.decode.results import Stats, Token
@@ -44,9 +46,11 @@ _HOMES = {
     "api.load": ["load"],
     "api.model": ["Model"],
     "config.cache": ["Cache"],
+    "config.constraint": ["Constraint"],
     "config.cuda": ["Cuda"],
     "config.depth": ["Depth"],
     "config.model": ["ModelConfig"],
+    "config.parallel": ["Parallel"],
     "config.sampling": ["Sampling"],
     "decode.generation": ["Generation"],
     "decode.results": ["Stats", "Token"],
@@ -73,6 +77,7 @@ __all__ = [
     "Cache",
     "Chat",
     "CheckpointError",
+    "Constraint",
     "ContextError",
     "Cuda",
     "Depth",
@@ -86,6 +91,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "OutputError",
+    "Parallel",
     "RdliteError",
     "RoundingWarning",
     "RuntimeFailure",

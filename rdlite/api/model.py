@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.api.chat import Chat
 from rdlite.api.loaded import Loaded
+from rdlite.config.constraint import Constraint
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
@@ -22,10 +24,6 @@ from rdlite.decode.results import Token
 from rdlite.errors import InputError
 from rdlite.ort.initial_state import start_at
 from rdlite.utils.checks import check_integer
-
-if TYPE_CHECKING:
-    pass
-
 
 Floats = npt.NDArray[np.float32]
 CHARACTERS_PER_TOKEN = 256  # no text has tokens that long throughout
@@ -132,6 +130,9 @@ class Model(Loaded):
         speculate: Speculate = None,
         top_logprobs: int = 0,
         changes: bool = False,
+        min_tokens: int = 0,
+        constraint: Constraint | Mapping[str, Any] | type | None = None,
+        sampler: Parallel | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -151,6 +152,13 @@ class Model(Loaded):
                 generations of the same depth have shown. None: one token after the other.
             top_logprobs: how many alternatives to tell of each token, 0 to 100.
             changes: tell how far each core step moved the state; not with `speculate`.
+            min_tokens: no stop token is chosen before there are so many, 0 to 2^22.
+            constraint: what the text must look like: `rdlite.Constraint(...)`, a JSON schema as a
+                mapping, or a pydantic model. Tokens that would break it are never chosen. Close to
+                `max_tokens` or the end of the context the text is brought to an end; it is cut
+                only where no way to one is found. `stats.finish` is "length" then.
+            sampler: `rdlite.Parallel(...)` refines several tokens together, which is lossy; None:
+                one token after the other.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -170,6 +178,9 @@ class Model(Loaded):
             speculate,
             top_logprobs,
             changes,
+            min_tokens=min_tokens,
+            constraint=constraint,
+            sampler=sampler,
         )
         self.check_open()
 
@@ -187,6 +198,7 @@ class Model(Loaded):
         seed: int = 0,
         speculate: Speculate = None,
         template_variables: Mapping[str, Any] | None = None,
+        sampler: Parallel | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -198,9 +210,10 @@ class Model(Loaded):
             speculate: as for `generate`.
             template_variables: of the chat template's own, like `{"enable_thinking": False}`;
                 `chat_template.variables` names those that it asks for.
+            sampler: as for `generate`.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate, template_variables)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables, sampler)

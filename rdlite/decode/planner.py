@@ -1,26 +1,32 @@
 """Checks the options of a generation and makes what its loop needs: a Plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.config.cache import Cache
+from rdlite.config.constraint import Constraint, constraint_of
 from rdlite.config.depth import Depth, default_depth, with_threshold
 from rdlite.config.exit_defaults import ExitDefaults
 from rdlite.config.generation import GenerationConfig
 from rdlite.config.model import ModelConfig
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
+from rdlite.constrain.mask import Constraints, TokenMask
 from rdlite.decode.draft_schedule import DraftSchedule, DraftSchedules, FixedSchedule
+from rdlite.decode.logit_rules import LogitRule, MinTokens
 from rdlite.decode.plan import CHUNK, Plan
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
+from rdlite.decode.wavefront import Wavefront
 from rdlite.errors import InputError
 from rdlite.exit.controller import Controller
 from rdlite.exit.recorder import Recorder
 from rdlite.ort.initial_state import InitialState, start_at
+from rdlite.ort.rng import NOISE, fill_initial_states
 from rdlite.tokenizer.stream import StopScanner, TextStream
 from rdlite.tokenizer.tokenizer import Tokenizer
 from rdlite.utils.checks import check_integer
@@ -49,6 +55,7 @@ class Planner:
         cache: Cache,
         generation_config: GenerationConfig,
         tokenizer: Tokenizer | None,
+        context: int,
     ) -> None:
         self._config = config
         self._exit_defaults = exit_defaults
@@ -56,6 +63,9 @@ class Planner:
         self._generation_config = generation_config
         self._tokenizer = tokenizer
         self._paces = DraftSchedules()
+        self._constraints = Constraints(
+            tokenizer, config.vocab_size, generation_config.stop_ids, context
+        )
         #: How deep the model thinks when it is not told.
         self.default_depth = default_depth(config.recurrence, exit_defaults)
 
@@ -72,6 +82,9 @@ class Planner:
         top_logprobs: int = 0,
         changes: bool = False,
         draws: int | None = None,
+        min_tokens: int = 0,
+        constraint: Constraint | Mapping[str, Any] | type | None = None,
+        sampler: Parallel | None = None,
     ) -> Plan:
         """Return the plan of a generation.
 
@@ -87,6 +100,9 @@ class Planner:
             top_logprobs: likeliest tokens to tell of each choice.
             changes: whether to tell how far each step moved the state.
             draws: a seed for the draws alone; None: `seed`.
+            min_tokens: tokens before which no stop token is chosen.
+            constraint: what the text must look like.
+            sampler: as for `Model.generate`.
 
         Raises:
             InputError: one of them is out of bounds.
@@ -102,27 +118,50 @@ class Planner:
             raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
         if changes and speculate is not None:
             raise InputError("changes are seen of one token after the other: speculate=None")
+        if sampler is not None:
+            others = {
+                "speculate": speculate is not None,
+                "changes": changes,
+                "min_tokens": bool(min_tokens),
+                "constraint": constraint is not None,
+            }
+            depth = self._full_depth(sampler, depth, others)
         depth, start = depth or self.default_depth, start_at(self._config, initial_state, seed)
         sampling = sampling or Sampling()
-        sampler = Sampler(
+        stop_ids = frozenset(self._generation_config.stop_ids)
+        max_tokens = check_integer("max_tokens", max_tokens, 1, 2**22)
+        least = check_integer("min_tokens", min_tokens, 0, 2**22)
+        given = constraint_of(constraint)
+        mask = None if given is None else self._constraints.compile(given, max_tokens)
+        rules: list[LogitRule] = [] if mask is None else [mask]
+        if least:
+            rules.insert(0, MinTokens(least, stop_ids))
+        chooser = Sampler(
             sampling,
             self._config.vocab_size,
             seed if draws is None else draws,
             check_integer("top_logprobs", top_logprobs, 0, MAX_ALTERNATIVES),
+            rules,
         )
-        stop_ids = frozenset(self._generation_config.stop_ids)
         recorder = self._controlled(Recorder, depth) if changes else None
+        controller = self.controller(depth) if recorder is None else recorder
+        if mask is not None:
+            controller.judge_only(mask.allowed)
         return Plan(
-            controller=self.controller(depth) if recorder is None else recorder,
-            max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
+            controller=controller,
+            max_tokens=max_tokens,
             start=start,
-            sampler=sampler,
+            sampler=chooser,
             stop_ids=stop_ids,
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
             stops=StopScanner(stops),
             chunk=check_integer("chunk", chunk, 1, 4096),
-            speculation=self._speculation(speculate, depth, sampling, start, sampler, stop_ids),
+            speculation=self._speculation(
+                speculate, depth, sampling, start, chooser, stop_ids, mask
+            ),
             recorder=recorder,
+            mask=mask,
+            wavefront=self._wavefront(sampler, depth, chooser, initial_state, seed),
         )
 
     def controller(self, depth: Depth) -> Controller:
@@ -137,6 +176,60 @@ class Planner:
         depth = with_threshold(depth, config, self._exit_defaults)
         return kind(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
 
+    def _full_depth(
+        self, sampler: Parallel, depth: Depth | None, others: Mapping[str, bool]
+    ) -> Depth:
+        """Return the depth at which the parallel sampler reads the prompt; raises InputError."""
+        if not isinstance(sampler, Parallel):
+            raise InputError(f"sampler must be None or rdlite.Parallel(...), got {sampler!r:.60}")
+        if self._config.recurrence.initial_state != "random":
+            raise InputError(
+                "the parallel sampler refines random states, and models of the family "
+                f"{self._config.family} start at others; use sampler=None"
+            )
+        if isinstance(self._cache.share, int) and self._cache.share > 1:
+            raise InputError(
+                f"the parallel sampler keeps one cache slot; Cache(share={self._cache.share}) has "
+                "more: leave share at None, 'last' or 1"
+            )
+        for name, given in others.items():
+            if given:
+                raise InputError(f"{name} and the parallel sampler exclude each other")
+        if depth is not None and depth.exit is not None:
+            raise InputError(
+                "the parallel sampler reads the prompt at full depth and freezes tokens by its own "
+                "rule; give a Depth without exit"
+            )
+        return depth or Depth(self.default_depth.max_steps)
+
+    def _wavefront(
+        self,
+        wanted: Parallel | None,
+        depth: Depth,
+        sampler: Sampler,
+        initial_state: str | Floats,
+        seed: int,
+    ) -> Wavefront | None:
+        if wanted is None:
+            return None
+        if initial_state not in ("random", "zeros"):
+            raise InputError(
+                "the parallel sampler starts positions at initial_state random or zeros, "
+                f"got {initial_state!r:.40}"
+            )
+        recurrence, zeros = self._config.recurrence, initial_state == "zeros"
+
+        def fill(rows: Floats, position: int, step: int) -> None:
+            if zeros or not recurrence.initial_std:
+                rows.fill(0)
+            elif step < 0:
+                fill_initial_states(rows, recurrence, seed, position)
+            else:
+                fill_initial_states(rows, recurrence, seed, position, NOISE, step)
+
+        steps = self._config.steps_or_default(depth.max_steps)
+        return Wavefront(wanted, steps, sampler, fill, seed)
+
     def _speculation(
         self,
         wanted: Speculate,
@@ -145,6 +238,7 @@ class Planner:
         start: InitialState,
         sampler: Sampler,
         ends: frozenset[int],
+        mask: TokenMask | None,
     ) -> Speculation | None:
         wanted = check_speculation(wanted)
         if wanted is None:
@@ -153,6 +247,8 @@ class Planner:
             raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
         pace: DraftSchedule
         controller = self.controller(depth)
+        if mask is not None:
+            controller.judge_only(mask.allowed)
         if wanted == "auto":
             pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
             if controller.decodes or not pace.depths:
