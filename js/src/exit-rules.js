@@ -1,7 +1,7 @@
 // When to stop: rules that look at what one core step produced. They give the step counts of the
 // Python runtime; a rule is made once, started for each group of positions, and keeps its buffers.
 
-import { argmax, dot32, exp32, max, sum32 } from "./numerics.js";
+import { argmax, dot32, exp32, log32, max, sum32 } from "./numerics.js";
 
 const { fround } = Math;
 
@@ -118,7 +118,7 @@ class Predictions extends Below {
       now[i] = logits[i] - top;
       this.scratch[i] = exp32(now[i]);
     }
-    const all = fround(Math.log(sum32(this.scratch)));
+    const all = log32(sum32(this.scratch));
     for (let i = 0; i < now.length; i++) now[i] -= all;
     return [now, before];
   }
@@ -159,7 +159,7 @@ class MinPKL extends Predictions {
     const cut = fround(fround(0.1) * max(now));
     for (let i = 0; i < now.length; i++) if (now[i] < cut) now[i] = 1 / now.length;
     const all = sum32(now);
-    for (let i = 0; i < now.length; i++) now[i] = Math.log(fround(now[i] / all));
+    for (let i = 0; i < now.length; i++) now[i] = log32(fround(now[i] / all));
     return this.divergence(now, before);
   }
 }

@@ -1,4 +1,4 @@
-// Sums and exponentials in float32 as NumPy takes them on x86-64 (AVX2 and AVX-512), so that exit
+// Sums, exponentials and logarithms in float32 as NumPy takes them on x86-64 (AVX2 and AVX-512), so that exit
 // rules whose thresholds lie near the rounding error stop at the same step.
 
 const { fround } = Math;
@@ -22,6 +22,35 @@ export function exp32(x) {
   let bottom = fround(Q[2] * r + Q[1]);
   bottom = fround(bottom * r + Q[0]);
   return fround(fround(top / bottom) * 2 ** power);
+}
+
+const LN2 = fround(Math.LN2);
+const SQRT2 = fround(Math.SQRT2);
+const LOG_P = [
+  0, 9.999999999999998702752e-1, 2.112677543073053063722, 1.480000633576506585156,
+  3.808837741388407920751e-1, 2.589979117907922693523e-2,
+].map(fround);
+const LOG_Q = [
+  1, 2.612677543073109236779, 2.453006071784736363091, 9.864942958519418960339e-1,
+  1.546476374983906719538e-1, 5.875095403124574342950e-3,
+].map(fround);
+
+/** The natural logarithm of a positive float32 number. @param {number} value */
+export function log32(value) {
+  if (!(value > 0 && value < Infinity)) return Math.log(value);
+  let exponent = Math.floor(Math.log2(value));
+  let x = value / 2 ** exponent;
+  if (x >= 2) [x, exponent] = [x / 2, exponent + 1];
+  if (x < 1) [x, exponent] = [x * 2, exponent - 1];
+  if (x > SQRT2) [x, exponent] = [x / 2, exponent + 1];
+  x = fround(x - 1);
+  let top = fround(LOG_P[5] * x + LOG_P[4]);
+  let bottom = fround(LOG_Q[5] * x + LOG_Q[4]);
+  for (let i = 3; i >= 0; i--) {
+    top = fround(top * x + LOG_P[i]);
+    bottom = fround(bottom * x + LOG_Q[i]);
+  }
+  return fround(exponent * LN2 + fround(top / bottom));
 }
 
 /**
@@ -84,7 +113,7 @@ export function logSum(logits) {
   const top = max(logits);
   if (scratch.length < logits.length) scratch = new Float32Array(logits.length);
   for (let i = 0; i < logits.length; i++) scratch[i] = exp32(fround(logits[i] - top));
-  return top + fround(Math.log(sum32(scratch, 0, logits.length)));
+  return top + log32(sum32(scratch, 0, logits.length));
 }
 
 let scratch = new Float32Array(0);
