@@ -24,6 +24,7 @@ from rdlite.quantization import Quantization
 from .blocks import Weights
 from .checkpoint import Checkpoint, open_checkpoint
 from .families import FAMILIES, Family, find_family
+from .foreign_quantization import decoded
 from .sources import BundleWeights, CheckpointWeights, WeightSource
 from .text_files import collect_text_files
 
@@ -98,7 +99,7 @@ def read_checkpoint(path: str | Path) -> Original:
         CheckpointError: the checkpoint is missing, damaged, pickled, or its tensors do not fit.
         FamilyError: its family, or a key of its config, is not understood.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = decoded(open_checkpoint(path))
     family = find_family(checkpoint.config, checkpoint.tensors)
     try:
         config = family.read_config(checkpoint.config)
