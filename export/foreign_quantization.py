@@ -36,6 +36,7 @@ TOOLS = {
     "mlx": "mlx",
     "modelopt": "ModelOpt",
     "mxfp4": "MXFP4",
+    "mxfp8": "MXFP8",
     "quanto": "Quanto",
     "quark": "Quark",
     "spqr": "SpQR",

@@ -205,11 +205,8 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         def metered(*args: Any, **kwargs: Any) -> Any:
             for value in (*args[first:], *kwargs.values()):
                 self._bounded(value)
-            if name in _ITERATING:
-                if isinstance(args[first], str):
-                    raise TooMuch(f"{name} goes through a text")
-                if isinstance(args[first], Sized):
-                    self._spend(ITERATOR_WORK * len(args[first]))
+            if name in _ITERATING and isinstance(args[first], Sized):
+                self._spend(ITERATOR_WORK * len(args[first]))
             result = function(*args, **kwargs)
             if isinstance(result, Iterator):  # lazy ones work when they are asked to
                 return self._counted(result, ITERATOR_WORK)
