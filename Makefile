@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-# mypy reads the package as it is installed, because export/ moves into it.
+# mypy and import-linter read the package as it is installed, because export/ moves into it.
 SITE = rm -rf build/lib build/site && $(PIP) install --no-deps --no-build-isolation --target build/site .
 
 .PHONY: chat test test-ui docs clean
@@ -19,8 +19,9 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(SITE)
+	cd tests && PYTHONPATH=../build/site ../$(BIN)/lint-imports --no-cache ../pyproject.toml
 	cd tests && MYPYPATH=../build/site ../$(BIN)/mypy --config-file ../pyproject.toml -p rdlite
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The page in a browser and the desktop window, on a display of their own; needs a Debian package or two.
 test-ui: $(VENV)/.ui

@@ -1,5 +1,5 @@
 """`python cli.py` in a checkout is `rdlite`."""
 
-from rdlite.commands import main
+from rdlite.cli.main import main
 
 main()

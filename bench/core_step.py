@@ -32,10 +32,11 @@ from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from report import finish, spread
 
 from rdlite import Cache, Depth
-from rdlite.bandwidth import read_bandwidth
-from rdlite.bundle import open_bundle
-from rdlite.depth import Controller
-from rdlite.engine import Engine, Sequence
+from rdlite.engine.engine import Engine
+from rdlite.engine.sequence import Sequence
+from rdlite.exit.controller import Controller
+from rdlite.loader import open_bundle
+from rdlite.measure.memory_bandwidth import read_bandwidth
 
 SIZES = (1, 2, 4, 8, 64)
 CONTEXT, ROUNDS = 64, 9
@@ -75,8 +76,8 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
     engine = Engine(bundle, Cache(1), threads)
     loading = time.perf_counter() - clock
     sequence = Sequence(engine, 4096)
-    lane = sequence.begin([1] * CONTEXT, 2)
-    lane.step(0)
+    runner = sequence.begin([1] * CONTEXT, 2)
+    runner.step(0)
     sequence.commit(CONTEXT)
     held = peak_resident() - before
     times: dict[int, list[float]] = {size: [] for size in SIZES}
@@ -84,8 +85,8 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
     for turn in range(ROUNDS + 1):
         rates.append(read_bandwidth(threads, repeats=1))
         for size in SIZES:
-            lane = sequence.begin([1] * size, 2)
-            seconds = [timed(lambda lane=lane: lane.step(0)) for _ in range(2)]
+            runner = sequence.begin([1] * size, 2)
+            seconds = [timed(lambda runner=runner: runner.step(0)) for _ in range(2)]
             if turn:  # the first warms up
                 times[size] += seconds
     bandwidth = statistics.median(rates)
@@ -118,22 +119,22 @@ def host_work(sequence: Sequence) -> float:
     controller = Controller(
         Depth(steps, exit="latent-diff", threshold=0), steps, sequence.config.vocab_size
     )
-    lane = sequence.begin([1], steps)
-    lane.change.fill(1)
-    calls = lane.steps[:]
-    lane.steps[:steps] = [lambda: None] * steps
-    times = [timed(lambda: controller.think(lane)) / steps for _ in range(turns)]
-    lane.steps[:] = calls
+    runner = sequence.begin([1], steps)
+    runner.change.fill(1)
+    calls = runner.steps[:]
+    runner.steps[:steps] = [lambda: None] * steps
+    times = [timed(lambda: controller.run_steps(runner)) / steps for _ in range(turns)]
+    runner.steps[:] = calls
     return statistics.median(times)
 
 
 def small_row(name: str, bundle: Path | str, threads: int) -> dict[str, Any]:
     """Time the steps of a small model."""
     sequence = Sequence(Engine(open_bundle(bundle), Cache(), threads), 256)
-    lane = sequence.begin([1], 8)
+    runner = sequence.begin([1], 8)
     for number in range(8):
-        lane.step(number)
-    times = [timed(lane.steps[turn % 8]) for turn in range(4000)]
+        runner.step(number)
+    times = [timed(runner.steps[turn % 8]) for turn in range(4000)]
     return {
         "core": name,
         "positions": 1,

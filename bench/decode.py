@@ -27,7 +27,7 @@ from shapes import HUGINN
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.bandwidth import read_bandwidth
+from rdlite.measure.memory_bandwidth import read_bandwidth
 
 DEPTHS = (4, 8, 16, 32)
 TOKENS, REPEATS = 4, 3

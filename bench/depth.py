@@ -22,10 +22,10 @@ from report import finish
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.evaluation import held_out_problems
-from rdlite.exit_rules import rules_for
-from rdlite.generate import Stats
-from rdlite.tasks import Problem
+from rdlite.config.exit_rules import rules_for
+from rdlite.decode.results import Stats
+from rdlite.measure.answers import held_out_problems
+from rdlite.measure.task_kinds import Problem
 
 DEPTH = 32
 SPECULATE = (4, 8)

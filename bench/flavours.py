@@ -25,7 +25,7 @@ from report import finish, spread
 
 import rdlite
 from rdlite import Depth, Model
-from rdlite.comparison import compare
+from rdlite.measure.compare_bundles import compare
 
 NANO = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
 REFERENCE = "fused float32"
@@ -51,8 +51,8 @@ def measures(model: Model) -> dict[str, Callable[[], float]]:
             sequence.commit(count)
 
         def run() -> float:
-            lane = sequence.begin([1] * size, 1)
-            return 1e3 * min(timed(lambda: lane.step(0)) for _ in range(REPEATS))
+            runner = sequence.begin([1] * size, 1)
+            return 1e3 * min(timed(lambda: runner.step(0)) for _ in range(REPEATS))
 
         return run
 

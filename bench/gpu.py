@@ -28,7 +28,8 @@ from shapes import HUGINN, MODELS
 
 import rdlite
 from rdlite import Cache, Cuda, Depth, Model
-from rdlite.cuda import CudaMemory, describe_gpus
+from rdlite.cuda.install import describe_gpus
+from rdlite.cuda.runtime import CudaMemory
 
 DEPTHS = (4, 8, 16, 32)
 TOKENS, REPEATS, STEPS = 24, 3, 32
@@ -54,16 +55,16 @@ def bandwidth(index: int = 0, size: int = 2**31) -> float:
 def core_step(model: Model, steps: int = STEPS) -> tuple[float, float]:
     """Seconds of a core step of one position, and the host's part of them; medians."""
     sequence = model.new_sequence()
-    lane = sequence.begin([1], steps)
-    lane.fill_state(lambda rows: rows.fill(0.1))
+    runner = sequence.begin([1], steps)
+    runner.fill_state(lambda rows: rows.fill(0.1))
     whole, host = [], []
     for _ in range(20):
-        lane.change.sum()  # waits for what came before
+        runner.change.sum()  # waits for what came before
         clock = time.perf_counter()
         for number in range(steps):
-            lane.step(number)
+            runner.step(number)
         host.append((time.perf_counter() - clock) / steps)
-        lane.change.sum()
+        runner.change.sum()
         whole.append((time.perf_counter() - clock) / steps)
     return statistics.median(whole), statistics.median(host)
 

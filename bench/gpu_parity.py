@@ -10,8 +10,8 @@ from rdlite.export import export_checkpoint
 
 import rdlite
 from rdlite import Cache, Depth, Model
-from rdlite.evaluation import held_out_problems
-from rdlite.tasks import TASKS
+from rdlite.measure.answers import held_out_problems
+from rdlite.measure.tasks import TASKS
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 CHECKPOINT = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"

@@ -25,7 +25,7 @@ from shapes import MODELS
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.bandwidth import read_bandwidth
+from rdlite.measure.memory_bandwidth import read_bandwidth
 
 PROMPT, TOKENS, REPEATS = 16, 16, 3
 

@@ -21,14 +21,14 @@ import click
 import psutil
 from export_memory import measure
 from llama_cpp_peer import Llama, write_llama
-from rdlite.export.families import ouro
 from rdlite.export.random_checkpoint import tensor_shapes_of, write_random_checkpoint
 from report import finish, spread
 from shapes import MODELS
 
 import rdlite
 from rdlite import Cache, Depth
-from rdlite.bandwidth import read_bandwidth
+from rdlite.architectures import ouro
+from rdlite.measure.memory_bandwidth import read_bandwidth
 
 CONTEXT, TOKENS, ROUNDS = 64, 8, 5
 EXPORT = (

@@ -23,9 +23,10 @@ from report import finish, spread
 from shapes import HUGINN
 
 from rdlite import Cache
-from rdlite.bandwidth import read_bandwidth
-from rdlite.bundle import open_bundle
-from rdlite.engine import Engine, Sequence
+from rdlite.engine.engine import Engine
+from rdlite.engine.sequence import Sequence
+from rdlite.loader import open_bundle
+from rdlite.measure.memory_bandwidth import read_bandwidth
 
 WIDTH, HEADS, INNER = HUGINN[:3]
 LAYERS, VOCABULARY, ROUNDS = 4, 288, 9
@@ -52,11 +53,11 @@ def main(threads: int, out: Path | None) -> None:
         for turn in range(ROUNDS + 1):
             rates.append(read_bandwidth(threads, repeats=1))
             for size in SIZES:
-                lane = sequence.begin([1] * size, 1)
+                runner = sequence.begin([1] * size, 1)
                 llama.reset()
                 llama.step(size)
                 for peer, step in (
-                    ("rdlite int4", lambda lane=lane: lane.step(0)),
+                    ("rdlite int4", lambda runner=runner: runner.step(0)),
                     ("llama.cpp Q4_0", lambda size=size: llama.step(size)),
                 ):
                     time.sleep(0.02)  # threads that spin after a call have ended

@@ -15,11 +15,12 @@ from typing import Any
 import click
 from rdlite.export import export_checkpoint
 from rdlite.quant import Options, find_scheme
-from rdlite.quant.states import state_errors
+from rdlite.quant.state_errors import state_errors
 from report import finish
 
 import rdlite
-from rdlite.evaluation import answer, divergence, encode_problem, held_out_problems
+from rdlite.measure.answers import answer, encode_problem, held_out_problems
+from rdlite.measure.divergence import divergence
 
 CHECKPOINT = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
 DEPTHS = (1, 4, 8, 16, 32)

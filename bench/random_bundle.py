@@ -9,16 +9,17 @@ from typing import Any
 
 import click
 import numpy as np
-from rdlite.export.blocks import Weights
 from rdlite.export.exporter import write_bundle
-from rdlite.export.families import Family, huginn
-from rdlite.export.original import Original
-from rdlite.export.packing import Codes, Floats, Scales, count_blocks
 from rdlite.export.random_checkpoint import hub_config
-from rdlite.export.write import Storage
 from shapes import HUGINN
 
-from rdlite.quantization import Quantization
+from rdlite.architectures import huginn
+from rdlite.architectures.registry import Family
+from rdlite.config.quantization import Quantization
+from rdlite.graphs.builder import Weights
+from rdlite.graphs.packing import Codes, Floats, Scales, count_blocks
+from rdlite.weights.source_model import SourceModel
+from rdlite.weights.storage import Storage
 
 
 class _Even:
@@ -64,7 +65,7 @@ def write_random_bundle(
     """
     config = family.read_config(raw)
     weights = family.weights(config)
-    original = Original(name, family, config, weights, _Even(weights), {}, {}, folder)
+    original = SourceModel(name, family, config, weights, _Even(weights), {}, {}, folder)
     if bits is None:
         return write_bundle(original, folder, force=True)
     matrices = dict.fromkeys(original.matrices(), bits)

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdlite.commands.doctor import processor_name, usable_cores
-from rdlite.session import load_onnxruntime
+from rdlite.cli.inspect.doctor import processor_name
+from rdlite.ort.session import load_onnxruntime
+from rdlite.utils.cpu import usable_cores
 
 
 def environment() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from report import finish, spread
 
 import rdlite
 from rdlite import Depth
-from rdlite.evaluation import held_out_problems
+from rdlite.measure.answers import held_out_problems
 
 DEPTH, REPEATS, TOKENS = Depth(32), 2, 3
 ROUNDS = ((2, 2), (4, 2), (4, 4), (6, 2))

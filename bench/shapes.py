@@ -5,8 +5,10 @@ Only what decides sizes and depth is here, and what a family insists on.
 
 from typing import Any
 
-from rdlite.export.families import Family, huginn, ouro, recurrent_llama, recurrent_olmo
 from rdlite.export.random_checkpoint import hub_config
+
+from rdlite.architectures import huginn, ouro, recurrent_llama, recurrent_olmo
+from rdlite.architectures.registry import Family
 
 #: Sizes of Huginn-0125: width, heads, the MLP's inner width, vocabulary, context, steps.
 HUGINN = (5280, 55, 17920, 65536, 4096, 32)

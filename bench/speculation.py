@@ -30,12 +30,12 @@ from report import finish
 
 import rdlite
 from rdlite import Depth, Sampling
-from rdlite.engine import Sequence
-from rdlite.evaluation import held_out_problems
-from rdlite.generate import generate_tokens
-from rdlite.speculate import Speculate
-from rdlite.speculate_auto import Pace, Report, Round
-from rdlite.tasks import Problem
+from rdlite.config.speculation import Speculate
+from rdlite.decode.draft_schedule import DraftSchedule, Report, Round
+from rdlite.decode.loop import generate_tokens
+from rdlite.engine.sequence import Sequence
+from rdlite.measure.answers import held_out_problems
+from rdlite.measure.task_kinds import Problem
 
 DEPTH = Depth(32)
 WAYS: tuple[Speculate, ...] = (None, "auto", (2, 4), (4, 4), (8, 4), (8, 8), (4, 2), (6, 2))
@@ -47,7 +47,7 @@ CHECKPOINT = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
 class Watched:
     """A pace, and how the time of its rounds was spent."""
 
-    pace: Pace
+    pace: DraftSchedule
     reports: list[Report] = field(default_factory=list)
 
     @property

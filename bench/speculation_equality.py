@@ -26,9 +26,9 @@ from report import finish
 
 import rdlite
 from rdlite import Depth, Sampling
-from rdlite.exit_rules import rules_for
-from rdlite.generate import generate_tokens
-from rdlite.sampling import Sampler
+from rdlite.config.exit_rules import rules_for
+from rdlite.decode.loop import generate_tokens
+from rdlite.decode.sampler import Sampler
 
 DEPTH, TOKENS = 12, 24
 HAIR = 1e-4

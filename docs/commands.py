@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import click
 
-from rdlite.commands import GROUPS, main
+from rdlite.cli.main import GROUPS, main
 
 WIDTH = 90
 

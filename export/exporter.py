@@ -1,24 +1,18 @@
 """Writes a model as a bundle, in one pass over its weights."""
 
 from pathlib import Path
-from typing import Protocol
 
-from rdlite import __version__
-from rdlite.bundle import CONTRACT_VERSION, GROUPS, FileEntry, Manifest
-from rdlite.bundle_write import write_bytes, write_manifest
-from rdlite.progress import Progress
-from rdlite.quantization import Quantization
+from rdlite.architectures.assemble import build_graphs
+from rdlite.bundle.manifest import CONTRACT_VERSION, FileEntry, Manifest
+from rdlite.bundle.writer import check_replaceable, new_folder, write_bytes, write_manifest
+from rdlite.graphs.serialize import Graphs
+from rdlite.utils.progress import Progress
+from rdlite.version import __version__
+from rdlite.weights.source_model import SourceModel, describe_weights
+from rdlite.weights.storage import Scheme, Storage
 
-from .graphs import Graphs, build_graphs
-from .original import Original, read_checkpoint
-from .write import Storage, check_replaceable, new_folder, with_files, write_graphs
-
-
-class Scheme(Protocol):
-    """A way to quantize a model; `rdlite.quant.find_scheme` gives one."""
-
-    def prepare(self, original: Original) -> Storage:
-        """Look at the model and decide how its weights are stored."""
+from .bundle_folder import with_files, write_graphs
+from .from_checkpoint import read_checkpoint
 
 
 def export_checkpoint(
@@ -56,7 +50,7 @@ def export_checkpoint(
 
 
 def write_bundle(
-    original: Original,
+    original: SourceModel,
     out: str | Path,
     storage: Storage | None = None,
     *,
@@ -110,13 +104,3 @@ def write_bundle(
         )
         write_manifest(folder, with_files(manifest, entries))
     return out
-
-
-def describe_weights(original: Original, quantization: Quantization | None) -> dict[str, str]:
-    """Return how each group of weights is stored, for people."""
-    if quantization is None:
-        return dict.fromkeys(GROUPS, "float32")
-    found = {group: quantization.describe(group) for group in GROUPS}
-    if original.config.tied_embedding:
-        found["head"] = found["embedding"]
-    return found

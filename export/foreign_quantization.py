@@ -14,7 +14,7 @@ import numpy as np
 
 from rdlite.errors import CheckpointError
 
-from .checkpoint import DTYPES, PIECE_BYTES, Checkpoint, Floats, StoredTensor
+from .safetensors import DTYPES, PIECE_BYTES, Checkpoint, Floats, StoredTensor
 
 KEYS = ("quantization_config", "quantization", "compression_config")
 #: Methods of transformers' quantization_config, and who writes them.

@@ -20,7 +20,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from .blocks import Weights
+    from rdlite.graphs.builder import Weights
 
 SPECIAL_TOKENS = (
     "<|begin_text|>",

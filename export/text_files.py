@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rdlite.chat_template import ChatTemplate
-from rdlite.config import ModelConfig
+from rdlite.config.generation import GenerationConfig, read_generation_config
+from rdlite.config.model import ModelConfig
 from rdlite.errors import CheckpointError, RdliteError
-from rdlite.generation_config import GenerationConfig, read_generation_config
-from rdlite.stops import Stops, find_stops
-from rdlite.tokenizer import Tokenizer
+from rdlite.tokenizer.chat_template import ChatTemplate
+from rdlite.tokenizer.stops import Stops, find_stops
+from rdlite.tokenizer.tokenizer import Tokenizer
 
-from .checkpoint import Checkpoint
+from .safetensors import Checkpoint
 
 MODEL_CARD = "README.md"
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"

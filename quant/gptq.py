@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from rdlite.export.packing import Codes, Scales, in_blocks
+
+from rdlite.graphs.packing import Codes, Scales, in_blocks
 
 from .rounding import Rounding, encode, search_scales
 

@@ -7,7 +7,8 @@ because the blocks have none.
 
 import numpy as np
 import numpy.typing as npt
-from rdlite.export.packing import Codes, Scales
+
+from rdlite.graphs.packing import Codes, Scales
 
 from .rounding import Rounding, as_scales, encode, search_scales
 

@@ -1,12 +1,13 @@
 """What a user may choose beside the scheme."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rdlite.config import check_integer, check_number
+from rdlite.config.quantization import ACCURACY_LEVELS, BLOCK_SIZES, Quantization
 from rdlite.errors import InputError
-from rdlite.quantization import ACCURACY_LEVELS, BLOCK_SIZES
-from rdlite.randomness import check_seed
+from rdlite.utils.checks import check_integer, check_number, check_seed
+from rdlite.weights.source_model import SourceModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,20 @@ class Options:
         check_seed(self.seed)
         if self.threads is not None:
             check_integer("threads", self.threads, 1, 256)
+
+
+def quantizable(original: SourceModel, block_size: int) -> list[str]:
+    """Names of the matrices that can be stored in blocks.
+
+    An embedding whose rows are no whole blocks stays as it is, because the operator that looks up
+    its rows and the one that multiplies with it lay out such rows differently.
+    """
+    names = original.matrices()
+    if original.config.hidden_size % block_size:
+        names.remove("embedding.weight")
+    return names
+
+
+def quantization(scheme: str, bits: Mapping[str, int], options: Options) -> Quantization:
+    """What the manifest will say."""
+    return Quantization(scheme, bits, options.block_size, options.accuracy_level)

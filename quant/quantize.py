@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from rdlite.export.exporter import Scheme, write_bundle
-from rdlite.export.original import Original, read_model
-from rdlite.export.write import Storage, check_replaceable
+from rdlite.export.exporter import write_bundle
+from rdlite.export.read import read_model
 
-from rdlite.progress import Progress
+from rdlite.bundle.writer import check_replaceable
+from rdlite.utils.progress import Progress
+from rdlite.weights.source_model import SourceModel
+from rdlite.weights.storage import Scheme, Storage
 
 from .options import Options
 from .schemes import find_scheme
@@ -47,7 +49,7 @@ def quantize_bundle(
 
 
 def write_quantized(
-    original: Original,
+    original: SourceModel,
     out: str | Path,
     scheme: Scheme,
     force: bool = False,

@@ -10,27 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from rdlite.export.exporter import write_bundle
-from rdlite.export.original import Original
-from rdlite.export.write import Storage
 
-import rdlite
-from rdlite.bundle import GROUPS, open_bundle
+from rdlite.api.load import load
+from rdlite.api.model import Model
+from rdlite.bundle.manifest import GROUPS
 from rdlite.errors import InputError
-from rdlite.evaluation import (
-    Divergence,
-    answer,
-    divergence,
-    encode_problem,
-    held_out_problems,
-    read_tokens,
-    text_name,
-    windows,
-)
-from rdlite.model import Model
+from rdlite.loader import open_bundle
+from rdlite.measure.answers import answer, encode_problem, held_out_problems
+from rdlite.measure.divergence import Divergence, divergence
+from rdlite.measure.texts import read_tokens, text_name, windows
+from rdlite.weights.source_model import SourceModel
+from rdlite.weights.storage import Storage
 
 from .options import Options
 from .sensitivity import divergence_of, grouped, with_bits
-from .states import state_errors
+from .state_errors import state_errors
 
 DEPTHS = (1, 4, 8, 16, 32)
 PROBLEMS, WINDOWS, WINDOW, SPEED_ROUNDS = 4, 64, 128, 5
@@ -73,7 +67,7 @@ class Report:
 
 
 def make_report(
-    original: Original,
+    original: SourceModel,
     storage: Storage,
     bundle: Path,
     options: Options,
@@ -105,8 +99,8 @@ def make_report(
         say("full precision")
         full = write_bundle(original, Path(folder) / "full")
         with (
-            rdlite.load(full, threads=options.threads) as reference,
-            rdlite.load(bundle, threads=options.threads) as model,
+            load(full, threads=options.threads) as reference,
+            load(bundle, threads=options.threads) as model,
         ):
             texts, described = _texts(reference, text, options.seed)
 
@@ -159,7 +153,7 @@ def _sensitivity_groups(bits: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
-def check_measurable(original: Original, text: Path | None) -> None:
+def check_measurable(original: SourceModel, text: Path | None) -> None:
     """Raise InputError if the model lacks what a report needs: before it is quantized."""
     needed = ("tokenizer.json",) if text else ("tokenizer.json", "chat_template.jinja")
     for name in needed:
@@ -186,12 +180,12 @@ def _texts(model: Model, text: Path | None, seed: int) -> tuple[list[Sequence[in
 def step_seconds(model: Model) -> float:
     """Return the seconds of a core step of one position: the median of several runs."""
     sequence = model.new_sequence()
-    lane = sequence.begin([0], 8)
+    runner = sequence.begin([0], 8)
     times = []
     for _ in range(SPEED_ROUNDS + 1):
         clock = time.perf_counter()
         for step in range(8):
-            lane.step(step)
+            runner.step(step)
         times.append((time.perf_counter() - clock) / 8)
     return statistics.median(times[1:])
 

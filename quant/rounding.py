@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rdlite.export.packing import Codes, Scales, in_blocks
+
+from rdlite.graphs.packing import Codes, Scales, in_blocks
 
 Floats = npt.NDArray[np.float32]
 

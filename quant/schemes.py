@@ -4,20 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from rdlite.export.exporter import Scheme
-from rdlite.export.original import Original
-from rdlite.export.packing import Quantizer
-from rdlite.export.write import Storage
-
 from rdlite.errors import InputError
+from rdlite.graphs.packing import Quantizer
+from rdlite.weights.source_model import SourceModel
+from rdlite.weights.storage import Scheme, Storage
 
-from .calibrated import Calibrated
-from .corrected import Corrected
+from .gptq_scheme import Calibrated
 from .hqq import HalfQuadratic
-from .mixed import Mixed
-from .options import Options
-from .plan import quantizable, quantization
+from .mixed_precision import Mixed
+from .options import Options, quantizable, quantization
 from .rounding import Rounding
+from .state_correction import Corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class Uniform:
     quantizer: Quantizer
     options: Options
 
-    def prepare(self, original: Original) -> Storage:
+    def prepare(self, original: SourceModel) -> Storage:
         """Decide how the weights are stored."""
         bits = dict.fromkeys(quantizable(original, self.options.block_size), self.bits)
         return Storage(quantization(self.name, bits, self.options), self.quantizer)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rdlite.export.exporter import write_bundle
-from rdlite.export.original import Original
-from rdlite.export.write import Storage
 
-import rdlite
-from rdlite.evaluation import Divergence, divergence
-from rdlite.model import Model
+from rdlite.api.load import load
+from rdlite.api.model import Model
+from rdlite.measure.divergence import Divergence, divergence
+from rdlite.weights.source_model import SourceModel
+from rdlite.weights.storage import Storage
 
 from .options import Options
 
@@ -27,7 +27,7 @@ def with_bits(
 
 
 def divergence_of(
-    original: Original,
+    original: SourceModel,
     storage: Storage,
     reference: Model,
     texts: Sequence[Sequence[int]],
@@ -37,7 +37,7 @@ def divergence_of(
     """Write a bundle for a moment and measure it against full precision, by depth."""
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         path = write_bundle(original, Path(folder) / "bundle", storage)
-        with rdlite.load(path, threads=options.threads) as model:
+        with load(path, threads=options.threads) as model:
             return divergence(model, reference, texts, depths, options.seed)
 
 

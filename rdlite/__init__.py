@@ -10,12 +10,19 @@ Names are imported when they are first used, so that `import rdlite` costs next 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rdlite.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from rdlite.cache import Cache
-    from rdlite.chat import Chat
-    from rdlite.config import ModelConfig
-    from rdlite.cuda import Cuda
-    from rdlite.depth import Depth
+    from rdlite.api.chat import Chat
+    from rdlite.api.load import load
+    from rdlite.api.model import Model
+    from rdlite.config.cache import Cache
+    from rdlite.config.cuda import Cuda
+    from rdlite.config.depth import Depth
+    from rdlite.config.model import ModelConfig
+    from rdlite.config.sampling import Sampling
+    from rdlite.decode.generation import Generation
+    from rdlite.decode.results import Stats, Token
     from rdlite.errors import (
         BundleError,
         CheckpointError,
@@ -30,18 +37,18 @@ if TYPE_CHECKING:
         RdliteError,
         RuntimeFailure,
     )
-    from rdlite.generate import Generation, Stats, Token
-    from rdlite.model import Model, load
-    from rdlite.sampling import Sampling
-
-__version__ = "0.1.0"
 
 _HOMES = {
-    "cache": ["Cache"],
-    "chat": ["Chat"],
-    "config": ["ModelConfig"],
-    "cuda": ["Cuda"],
-    "depth": ["Depth"],
+    "api.chat": ["Chat"],
+    "api.load": ["load"],
+    "api.model": ["Model"],
+    "config.cache": ["Cache"],
+    "config.cuda": ["Cuda"],
+    "config.depth": ["Depth"],
+    "config.model": ["ModelConfig"],
+    "config.sampling": ["Sampling"],
+    "decode.generation": ["Generation"],
+    "decode.results": ["Stats", "Token"],
     "errors": [
         "BundleError",
         "CheckpointError",
@@ -56,9 +63,6 @@ _HOMES = {
         "RdliteError",
         "RuntimeFailure",
     ],
-    "generate": ["Generation", "Stats", "Token"],
-    "model": ["Model", "load"],
-    "sampling": ["Sampling"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,5 +1,5 @@
 """`python -m rdlite` is `rdlite`."""
 
-from rdlite.commands import main
+from rdlite.cli.main import main
 
 main(prog_name="rdlite")

@@ -1,4 +1,8 @@
-"""Models that the tests share: the two oracle checkpoints, and a random one that has text files."""
+"""Models that the tests share: the two oracle checkpoints, and a random one that has text files.
+
+They run on one thread: they are so small that a second one waits more than it works, and takes a
+core for it.
+"""
 
 import json
 import shutil
@@ -9,13 +13,14 @@ import onnx_ir as ir
 import pytest
 from rdlite.export import export_checkpoint
 from rdlite.export.exporter import write_bundle
-from rdlite.export.graphs import Graphs
-from rdlite.export.original import read_checkpoint
+from rdlite.export.from_checkpoint import read_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 
 import rdlite
-from rdlite.bundle import hash_file, hash_manifest
-from rdlite.cache_calibration import calibrate_bundle
+from rdlite.bundle.manifest import hash_manifest
+from rdlite.graphs.serialize import Graphs
+from rdlite.measure.calibrate_kv import calibrate_bundle
+from rdlite.utils.files import hash_file
 
 DATA = Path(__file__).parent / "data"
 ORACLES = ("huginn-tiny", "huginn-tiny-bf16")
@@ -31,7 +36,7 @@ class Oracle:
         self.ids = self.expected["input_ids"][0].tolist()
         self.states = self.expected["input_states"][0]
         self.bundle = export_checkpoint(self.checkpoint, folder / name)
-        self.model = rdlite.load(self.bundle)
+        self.model = rdlite.load(self.bundle, threads=1)
 
 
 @pytest.fixture(scope="session", params=ORACLES)
@@ -78,13 +83,13 @@ def scaled_bundle(text_bundle):
 @pytest.fixture(scope="session")
 def model(text_bundle):
     """A model that speaks bytes; its weights are random."""
-    return rdlite.load(text_bundle)
+    return rdlite.load(text_bundle, threads=1)
 
 
 @pytest.fixture(scope="session")
 def nano():
     """The trained model that comes with rdlite."""
-    return rdlite.load("nano")
+    return rdlite.load("nano", threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +105,7 @@ def exact_nano(full_nano):
 
     Int8 activations are rounded, and a last bit can decide to where.
     """
-    return rdlite.load(full_nano)
+    return rdlite.load(full_nano, threads=1)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_the_built_wheel_installs_and_runs(tmp_path, text_checkpoint):
     registered = "optimum/commands/register/register_rdlite.py"
     assert [name for name in names if name.startswith("optimum")] == [registered]
     assert "rdlite/py.typed" in names
-    assert "rdlite/export/families/huginn.py" in names
+    assert "rdlite/architectures/huginn.py" in names
     assert "rdlite/export/optimum/portable.py" in names
     assert "rdlite/models/nano/rdlite.json" in names
     assert wheel.stat().st_size < 8 * 2**20

@@ -9,8 +9,8 @@ Entry = tuple[str, str, str]  # where it goes in the folder, where it lies now, 
 #: What nothing in the app uses, though something that it does use would import it. Without ssl,
 #: requests and Qt's network library nothing in the folder could fetch anything from the web.
 MODULES_LEFT_OUT = [
-    *("rdlite.commands", "rdlite.llm_plugin", "rdlite.export.random_checkpoint", "rdlite.quant"),
-    *("rdlite.serve", "rdlite.hub", "rdlite.hub_fetch", "rdlite.hub_source"),
+    *("rdlite.cli", "rdlite.integrations", "rdlite.export", "rdlite.quant", "rdlite.serve"),
+    "rdlite.hub",
     *("click", "rich", "pygments", "prompt_toolkit", "huggingface_hub", "llm", "matplotlib", "PIL"),
     *("ssl", "_ssl", "requests", "urllib3", "PySide6.QtNetwork", "PySide6.QtDBus"),
     *("tkinter", "pytest", "_pytest", "py", "pexpect", "setuptools", "pip", "torch", "mypy"),

@@ -21,7 +21,7 @@ from PySide6.QtWidgets import QListView, QStyle, QStyledItemDelegate, QStyleOpti
 
 import colours
 from rdlite import Token
-from rdlite.labels import label
+from rdlite.utils.printable import label
 
 Index = QModelIndex | QPersistentModelIndex
 BAR, GAP, HEIGHT = 10, 2, 64

@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QTextBrowser, QTextEdit, QWidget
 
 import colours
 from rdlite import Token
-from rdlite.labels import printable
+from rdlite.utils.printable import printable
 
 SHADE = QColor(128, 128, 128, 40)  # behind questions, on a light page as on a dark one
 

@@ -120,7 +120,7 @@ class Worker(QObject):
     def open(self, path: str) -> None:
         """Open a model and start a conversation with it; on failure the old ones stay."""
         try:
-            from rdlite.bundle import open_bundle
+            from rdlite.loader import open_bundle
 
             cache = cache_for(open_bundle(path).config)
             model = rdlite.load(path, cache=cache)

@@ -8,7 +8,7 @@ import torch
 from small_talk import HELP, saying
 from text import IGNORED, Encoder, Example, marks_of, steps_needed
 
-from rdlite.tasks import TASKS, draw
+from rdlite.measure.tasks import TASKS, draw
 
 ROW = 128  # tokens
 SMALL_TALK = 0.03  # of what is said

@@ -8,7 +8,8 @@ from rdlite.export.random_checkpoint import SPECIAL_TOKENS
 from small_talk import HELP
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from rdlite.tasks import TASKS, Mark, Problem, draw, is_held_out
+from rdlite.measure.task_kinds import Mark, Problem, is_held_out
+from rdlite.measure.tasks import TASKS, draw
 
 VOCABULARY = 512
 IGNORED = -100  # a target that the loss leaves out

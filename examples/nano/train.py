@@ -23,7 +23,7 @@ from save import save_checkpoint
 from text import IGNORED, VOCABULARY, Encoder, make_tokenizer
 from tokenizers import Tokenizer
 
-from rdlite.commands.doctor import processor_name
+from rdlite.cli.inspect.doctor import processor_name
 
 CONTEXT = 1024
 WARM_UP = 100  # updates

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rdlite.config import ModelConfig
+from rdlite.architectures.raven import PARTS
+from rdlite.config.model import ModelConfig
 
-from ..checkpoint import Checkpoint
-from ..families._raven import PARTS
+from ..safetensors import Checkpoint
 
 
 class RMSNorm(nn.Module):

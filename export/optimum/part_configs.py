@@ -15,11 +15,11 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfig
 from torch import Tensor
 
-from rdlite.config import ModelConfig
-from rdlite.graph_check import contract
+from rdlite.architectures import huginn
+from rdlite.bundle.check.graph import contract
+from rdlite.config.model import ModelConfig
 
-from ..families import huginn
-from .tracing import split_evenly
+from ..optimum.tracing import split_evenly
 
 OPSET = 18
 TASK = "feature-extraction"

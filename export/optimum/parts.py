@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from rdlite.config import ModelConfig
+from rdlite.architectures.raven import PARTS
+from rdlite.architectures.registry import FAMILIES
+from rdlite.config.model import ModelConfig
 from rdlite.errors import FamilyError
 
-from ..families import FAMILIES
-from ..families._raven import PARTS
-from .tracing import Count, Filled, NewPositions, SplitLast, Spread, Write
+from ..optimum.tracing import Count, Filled, NewPositions, SplitLast, Spread, Write
 
 FUSED_HINT = "'rdlite export', or --flavour fused, needs no PyTorch model and knows more families"
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from optimum.exporters.onnx.convert import export_models
 
-from rdlite.progress import Progress
+from rdlite.bundle.writer import check_replaceable, work_folder
+from rdlite.utils.progress import Progress
 
-from ..checkpoint import open_checkpoint
 from ..exporter import write_bundle
-from ..original import read_checkpoint
-from ..write import check_replaceable, work_folder
-from .module_tree import load_modules
-from .part_configs import OPSET, onnx_configs
-from .parts import check_family, submodels
-from .traced import take_over
+from ..from_checkpoint import read_checkpoint
+from ..optimum.module_tree import load_modules
+from ..optimum.part_configs import OPSET, onnx_configs
+from ..optimum.parts import check_family, submodels
+from ..optimum.traced import take_over
+from ..safetensors import open_checkpoint
 
 
 def export_portable(

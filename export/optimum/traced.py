@@ -14,15 +14,15 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from rdlite.bundle import PARTS
-from rdlite.config import ModelConfig
+from rdlite.bundle.check.graph import contract
+from rdlite.bundle.manifest import PARTS
+from rdlite.config.model import ModelConfig
 from rdlite.errors import CheckpointError
-from rdlite.graph_check import contract
+from rdlite.graphs.builder import IR_VERSION, Weights
+from rdlite.graphs.packing import Codes, Scales
+from rdlite.graphs.serialize import Graphs
 
-from ..blocks import IR_VERSION, Weights
-from ..checkpoint import PIECE_BYTES
-from ..graphs import Graphs
-from ..packing import Codes, Scales
+from ..safetensors import PIECE_BYTES
 
 Floats = npt.NDArray[np.float32]
 

@@ -15,23 +15,23 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-import rdlite
+from rdlite.api.model import Model
+from rdlite.config.exit_rules import rules_for
+from rdlite.decode.results import Token
 from rdlite.errors import InputError, RdliteError
-from rdlite.exit_rules import rules_for
-from rdlite.generate import Token
-from rdlite.model import Model
-from rdlite.schema import read_json
-from rdlite.serve.answers import FINISH, Answer, dumps, error
-from rdlite.serve.delivery import Delivery
-from rdlite.serve.failures import add_failures, answer_to, describe
-from rdlite.serve.guard import Guard
+from rdlite.serve.error_handlers import add_failures, answer_to, describe
 from rdlite.serve.metrics import Counted, Metrics
+from rdlite.serve.middleware import Guard
 from rdlite.serve.page import add_page
-from rdlite.serve.prefixes import Prefixes
-from rdlite.serve.preparing import Preparer, UnknownModelError
-from rdlite.serve.requests import ChatRequest, CompletionRequest
+from rdlite.serve.prefix_cache import PrefixCache
+from rdlite.serve.preprocess import Preprocessor, UnknownModelError
+from rdlite.serve.protocol import ChatRequest, CompletionRequest
+from rdlite.serve.responses import FINISH, Answer, dumps, error
 from rdlite.serve.settings import Settings
+from rdlite.serve.stream_queue import StreamQueue
 from rdlite.serve.worker import Job, Worker
+from rdlite.utils.schema import read_json
+from rdlite.version import __version__
 
 CLIENT_LEFT = 499  # nobody reads it, but it is counted
 Prepare = Callable[..., tuple[Job, Answer]]
@@ -66,8 +66,8 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     model.plan(
         1, settings.depth, settings.sampling, settings.seed, (), speculate=settings.speculate
     )
-    metrics, prefixes = Metrics(), Prefixes(model, settings.prefix_bytes)
-    preparer = Preparer(model, settings)
+    metrics, prefixes = Metrics(), PrefixCache(model, settings.prefix_bytes)
+    preparer = Preprocessor(model, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,7 +90,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         middleware.insert(1, cors)
     app = FastAPI(
         title="rdlite",
-        version=rdlite.__version__,
+        version=__version__,
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
@@ -140,7 +140,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     async def answer(
         body: ChatRequest | CompletionRequest, request: Request, prepare: Prepare
     ) -> Response:
-        worker, delivery = app.state.worker, Delivery()
+        worker, delivery = app.state.worker, StreamQueue()
         job, shape = await run_in_threadpool(prepare, body, delivery.put)
         worker.submit(job)
         if body.stream:
@@ -180,7 +180,7 @@ class _Stream(StreamingResponse):
 
 
 async def _events(
-    job: Job, delivery: Delivery, shape: Answer, with_usage: bool
+    job: Job, delivery: StreamQueue, shape: Answer, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """Yield an answer token by token, and what went wrong if something did."""
     opens = True
@@ -207,7 +207,7 @@ def _event(value: object) -> bytes:
     return b"data: " + dumps(value) + b"\n\n"
 
 
-async def _collect(delivery: Delivery) -> list[Token]:
+async def _collect(delivery: StreamQueue) -> list[Token]:
     return [token async for token in delivery.tokens()]
 
 
@@ -216,7 +216,7 @@ async def _wait_until_gone(request: Request) -> None:
         pass
 
 
-def _describe(model: Model, settings: Settings, preparer: Preparer) -> dict[str, Any]:
+def _describe(model: Model, settings: Settings, preparer: Preprocessor) -> dict[str, Any]:
     depth, manifest = settings.depth, model.bundle.manifest
     return {
         "id": preparer.name,

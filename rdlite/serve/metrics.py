@@ -3,8 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rdlite.generate import Stats
-from rdlite.serve.prefixes import Prefixes
+from rdlite.decode.results import Stats
+from rdlite.serve.prefix_cache import PrefixCache
 from rdlite.serve.worker import Worker
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
@@ -52,7 +52,7 @@ class Metrics:
             registry=registry,
         )
 
-    def watch(self, worker: Worker, prefixes: Prefixes) -> None:
+    def watch(self, worker: Worker, prefixes: PrefixCache) -> None:
         """Tell how many slots are busy, how many requests wait, and what is kept."""
         for name, text, value in (
             ("rdlite_slots", "Answers that can be generated at once", lambda: worker.check().slots),

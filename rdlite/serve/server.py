@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rdlite.api.model import Model
 from rdlite.errors import InputError
-from rdlite.model import Model
 from rdlite.serve.app import create_app
 from rdlite.serve.settings import Settings
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rdlite.depth import Depth
+from rdlite.config.depth import Depth
+from rdlite.config.sampling import Sampling
+from rdlite.config.speculation import Speculate
 from rdlite.errors import InputError
-from rdlite.sampling import Sampling
-from rdlite.speculate import Speculate
 
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*", re.IGNORECASE)
 #: As browsers write it: no path, and what is not "null", which any page can have.

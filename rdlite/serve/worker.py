@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rdlite.decode.plan import Plan
+from rdlite.decode.prompt_cache import How
+from rdlite.decode.results import Stats, Token
 from rdlite.errors import RdliteError, RuntimeFailure
-from rdlite.generate import Plan, Stats, Token
-from rdlite.kept_text import How
-from rdlite.serve.prefixes import Prefixes
+from rdlite.serve.prefix_cache import PrefixCache
 
 STUCK_S = 900.0  # without a token or a chunk of the prompt; deep steps of large models are slow
 MAX_RETRY_S = 60
@@ -99,7 +100,7 @@ class Worker:
         self,
         slots: int,
         waiting: int,
-        prefixes: Prefixes,
+        prefixes: PrefixCache,
         finished: Callable[[Stats], None],
     ) -> None:
         """Start the threads.
@@ -190,14 +191,14 @@ class Worker:
                 job = slot.job = self._line.popleft()
                 slot.seen = -1  # what the job before it had done says nothing of this one
             clock = time.monotonic()
-            self._serve(job)
+            result = self._serve(job)
             with self._changed:
                 slot.job = None
                 self._seconds += 0.2 * (time.monotonic() - clock - self._seconds)
+            job.deliver(result)  # who has seen the end of an answer finds its slot free
 
-    def _serve(self, job: Job) -> None:
-        """Run a job to its end. Whatever goes wrong is the job's, never the slot's."""
-        result: Item = None
+    def _serve(self, job: Job) -> Item:
+        """Run a job, and return how it ended. Whatever goes wrong is the job's, not the slot's."""
         try:
             kept = self._prefixes.new() if job.alone else self._prefixes.take(job.prompt, job.how)
             for token in kept.generate(job.prompt, job.plan, job.how):
@@ -206,12 +207,12 @@ class Worker:
                 self._prefixes.give(kept)
             self._finished(job.plan.stats)
             if self._stopping and job.plan.stats.finish == "cancelled":
-                result = StoppingError()
+                return StoppingError()
         except RdliteError as problem:
-            result = problem
+            return problem
         except MemoryError:
-            result = RuntimeFailure("there is not enough memory for this request")
+            return RuntimeFailure("there is not enough memory for this request")
         except Exception as problem:
             log.exception("a generation failed")
-            result = problem
-        job.deliver(result)
+            return problem
+        return None

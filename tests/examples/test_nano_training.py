@@ -11,7 +11,8 @@ import pytest
 from rdlite.export import export_checkpoint
 
 import rdlite
-from rdlite.tasks import TASKS, Mark, draw, is_held_out
+from rdlite.measure.task_kinds import Mark, is_held_out
+from rdlite.measure.tasks import TASKS, draw
 
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
 ROOT = Path(__file__).parents[2]
@@ -184,7 +185,7 @@ def test_training_sees_the_tokens_that_a_chat_sends():
     from rdlite.export.random_checkpoint import CHAT_TEMPLATE
     from text import Encoder, make_tokenizer
 
-    from rdlite.chat_template import ChatTemplate
+    from rdlite.tokenizer.chat_template import ChatTemplate
 
     tokenizer = make_tokenizer()
     encoder = Encoder(tokenizer)

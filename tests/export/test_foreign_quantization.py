@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 from rdlite.export import export_checkpoint
-from rdlite.export.checkpoint import open_checkpoint
 from rdlite.export.foreign_quantization import decoded
+from rdlite.export.safetensors import open_checkpoint
 from safetensors.numpy import load_file, save_file
 
 from rdlite import CheckpointError

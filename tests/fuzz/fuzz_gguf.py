@@ -19,22 +19,21 @@ import warnings
 from pathlib import Path
 
 import atheris
-from rdlite.export.gguf import open_gguf
-from rdlite.export.gguf.load import read_original
 
 from rdlite.errors import RdliteError
+from rdlite.gguf.open import open_gguf, read_original
 
 #: Modules whose branches guide the fuzzer.
 WATCHED = (
-    "rdlite.export.gguf",
-    "rdlite.export.families",
-    "rdlite.config",
-    "rdlite.schema",
-    "rdlite.tokenizer_check",
-    "rdlite.cache_scales",
-    "rdlite.generation_config",
-    "rdlite.exit_defaults",
-    "rdlite.quantization",
+    "rdlite.gguf",
+    "rdlite.architectures.registry",
+    "rdlite.config.model",
+    "rdlite.utils.schema",
+    "rdlite.tokenizer.validate",
+    "rdlite.bundle.cache_scales",
+    "rdlite.config.generation",
+    "rdlite.config.exit_defaults",
+    "rdlite.config.quantization",
 )
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9

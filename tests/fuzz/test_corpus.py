@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from rdlite.export.gguf import open_gguf
-from rdlite.export.gguf.load import read_original
 
 from rdlite.errors import GGUFError
+from rdlite.gguf.open import open_gguf, read_original
 
 CORPUS = Path(__file__).parent / "corpus" / "gguf"
 

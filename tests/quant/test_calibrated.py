@@ -13,26 +13,29 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rdlite.export.exporter import write_bundle
-from rdlite.export.original import read_model
-from rdlite.export.packing import dequantize
-from rdlite.quant import Options, corrected, find_scheme, quantize_bundle
-from rdlite.quant.calibrate import second_moments
-from rdlite.quant.calibrated import FactorFolder
-from rdlite.quant.corrected import fit_factors
+from rdlite.export.read import read_model
+from rdlite.quant import Options, find_scheme, quantize_bundle
+from rdlite.quant import state_correction as corrected
 from rdlite.quant.gptq import factor_moments, quantize_rows
+from rdlite.quant.gptq_scheme import FactorFolder
+from rdlite.quant.hessians import second_moments
 from rdlite.quant.hqq import HalfQuadratic
-from rdlite.quant.mixed import spend
+from rdlite.quant.mixed_precision import spend
 from rdlite.quant.report import check_measurable
 from rdlite.quant.rounding import Rounding
-from rdlite.quant.states import state_errors
+from rdlite.quant.state_correction import fit_factors
+from rdlite.quant.state_errors import state_errors
 
 import rdlite
 from rdlite import InputError, OutputError
-from rdlite.bundle import open_bundle
-from rdlite.commands import main
-from rdlite.evaluation import divergence, encode_problem, held_out_problems, windows
-from rdlite.start import start_at
-from rdlite.tasks import TASKS, draw
+from rdlite.cli.main import main
+from rdlite.graphs.packing import dequantize
+from rdlite.loader import open_bundle
+from rdlite.measure.answers import encode_problem, held_out_problems
+from rdlite.measure.divergence import divergence
+from rdlite.measure.tasks import TASKS, draw
+from rdlite.measure.texts import windows
+from rdlite.ort.initial_state import start_at
 
 
 def correlated(columns, seed=0):
@@ -138,11 +141,11 @@ def test_moments_are_those_of_the_loop(text_bundle):
     with rdlite.load(text_bundle) as model:
         start = start_at(model.config, "random", 4)
         for ids in texts:
-            lane = model.new_sequence().begin(ids, steps)
-            start(lane, 0)
+            runner = model.new_sequence().begin(ids, steps)
+            start(runner, 0)
             for step in range(steps):
-                rows.append(np.concatenate((lane.states[step % 2][0], lane.embeds[0]), axis=1))
-                lane.step(step)
+                rows.append(np.concatenate((runner.states[step % 2][0], runner.embeds[0]), axis=1))
+                runner.step(step)
     inputs = np.concatenate(rows)
     name = "core.adapter.weight"
     found = second_moments(bundle, texts, steps, [name], seed=4)
@@ -164,12 +167,15 @@ def test_moments_of_every_matrix_and_any_number_of_threads(text_bundle):
 
 @pytest.mark.parametrize("scheme", ["int4-gptq", "int4-mixed"])
 def test_calibrated_schemes_halve_what_plain_rounding_costs(scheme, full_nano, practice, tmp_path):
-    options, nano = Options(calibration=practice, steps=8), rdlite.load(full_nano)
+    options, nano = (
+        Options(calibration=practice, steps=8, threads=1),
+        rdlite.load(full_nano, threads=1),
+    )
     ids = nano.tokenizer.encode(practice.read_text())
     texts = list(windows(ids, 64, 1024))
     found = {}
     for name, chosen in (("plain", "int4-plain"), ("ours", find_scheme(scheme, options))):
-        with rdlite.load(quantize_bundle(full_nano, tmp_path / name, chosen)) as model:
+        with rdlite.load(quantize_bundle(full_nano, tmp_path / name, chosen), threads=1) as model:
             found[name] = divergence(model, nano, texts, [8, 32])
             errors = state_errors(model, nano, texts[:4], 32)
         assert errors[31] < 2 * errors[0]  # the loop does not add them up
@@ -204,9 +210,9 @@ def test_factors_undo_what_a_state_was_multiplied_with(text_bundle, tmp_path):
 
 
 def test_a_corrected_model_is_the_rounded_one_with_a_better_norm(full_nano, tmp_path):
-    nano = rdlite.load(full_nano)
+    nano = rdlite.load(full_nano, threads=1)
     texts = [[*chain(*encode_problem(nano, each))] for each in held_out_problems(1)]
-    options = Options(steps=8)
+    options = Options(steps=8, threads=1)
     outs = [
         quantize_bundle(full_nano, tmp_path / scheme, chosen)
         for scheme, chosen in (
@@ -216,7 +222,7 @@ def test_a_corrected_model_is_the_rounded_one_with_a_better_norm(full_nano, tmp_
     ]
     found = []
     for out in outs:
-        with rdlite.load(out) as model:
+        with rdlite.load(out, threads=1) as model:
             found.append(divergence(model, nano, texts, [32])[0].mean)
     plain, ours = found
     assert ours < 0.97 * plain
@@ -251,8 +257,8 @@ def test_the_same_seed_and_text_give_the_same_bundle(text_bundle, practice, tmp_
 
 KILLED_QUANTIZE = """
 import sys, time
-from rdlite.commands import main
-from rdlite.quant import calibrated
+from rdlite.cli.main import main
+from rdlite.quant import gptq_scheme as calibrated
 def stuck(*_):
     print("stuck", flush=True)
     time.sleep(600)
@@ -346,7 +352,8 @@ def test_short_calibration_texts_are_refused(text, text_bundle, tmp_path):
 def test_a_report_says_what_it_cost(text_checkpoint, practice, tmp_path):
     report = tmp_path / "report.md"
     arguments = ["quantize", text_checkpoint, "-o", tmp_path / "out", "--report", report]
-    result = CliRunner().invoke(main, [str(a) for a in [*arguments, "--text", practice]])
+    arguments += ["--text", practice, "--threads", 1]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     found = json.loads(report.with_suffix(".json").read_text())
     assert found["scheme"] == "int4"

@@ -9,14 +9,16 @@ import onnx
 import pytest
 from rdlite.export import export_checkpoint
 from rdlite.export.exporter import write_bundle
-from rdlite.export.original import read_bundle, read_model
-from rdlite.export.packing import dequantize, pack
-from rdlite.export.sources import in_rows
+from rdlite.export.from_bundle import read_bundle
+from rdlite.export.read import read_model
 from rdlite.quant import SCHEMES, Options, find_scheme, quantize_bundle
 
 import rdlite
 from rdlite import BundleError, InputError, OutputError
-from rdlite.bundle import PARTS, open_bundle
+from rdlite.bundle.manifest import PARTS
+from rdlite.graphs.packing import dequantize, pack
+from rdlite.loader import open_bundle
+from rdlite.weights.source import in_rows
 
 
 class Dequantized:
@@ -123,7 +125,7 @@ def test_nano_still_knows_its_tasks(full_nano, scheme, tmp_path):
 def test_schemes_are_what_the_help_says(tmp_path):
     from click.testing import CliRunner
 
-    from rdlite.commands import main
+    from rdlite.cli.main import main
 
     text = CliRunner().invoke(main, ["quantize", "--help"]).output
     for scheme in SCHEMES:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from rdlite.export.packing import dequantize, in_blocks, pack, packed_shape, unpack
 from rdlite.quant.rounding import Rounding
+
+from rdlite.graphs.packing import dequantize, in_blocks, pack, packed_shape, unpack
 
 
 def weights(rows=37, columns=100, seed=0):

@@ -61,7 +61,7 @@ def hub(text_checkpoint, tmp_path, monkeypatch):
         monkeypatch.setattr(constants + "ENDPOINT", server.url)
         monkeypatch.setattr(constants + "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants + "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr("rdlite.hub_fetch.PAUSE", 0)
+        monkeypatch.setattr("rdlite.hub.download.PAUSE", 0)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server

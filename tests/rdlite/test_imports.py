@@ -22,7 +22,9 @@ def test_import_loads_nothing_heavy():
 
 def test_the_whole_runtime_loads_no_training_library_and_no_exporter():
     names = ", ".join(rdlite.__all__)
-    loaded = loaded_by(f"from rdlite import {names}\nimport rdlite.engine, rdlite.session")
+    loaded = loaded_by(
+        f"from rdlite import {names}\nimport rdlite.engine.engine, rdlite.ort.session"
+    )
     assert not loaded & {"torch", "transformers", "optimum", "rdlite.export", "rdlite.quant"}
 
 
@@ -32,7 +34,7 @@ def test_the_exporter_needs_no_torch():
 
 
 def test_help_starts_without_the_runtime():
-    code = "from rdlite.commands import main\nmain(['--help'], standalone_mode=False)"
+    code = "from rdlite.cli.main import main\nmain(['--help'], standalone_mode=False)"
     assert not loaded_by(code) & {"onnx", "onnxruntime", "numpy", "tokenizers"}
 
 
@@ -52,7 +54,7 @@ def test_only_session_imports_onnxruntime():
 
 
 def test_telemetry_is_off_unless_the_user_says_otherwise():
-    code = "import os, rdlite.session; print('ORT=' + os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import os, rdlite.ort.session; print('ORT=' + os.environ['ORT_DISABLE_TELEMETRY'])"
     assert "ORT=1" in loaded_by(code)
     assert "ORT=0" in loaded_by("import os; os.environ['ORT_DISABLE_TELEMETRY'] = '0'\n" + code)
 

@@ -7,8 +7,8 @@ import ctypes
 
 import numpy as np
 
-from rdlite.device import Device
-from rdlite.session import Provider
+from rdlite.cuda.arrays import Device
+from rdlite.ort.session import Provider
 
 POISON = 0x7F  # float16 of it is not a number, and an index of it is out of bounds
 

@@ -22,7 +22,7 @@ def key(window, name):
     from PySide6.QtTest import QTest
 
     window.activateWindow()  # where shortcuts work
-    assert QTest.qWaitForWindowActive(window.window())
+    assert QTest.qWaitForWindowActive(window.window(), 60_000)  # ms, for machines that are busy
     QTest.keyClick(window, getattr(Qt.Key, f"Key_{name}"))
 
 
@@ -202,8 +202,8 @@ def test_a_cache_that_would_be_too_large_is_shared(app):
 
 
 def test_a_gguf_file_is_a_model(open_window, ask, tmp_path):
-    from rdlite.export.gguf import export_gguf
-    from rdlite.export.original import read_model
+    from rdlite.export.read import read_model
+    from rdlite.export.to_gguf import export_gguf
 
     file = tmp_path / "nano.gguf"
     export_gguf(read_model("nano", as_stored=True), file)

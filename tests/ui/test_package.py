@@ -29,8 +29,8 @@ def folder():
 
 
 def test_it_runs_in_an_empty_environment_and_opens_gguf_files(folder, tmp_path):
-    from rdlite.export.gguf import export_gguf
-    from rdlite.export.original import read_model
+    from rdlite.export.read import read_model
+    from rdlite.export.to_gguf import export_gguf
 
     file = tmp_path / "nano.gguf"
     export_gguf(read_model("nano", as_stored=True), file)
@@ -55,8 +55,15 @@ def test_it_holds_nothing_that_fetches_from_the_web(folder):
         assert not [name for name in names if part in name], part
     program = CArchiveReader(str(folder / "rdlite-desktop"))
     modules = program.open_embedded_archive("PYZ.pyz").toc.keys()
-    assert {"worker", "rdlite.model", "rdlite.export.gguf.load"} <= modules
-    for module in ("ssl", "requests", "urllib3", "huggingface_hub", "rdlite.serve", "rdlite.hub"):
+    assert {"worker", "rdlite.api.model", "rdlite.gguf.open"} <= modules
+    for module in (
+        "ssl",
+        "requests",
+        "urllib3",
+        "huggingface_hub",
+        "rdlite.serve",
+        "rdlite.hub",
+    ):
         assert module not in modules
 
 

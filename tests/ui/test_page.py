@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from rdlite.commands.chat_screen import HUES, hue
+from rdlite.cli.run.chat_screen import HUES, hue
 
 CHROMIUM = "/usr/bin/chromium"
 PICTURES = Path(__file__).parents[2] / "build" / "ui"
@@ -164,7 +164,7 @@ def busy(address):
 
 
 def wait_until_free(visit, address):
-    for _ in range(200):
+    for _ in range(WAIT // 25):
         if busy(address) == 0:
             return
         visit.page.wait_for_timeout(25)

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 from rdlite.export import export_checkpoint
-from rdlite.export.families import huginn
 
 import rdlite
 from rdlite import CheckpointError, FamilyError, OutputError
-from rdlite.comparison import compare
+from rdlite.architectures import huginn
+from rdlite.measure.compare_bundles import compare
 
 torch = pytest.importorskip("torch", reason="needs the extra [optimum]: torch")
 pytest.importorskip("optimum.exporters.onnx", reason="needs the extra [optimum]: optimum-onnx")
@@ -191,9 +191,10 @@ def test_a_bundle_is_replaced_only_if_told(tmp_path):
     ],
 )
 def test_what_a_config_may_say_besides(text_checkpoint, tmp_path, changes):
-    from rdlite.export.families import FAMILIES
     from rdlite.export.optimum import export_portable
     from rdlite.export.random_checkpoint import tensor_shapes_of, write_random_checkpoint
+
+    from rdlite.architectures.registry import FAMILIES
 
     raw = json.loads((text_checkpoint / "config.json").read_text())
     raw |= changes

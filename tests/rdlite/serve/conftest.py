@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -17,6 +18,9 @@ import pytest
 import rdlite
 
 INVALID = "WARNING: Invalid HTTP request received.\n"
+
+
+PATIENCE = 60  # seconds after which a test gives up; none measures time
 
 
 class Server:
@@ -37,7 +41,7 @@ class Server:
         self.url = f"http://{found[1]}:{found[2]}"
 
     def client(self, **options):
-        options = {"api_key": "none", "max_retries": 0, "timeout": 60} | options
+        options = {"api_key": "none", "max_retries": 0, "timeout": PATIENCE} | options
         return openai.OpenAI(base_url=self.url + "/v1", **options)
 
     def get(self, path, **headers):
@@ -52,13 +56,13 @@ class Server:
         }
         request = urllib.request.Request(self.url + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.headers, answer.read().decode()
         except urllib.error.HTTPError as problem:
             with problem:
                 return problem.code, problem.headers, problem.read().decode()
 
-    def raw(self, data, timeout=60):
+    def raw(self, data, timeout=PATIENCE):
         """Send bytes, and return all that comes back until the server closes."""
         with socket.create_connection((self.host, self.port), timeout=timeout) as connection:
             connection.sendall(data)
@@ -71,15 +75,29 @@ class Server:
     def health(self):
         return json.loads(self.get("/health")[2])
 
-    def listens(self):
-        """Whether it takes connections."""
-        with socket.socket() as connection:
-            return connection.connect_ex((self.host, self.port)) == 0
+    def until(self, **numbers):
+        """Return when its health says these of how many are busy or wait."""
+        self._until(lambda: numbers.items() <= self.health().items(), numbers)
+
+    def until_deaf(self):
+        """Return when it takes no more connections."""
+
+        def refused():
+            with socket.socket() as connection:
+                return connection.connect_ex((self.host, self.port)) != 0
+
+        self._until(refused, "end")
+
+    def _until(self, holds, wanted):
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < end, f"no {wanted}"
+            time.sleep(0.01)
 
     def stop(self, number=signal.SIGTERM):
         """Ask it to end; returns its exit code and what it wrote to standard error."""
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=60)
+        _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors.replace(INVALID, "")
 
 
@@ -108,7 +126,7 @@ def server(start):
 
 @pytest.fixture(scope="session")
 def nano():
-    with rdlite.load() as model:
+    with rdlite.load(threads=1) as model:
         yield model
 
 

@@ -116,9 +116,9 @@ def test_a_slow_body_and_slow_headers_are_given_up(monkeypatch):
     import uvicorn
 
     import rdlite
-    from rdlite.depth import Depth
-    from rdlite.sampling import Sampling
-    from rdlite.serve import guard
+    from rdlite.config.depth import Depth
+    from rdlite.config.sampling import Sampling
+    from rdlite.serve import middleware as guard
     from rdlite.serve import server as process
     from rdlite.serve.app import create_app
     from rdlite.serve.settings import Settings
@@ -228,7 +228,7 @@ def test_a_body_with_countless_faults_is_given_up_at_the_first_ones(body):
     """Each fault is an object of its own; collecting half a million of them takes seconds."""
     from pydantic import ValidationError
 
-    from rdlite.serve.requests import ChatRequest
+    from rdlite.serve.protocol import ChatRequest
 
     with pytest.raises(ValidationError) as problem:
         ChatRequest.model_validate(body)
@@ -338,8 +338,9 @@ def test_a_thousand_requests_leak_nothing(start):
 
 
 def test_the_end_waits_for_answers_that_run(start, endless):
+    some = {"max_tokens": 12, "extra_body": {"depth": {"max_steps": 64, "exit": "off"}}}
     with start() as server, server.client() as client:
-        stream = iter(client.completions.create(**endless | {"max_tokens": 12}, stream=True))
+        stream = iter(client.completions.create(**endless | some, stream=True))
         next(stream)
         server.process.terminate()
         assert list(stream)[-1].choices[0].finish_reason == "length"
@@ -347,7 +348,7 @@ def test_the_end_waits_for_answers_that_run(start, endless):
 
 
 def test_the_end_does_not_wait_for_ever(start, endless):
-    with start() as server, server.client() as client:
+    with start("--threads", 1) as server, server.client() as client:
         stream = iter(client.completions.create(**endless, stream=True))
         next(stream)
         server.process.send_signal(signal.SIGINT)
@@ -364,8 +365,7 @@ def test_a_second_signal_ends_what_runs(start, endless, number):
         stream = iter(client.completions.create(**endless, stream=True))
         next(stream)
         server.process.send_signal(number)
-        while server.listens():
-            time.sleep(0.01)
+        server.until_deaf()
         server.process.send_signal(number)
         with pytest.raises(openai.APIError, match="the server is shutting down"):
             list(stream)
@@ -381,6 +381,5 @@ def test_a_client_that_never_reads_does_not_hold_up_the_end(start):
         with pytest.raises(TimeoutError):  # the server stops reading, since nobody reads it
             connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10**6)
         server.process.terminate()
-        while server.listens():
-            time.sleep(0.01)
+        server.until_deaf()
         assert server.stop() == (0, "")

@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from rdlite.commands import main
+from rdlite.cli.main import main
 from rdlite.serve.server import listen
 
 

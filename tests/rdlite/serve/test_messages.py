@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from rdlite.serve.requests import ChatRequest
+from rdlite.serve.protocol import ChatRequest
 
 QUESTION = {"role": "user", "content": "What is 48 + 76?"}
 

@@ -9,7 +9,7 @@ import pytest
 import rdlite
 from rdlite import Depth, RuntimeFailure
 from rdlite.serve import worker as module
-from rdlite.serve.prefixes import Prefixes
+from rdlite.serve.prefix_cache import PrefixCache
 from rdlite.serve.worker import BusyError, Job, Worker
 
 
@@ -25,7 +25,7 @@ def make(model):
     workers = []
 
     def worker(slots=1, waiting=2):
-        workers.append(Worker(slots, waiting, Prefixes(model, 2**24), lambda stats: None))
+        workers.append(Worker(slots, waiting, PrefixCache(model, 2**24), lambda stats: None))
         return workers[-1]
 
     yield worker
@@ -88,6 +88,18 @@ def test_a_full_line_takes_no_more_and_a_cancelled_job_leaves_it(make, model):
     go.set()
     assert len(collected(waiting[1][1])) == 2
     assert waiting[0][1].empty()
+
+
+def test_who_has_seen_the_end_of_a_job_finds_its_slot_free(make, model):
+    worker, seen = make(), queue.SimpleQueue()
+
+    def deliver(item):
+        if item is None:
+            seen.put(worker.check().busy)
+
+    made, _ = job(model, deliver=deliver)
+    worker.submit(made)
+    assert seen.get(timeout=30) == 0
 
 
 def test_a_job_is_cancelled_while_it_runs(make, model):

@@ -1,7 +1,0 @@
-"""Adds `optimum-cli export rdlite`: optimum looks in this folder for REGISTER_COMMANDS."""
-
-from optimum.commands.export.base import ExportCommand
-
-from rdlite.commands.optimum_export import RdliteExportCommand
-
-REGISTER_COMMANDS = [(RdliteExportCommand, ExportCommand)]

@@ -1,0 +1,1 @@
+"""What `import rdlite` offers: load, Model, Chat. Prints nothing."""

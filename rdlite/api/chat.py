@@ -1,0 +1,211 @@
+"""A conversation: messages through the chat template, the cache kept between turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdlite.config.depth import Depth
+from rdlite.config.sampling import Sampling
+from rdlite.config.speculation import Speculate
+from rdlite.decode.generation import Generation
+from rdlite.decode.plan import Plan
+from rdlite.decode.prompt_cache import CachedPrompt
+from rdlite.decode.results import Token
+from rdlite.errors import InputError
+from rdlite.tokenizer.chat_template import check_variables
+
+if TYPE_CHECKING:
+    from rdlite.api.loaded import Loaded
+
+
+class Chat:
+    """A conversation with a model. Not thread-safe; many may share one model.
+
+    Each turn reads only what differs from what was read before: the longest common prefix of
+    tokens stays in the cache.
+    """
+
+    def __init__(
+        self,
+        model: Loaded,
+        system: str | None = None,
+        depth: Depth | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Use `Model.chat`."""
+        _ = model.tokenizer, model.chat_template  # complain now, not at the first message
+        #: Of the chat template's own; another turn may have others.
+        self.template_variables = check_variables(template_variables or {})
+        model.plan(1, depth, sampling, seed, (), speculate=speculate)
+        self.model = model
+        self.depth = depth or model.default_depth
+        self.sampling = sampling or model.generation_config.sampling
+        self.seed = seed
+        self.speculate = speculate
+        self.messages: list[dict[str, str]] = []
+        self._kept = CachedPrompt(model.new_sequence())
+        self._answer: Generation | None = None
+        self.reset(system)
+
+    def reset(self, system: str | None = None) -> None:
+        """Forget the conversation and start over with this system prompt."""
+        self._end_answer()
+        self.messages = [{"role": "system", "content": system}] if system else []
+        self._kept.restart()
+
+    @property
+    def context_used(self) -> int:
+        """Tokens of the conversation that are in the cache."""
+        return len(self._kept.tokens)
+
+    def undo(self) -> str | None:
+        """Take the last question and its answer back; returns the question, None if there is none.
+
+        An answer still running is closed first.
+        """
+        self._end_answer()
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return None
+        question = self.messages[-2]["content"]
+        self.messages = self.messages[:-2]
+        return question
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation to a file: messages, settings, tokens and caches.
+
+        An answer still running is closed first.
+
+        Args:
+            path: the file to make, or a saved conversation to replace.
+
+        Raises:
+            OutputError: it cannot be written, or something else is there.
+        """
+        from rdlite.api.chat_file import VERSION, Message, SavedChat, model_hash, write_chat
+
+        self._end_answer()
+        bundle, cache = self.model.bundle, self.model.cache
+        read_depth, read_seed = self._kept.how or (None, 0)
+        saved = SavedChat(
+            version=VERSION,
+            name=bundle.manifest.name,
+            model=model_hash(bundle),
+            messages=tuple(Message(m["role"], m["content"]) for m in self.messages),
+            depth=self.depth,
+            sampling=dataclasses.replace(self.sampling, logit_bias=None),
+            bias={str(id): bias for id, bias in (self.sampling.logit_bias or {}).items()},
+            seed=self.seed,
+            share=str(cache.share),
+            bits=cache.bits,
+            template_variables=json.dumps(self.template_variables),
+            read_depth=read_depth,
+            read_seed=read_seed,
+            gathered=self._kept.sequence.steps_cache.gathered,
+        )
+        entries = self._kept.sequence.entries() if self._kept.tokens else {}
+        write_chat(Path(path), saved, self._kept.tokens, entries)
+
+    def load(self, path: str | Path) -> None:
+        """Go on with a conversation that was saved, token for token as if it had never stopped.
+
+        This one is forgotten. Seed, sampling and template variables become those of the file.
+
+        Args:
+            path: what `save` made.
+
+        Raises:
+            InputError: the file is none, or was made with another model, another kind of cache or
+                another depth than this chat's; nothing was changed.
+        """
+        from rdlite.api.chat_file import check_arrays, model_hash, read_chat
+
+        path, model = Path(path), self.model
+        saved, arrays = read_chat(path)
+        for what, theirs, ours in (
+            ("the model", saved.model, model_hash(model.bundle)),
+            ("a cache", (saved.share, saved.bits), (str(model.cache.share), model.cache.bits)),
+            ("a depth", saved.depth, self.depth),
+        ):
+            if theirs != ours:
+                values = (
+                    f"{saved.name}, not this one"
+                    if what == "the model"
+                    else f"{theirs}, not {ours}"
+                )
+                raise InputError(f"{path} was saved with {what} {values}; open it with the same")
+        tokens = check_arrays(path, arrays, model.config, model.cache, model.context)
+        entries = {name: array for name, array in arrays.items() if name != "tokens"}
+        if tokens and not {"prelude", "coda", "core.0"} <= entries.keys():
+            raise InputError(f"{path} holds no caches of its {len(tokens)} tokens")
+        bias = {int(id): number for id, number in saved.bias.items()} or None
+        sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
+        model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        try:
+            variables = check_variables(json.loads(saved.template_variables))
+        except (ValueError, AttributeError, RecursionError) as problem:
+            raise InputError(f"{path}: its template variables are none: {problem}") from None
+        self._end_answer()
+        self.messages = [dataclasses.asdict(message) for message in saved.messages]
+        self.sampling, self.seed = sampling, saved.seed
+        self.template_variables = variables
+        self._kept.restart()
+        self._kept.tokens, self._kept.how = tokens, None
+        if saved.read_depth is not None:
+            self._kept.how = (saved.read_depth, saved.read_seed)
+        if tokens:
+            self._kept.sequence.restore(entries, len(tokens), saved.gathered)
+
+    def send(self, text: str, max_tokens: int = 1024) -> Generation:
+        """Say something and get the answer, token by token.
+
+        The answer joins the conversation when it ends, or as far as it went when it is closed; an
+        answer still running is closed first. A turn that is closed before its first token leaves
+        no trace.
+
+        Args:
+            text: the user's message.
+            max_tokens: most tokens of the answer.
+
+        Raises:
+            ContextError: the conversation no longer fits; nothing was changed.
+            InputError: the template refuses the conversation, a number is out of bounds, or the
+                model is closed.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"a message must be text, got {text!r:.60}")
+        self._end_answer()
+        model = self.model
+        model.check_open()
+        messages = [*self.messages, {"role": "user", "content": text}]
+        prompt = model.encode_chat(messages, self.template_variables)
+        plan = model.plan(
+            max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
+        )
+        self._answer = Generation(self._run(messages, prompt, plan), plan)
+        return self._answer
+
+    def _run(
+        self, messages: list[dict[str, str]], prompt: list[int], plan: Plan
+    ) -> Generator[Token, None, None]:
+        answer: list[str] = []
+        tokens = self._kept.generate(prompt, plan, (self.depth, self.seed))
+        try:
+            for token in tokens:
+                answer.append(token.text)
+                yield token
+        finally:
+            tokens.close()
+            if answer:
+                self.messages = [*messages, {"role": "assistant", "content": "".join(answer)}]
+
+    def _end_answer(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None

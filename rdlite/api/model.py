@@ -1,0 +1,206 @@
+"""The Python API: a Model generates, scores and chats."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.api.chat import Chat
+from rdlite.api.loaded import Loaded
+from rdlite.config.depth import Depth
+from rdlite.config.sampling import Sampling
+from rdlite.config.speculation import Speculate
+from rdlite.decode.generation import Generation
+from rdlite.decode.loop import generate_tokens
+from rdlite.decode.plan import CHUNK
+from rdlite.decode.planner import as_list
+from rdlite.decode.prefill import read
+from rdlite.decode.results import Token
+from rdlite.errors import InputError
+from rdlite.ort.initial_state import start_at
+from rdlite.utils.checks import check_integer
+
+if TYPE_CHECKING:
+    pass
+
+
+Floats = npt.NDArray[np.float32]
+CHARACTERS_PER_TOKEN = 256  # no text has tokens that long throughout
+
+
+class Model(Loaded):
+    """A loaded model. Thread-safe: each generation and each chat has buffers of its own."""
+
+    def logits(
+        self,
+        token_ids: Sequence[int],
+        steps: int | None = None,
+        initial_state: str | Floats | None = None,
+        seed: int = 0,
+        chunk: int = CHUNK,
+    ) -> Floats:
+        """Score a text: the logits of every position.
+
+        Args:
+            token_ids: S ids, 1 to the context.
+            steps: core steps; None: the model's default.
+            initial_state: "zeros", "random" (of `seed`), "embeds", or float32 [S, E]; None: zeros
+                for models that start at random, and for others their own way to start.
+            seed: selects random initial states, 0 to 2^64 - 1.
+            chunk: positions read at once, 1 to 4096. It changes memory and speed, and the result
+                only where the cache is shared (`Cache(share=n)`).
+
+        Returns:
+            float32 [S, V], natural logits before any sampling.
+
+        Raises:
+            InputError: an argument is out of bounds (ContextError: more ids than the context).
+        """
+        ids = self.check_ids(token_ids)
+        controller = self.plan.controller(Depth(self.config.steps_or_default(steps)))
+        check_integer("chunk", chunk, 1, 4096)
+        if initial_state is None:
+            own = self.config.recurrence.initial_state
+            initial_state = "zeros" if own == "random" else own
+        start = start_at(self.config, initial_state, seed, len(ids))
+        result = np.empty((len(ids), self.config.vocab_size), np.float32)
+        with self.pool.borrowed() as sequence:
+            for runner, steps, *_ in read(sequence, ids, controller, start, chunk):
+                end = sequence.length + runner.size
+                result[sequence.length : end] = runner.logits(steps, runner.size)
+        return result
+
+    def logits_by_depth(
+        self,
+        token_ids: Sequence[int],
+        depths: Sequence[int],
+        seed: int = 0,
+        last: int | None = None,
+        initial_state: str | Floats = "random",
+    ) -> Iterator[tuple[int, Floats]]:
+        """Score a text after each of several depths, in one run to the greatest.
+
+        Args:
+            token_ids: S ids, 1 to the context; read together.
+            depths: core steps, ascending.
+            seed: selects random initial states, 0 to 2^64 - 1.
+            last: score only so many positions, the last ones; None: all.
+            initial_state: "random" (as generations start; `logits` starts at zeros), "zeros",
+                "embeds", or float32 [S, E].
+
+        Returns:
+            Pairs of a depth and float32 [P, V], natural logits; the array is overwritten by the
+            next one's.
+
+        Raises:
+            InputError: an argument is out of bounds (ContextError: more ids than the context).
+        """
+        ids = self.check_ids(token_ids)
+        depths = [self.config.steps_or_default(depth) for depth in as_list("depths", depths)]
+        if not depths or depths != sorted(set(depths)):
+            raise InputError(f"depths must ascend, got {depths}")
+        last = len(ids) if last is None else check_integer("last", last, 1, len(ids))
+        start = start_at(self.config, initial_state, seed, len(ids))
+        self.check_open()
+
+        def run() -> Iterator[tuple[int, Floats]]:
+            with self.pool.borrowed() as sequence:
+                runner = sequence.begin(ids, depths[-1])
+                start(runner, 0)
+                done = 0
+                for depth in depths:
+                    for step in range(done, depth):
+                        runner.step(step)
+                    done = depth
+                    yield depth, runner.logits(depth, last)
+
+        return run()
+
+    def generate(
+        self,
+        prompt_or_ids: str | Sequence[int],
+        max_tokens: int = 64,
+        depth: Depth | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        initial_state: str | Floats = "random",
+        chunk: int = CHUNK,
+        speculate: Speculate = None,
+        top_logprobs: int = 0,
+        changes: bool = False,
+    ) -> Generation:
+        """Continue a text.
+
+        Args:
+            prompt_or_ids: text, which is encoded as the tokenizer says, or token ids.
+            max_tokens: most new tokens, 1 to 2^22; the context may end it before.
+            depth: how deep to think; None: the model's default.
+            sampling: how tokens are chosen; None: greedy.
+            seed: selects initial states and draws, 0 to 2^64 - 1; the same gives the same text.
+            stop: texts that end the generation, not part of it; at most 64.
+            initial_state: "random", "zeros" or "embeds"; "random" is the model's own way to
+                start, whatever that is.
+            chunk: prompt positions read at once, 1 to 4096.
+            speculate: draft tokens at fewer core steps and verify them together, which changes
+                the speed and not the result. (drafts, steps): so many drafts of so many steps;
+                drafts 1 to 16, steps 1 to 1024. "auto": as is quickest by what this model's
+                generations of the same depth have shown. None: one token after the other.
+            top_logprobs: how many alternatives to tell of each token, 0 to 100.
+            changes: tell how far each core step moved the state; not with `speculate`.
+
+        Returns:
+            An iterable of Tokens, computed as they are asked for.
+
+        Raises:
+            InputError: an argument is out of bounds (ContextError: the prompt does not fit).
+        """
+        ids = self.encode(prompt_or_ids)
+        plan = self.plan(
+            max_tokens,
+            depth,
+            sampling,
+            seed,
+            stop,
+            initial_state,
+            chunk,
+            speculate,
+            top_logprobs,
+            changes,
+        )
+        self.check_open()
+
+        def run() -> Generator[Token, None, None]:
+            with self.pool.borrowed() as sequence:
+                yield from generate_tokens(sequence, ids, plan)
+
+        return Generation(run(), plan)
+
+    def chat(
+        self,
+        system: str | None = None,
+        depth: Depth | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> Chat:
+        """Start a conversation; what was read stays in its cache between turns.
+
+        Args:
+            system: a system prompt.
+            depth: how deep to think; None: the model's default.
+            sampling: how tokens are chosen; None: the model's own defaults.
+            seed: selects initial states and draws.
+            speculate: as for `generate`.
+            template_variables: of the chat template's own, like `{"enable_thinking": False}`;
+                `chat_template.variables` names those that it asks for.
+
+        Raises:
+            InputError: the bundle has no tokenizer or no chat template, or a number is out of
+                bounds.
+        """
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables)

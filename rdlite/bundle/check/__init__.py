@@ -1,0 +1,1 @@
+"""The rules that graphs from strangers must hold before onnxruntime sees them."""

@@ -1,0 +1,1 @@
+"""The `rdlite` command: commands parse, call and print, and nothing else."""

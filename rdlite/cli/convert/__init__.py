@@ -1,0 +1,1 @@
+"""Commands that make models: from the hub, from checkpoints, as GGUF files."""

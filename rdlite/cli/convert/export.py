@@ -1,0 +1,41 @@
+"""`rdlite export`: a checkpoint folder in, a bundle out."""
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from rdlite.cli.shared.bundle_options import options_of, quantize_options, report_bundle
+from rdlite.cli.shared.output import progress_bar
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), help="The bundle to make.")
+@click.option(
+    "--quant", metavar="SCHEME", help="Quantize on the way; see 'rdlite quantize --help'."
+)
+@quantize_options
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle already.")
+def export(checkpoint: str, output: str, quant: str | None, force: bool, **options: Any) -> None:
+    """Turn CHECKPOINT, a folder from the hub, into a bundle that rdlite runs.
+
+    Reads config.json, safetensors and the tokenizer's files. Never runs code from the folder and
+    never opens a pickle.
+
+    \b
+    Example:
+        rdlite export Huginn-0125 -o huginn
+        rdlite export Huginn-0125 -o huginn-int4 --quant int4
+    """
+    from rdlite.export import export_checkpoint
+    from rdlite.quant import find_scheme
+
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in options if source(name) is ParameterSource.COMMANDLINE]
+    if quant is None and given:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is for quantizing; add --quant")
+    with options_of(output, options) as chosen, progress_bar("weights") as progress:
+        scheme = None if quant is None else find_scheme(quant, chosen)
+        out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)
+    report_bundle(out, output)

@@ -1,0 +1,115 @@
+"""`rdlite quantize`: a bundle or a checkpoint in, a quantized bundle out."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdlite.cli.shared.bundle_options import options_of, quantize_options, report_bundle
+from rdlite.cli.shared.options import model_argument
+from rdlite.cli.shared.output import progress_bar
+
+if TYPE_CHECKING:
+    from rdlite.quant.report import Report
+
+
+@click.command()
+@model_argument
+@click.option("-o", "--output", required=True, type=click.Path(), help="The bundle to make.")
+@click.option(
+    "--scheme", default="int4", show_default=True, metavar="NAME", help="How to quantize."
+)
+@quantize_options
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Measure the result against full precision and write NAME.md; and beside it, NAME.json "
+    "and NAME.png.",
+)
+@click.option(
+    "--text",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="For the report: a text file to measure on. Default: held-out problems.",
+)
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle already.")
+def quantize(
+    model: str,
+    output: str,
+    scheme: str,
+    report: Path | None,
+    text: Path | None,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Store the weights of MODEL as small integers: less memory, and more speed.
+
+    MODEL is a bundle with float32 weights, or a checkpoint folder from the hub.
+
+    \b
+    Schemes:
+        int8            8 bits a weight (8.5 with the scales): next to nothing is lost
+        int4            4 bits, every scale searched for the least error
+        int4-corrected  int4, and what a step leaves behind is corrected (--calibration, --steps)
+        int4-hqq        4 bits, scales searched for the most small errors, whatever the large ones
+        int4-gptq       4 bits, calibrated in the loop (--calibration, --steps): the best, and slow
+        int4-mixed      like int4-gptq, with 8 bits where they do the most good (--bits)
+        int4-plain      4 bits, scales from the largest weights; to compare with
+
+    \b
+    Example:
+        rdlite quantize BUNDLE -o SMALL --scheme int4
+        rdlite quantize BUNDLE -o SMALL --scheme int4-gptq --report small.md
+    """
+    from rdlite.export.read import read_model
+    from rdlite.measure.plots import check_plot
+    from rdlite.quant import find_scheme, write_quantized
+
+    if text and not report:
+        raise click.UsageError("--text is for --report; --calibration is what schemes run on")
+    if report:
+        if report.suffix != ".md":
+            raise click.UsageError(f"--report writes Markdown: {report} must end in .md")
+        _check_report(report, model, output)
+        check_plot(report.with_suffix(".png"))
+    with options_of(output, options) as wanted:
+        chosen = find_scheme(scheme, wanted)
+        original = read_model(model)
+        if report:
+            from rdlite.quant.report import check_measurable
+
+            check_measurable(original, text)
+        with progress_bar("weights") as progress:
+            out, storage = write_quantized(original, output, chosen, force, progress)
+        report_bundle(out, output)
+        if report:
+            from rdlite.quant.report import make_report
+
+            def say(what: str) -> None:
+                click.echo(f"measuring: {what}", err=True)
+
+            _write_report(make_report(original, storage, out, wanted, text, progress=say), report)
+
+
+def _check_report(report: Path, *bundles: str) -> None:
+    """Raise unless the report's files can be written, and take the place of no bundle's files."""
+    from rdlite.loader import find_model
+    from rdlite.utils.files import check_output_file
+
+    for folder in map(find_model, bundles):
+        if folder.resolve() in report.resolve().parents:
+            raise click.UsageError(f"--report: {report} lies in {folder}; give another folder")
+    for suffix in (".md", ".json"):
+        check_output_file(report.with_suffix(suffix))
+
+
+def _write_report(found: "Report", path: Path) -> None:
+    from rdlite.measure.plots import plot_errors
+    from rdlite.quant.report import as_markdown
+    from rdlite.utils.files import write_whole
+
+    data = json.dumps(found.as_dict(), indent=1) + "\n"
+    write_whole(path.with_suffix(".json"), data.encode())
+    plot_errors({found.scheme: found.state_errors}, path.with_suffix(".png"))
+    write_whole(path, as_markdown(found).encode())
+    click.echo(f"{path}: what it costs, by depth")

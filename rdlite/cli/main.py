@@ -1,0 +1,107 @@
+"""The `rdlite` command: one file per sub-command, each only parses, calls and prints."""
+
+import os
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import click
+
+from rdlite.cli.convert.export import export
+from rdlite.cli.convert.gguf import gguf
+from rdlite.cli.convert.pull import pull
+from rdlite.cli.convert.quantize import quantize
+from rdlite.cli.inspect.doctor import doctor
+from rdlite.cli.inspect.eval import evaluate
+from rdlite.cli.inspect.inspect import inspect
+from rdlite.cli.inspect.tune import tune
+from rdlite.cli.inspect.verify import verify
+from rdlite.cli.run.bench import bench
+from rdlite.cli.run.chat import chat
+from rdlite.cli.run.generate import generate
+from rdlite.cli.run.serve import serve
+from rdlite.cli.run.trace import trace
+from rdlite.cli.shared.output import complain
+from rdlite.errors import RdliteError
+from rdlite.utils.printable import one_line
+from rdlite.version import __version__
+
+FAILED, INTERRUPTED = 2, 130
+
+
+class _Group(click.Group):
+    """The group of all commands; errors are one line on standard error, and exit code 2."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands as GROUPS has them, their summaries all in one column."""
+        width = max(map(len, self.commands))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                limit = formatter.width - formatter.current_indent - width - 2
+                formatter.write_dl(
+                    [(f"{c.name:{width}}", c.get_short_help_str(limit)) for c in commands]
+                )
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.setdefault("standalone_mode", True):
+            return super().main(*args, **kwargs)
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _note
+                result = super().main(*args, **kwargs | {"standalone_mode": False})
+            sys.stdout.flush()
+        except click.UsageError as problem:
+            help_of = f" ('{problem.ctx.command_path} --help' tells)" if problem.ctx else ""
+            _fail(problem.format_message().rstrip(".") + help_of)
+        except click.ClickException as problem:
+            _fail(problem.format_message())
+        except RdliteError as problem:
+            _fail(str(problem))
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:  # whoever read the output has left
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (or the interpreter flushes again)
+            sys.exit(1)
+        except MemoryError:
+            _fail("there is not enough memory; use fewer --steps or a smaller context or window")
+        except OSError as problem:
+            _fail(f"cannot read or write: {problem}")
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"note: {one_line(str(message))}", err=True)
+
+
+def _fail(message: str) -> NoReturn:
+    complain(message)
+    sys.exit(FAILED)
+
+
+@click.group("rdlite", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rdlite")
+def main() -> None:
+    """Run recurrent-depth language models on this machine.
+
+    MODEL is a bundle made by 'rdlite export', or a .gguf file; where it is left out, it is nano,
+    the small model that comes with rdlite. (A bundle of your own called nano is ./nano.)
+
+    \b
+    Example:
+        rdlite chat
+        rdlite export CHECKPOINT -o BUNDLE
+        rdlite chat BUNDLE
+    """
+
+
+#: Every command, by what people do with it.
+GROUPS: dict[str, tuple[click.Command, ...]] = {
+    "Talk": (chat, generate, serve),
+    "Convert": (pull, export, quantize, gguf),
+    "Look": (trace, inspect, verify, doctor),
+    "Measure": (evaluate, bench, tune),
+}
+
+for commands in GROUPS.values():
+    for command in commands:
+        main.add_command(command)

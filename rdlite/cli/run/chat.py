@@ -1,0 +1,145 @@
+"""`rdlite chat`: a conversation on a terminal, or line by line through a pipe."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdlite.cli.run.chat_screen import Lines, Pipe, Screen, Terminal
+from rdlite.cli.run.slash_commands import COMMANDS, Commands, Leave, steps_of
+from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
+from rdlite.cli.shared.template_variables import template_variables_option, variables_for
+from rdlite.config.from_options import depth_of, sampling_of
+from rdlite.utils.printable import one_line
+
+if TYPE_CHECKING:
+    from rdlite.api.chat import Chat
+
+
+@click.command()
+@model_argument
+@max_tokens_option
+@template_variables_option
+@run_options
+@click.option("--system", help="A system prompt.")
+@click.option("--load", "saved", type=click.Path(), help="Go on with a saved conversation.")
+@click.option(
+    "--show-depth",
+    is_flag=True,
+    help="Colour each token by the steps that it took: blue few, vermilion many.",
+)
+@click.option("--no-history", is_flag=True, help="Keep no history of what is typed.")
+@click.option("--json", "as_json", is_flag=True, help="Print each token as a line of JSON.")
+def chat(
+    model: str,
+    system: str | None,
+    saved: str | None,
+    show_depth: bool,
+    no_history: bool,
+    as_json: bool,
+    template_var: tuple[tuple[str, Any], ...],
+    **options: Any,
+) -> None:
+    """Talk with MODEL (nano, where it is left out); /help lists what can be typed.
+
+    Through a pipe, every line of standard input is a message or a command, standard output gets
+    the answers alone, and the exit code is 2 if one could not be given.
+
+    \b
+    Example:
+        rdlite chat
+        rdlite chat BUNDLE --steps 16 --show-depth
+        echo "What is 48 + 76?" | rdlite chat
+    """
+    if system and saved:
+        raise click.UsageError("--system is for a new conversation; --load goes on with an old one")
+    with open_model(model, options) as opened:
+        talk = opened.chat(
+            system,
+            depth_of(opened.default_depth, options),
+            sampling_of(opened.generation_config.sampling, options),
+            options["seed"],
+            options["speculate"],
+            variables_for(opened, template_var),
+        )
+        if saved:
+            talk.load(Path(saved))
+        terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+        conversation = _Conversation(talk, options["max_tokens"])
+        if terminal:
+            history = None if no_history else Path(click.get_app_dir("rdlite")) / "history"
+            screen: Screen = Terminal(conversation.status, COMMANDS, history, show_depth)
+            _greet(talk)
+        else:
+            screen = Lines() if as_json else Pipe()
+        conversation.run(screen)
+    if screen.failures and not terminal:
+        raise SystemExit(2)
+
+
+def _greet(talk: "Chat") -> None:
+    model = talk.model
+    manifest = model.bundle.manifest
+    click.echo(
+        one_line(
+            f"{manifest.name} ({manifest.model.family}, {sum(manifest.parameters.values()):,} "
+            f"parameters, core in {manifest.weights.get('core')}), {steps_of(talk)} a token, "
+            f"context {model.context}. /help for help."
+        )
+    )
+
+
+class _Conversation:
+    """Reads messages and commands, and shows answers, until the input ends."""
+
+    def __init__(self, talk: "Chat", max_tokens: int) -> None:
+        self._talk = talk
+        self._max_tokens = max_tokens
+        self._commands: Commands | None = None
+
+    def status(self) -> str:
+        """What the status line says."""
+        return self._commands.status() if self._commands else ""
+
+    def run(self, screen: Screen) -> None:
+        """Loop until /quit, the end of the input, or Ctrl-C at the prompt."""
+        from rdlite.errors import RdliteError
+
+        def answer(message: str) -> None:
+            self._answer(screen, message)
+
+        self._commands = Commands(self._talk, screen, answer)
+        while (line := screen.read()) is not None:
+            message = line.strip()
+            try:
+                if message.startswith("/"):
+                    self._commands.run(message[1:])
+                elif message:
+                    answer(message)
+            except Leave:
+                return
+            except RdliteError as problem:
+                screen.complain(str(problem))
+
+    def _answer(self, screen: Screen, message: str) -> None:
+        from rdlite.errors import ContextError, InputError
+
+        talk, generation, text = self._talk, None, ""
+        most = talk.model.config.steps_or_default(talk.depth.max_steps)
+        try:
+            generation = talk.send(message, self._max_tokens)
+            for token in generation:
+                text += token.text
+                screen.show(token, most)
+        except KeyboardInterrupt:
+            if generation is not None:
+                generation.close()
+            screen.stopped()
+        except ContextError as problem:
+            raise InputError(f"{problem}; /reset starts over") from None
+        stats = generation.stats if generation is not None else None
+        stats = stats if stats is not None and stats.new_tokens else None
+        if stats is not None and self._commands is not None:
+            self._commands.stats = stats
+        screen.ended(text, stats, most)

@@ -1,0 +1,209 @@
+"""Where a conversation is read from and shown: a terminal, a pipe, or lines of JSON."""
+
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from rdlite.cli.shared.output import complain, describe_stats, print_json, say
+from rdlite.utils.printable import showable
+
+if TYPE_CHECKING:
+    from rdlite.decode.results import Stats, Token
+
+#: Okabe and Ito's hues, which colour-blind readers tell apart, of the 256 that terminals have:
+#: blue for few steps, then sky, green and orange, vermilion for the most.
+HUES = (32, 74, 36, 172, 166)
+NEWLINE_HINT = "Alt-Enter starts a new line"
+
+
+class Screen(Protocol):
+    """Gives what the user types and shows what is answered."""
+
+    failures: int
+
+    def read(self) -> str | None:
+        """Return the next message or command; None at the end."""
+
+    def show(self, token: "Token", most: int) -> None:
+        """Show a token of an answer; `most` is how many steps it may have taken."""
+
+    def stopped(self) -> None:
+        """Show that the answer was stopped."""
+
+    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+        """Show that the answer has ended, and what it took if there was one."""
+
+    def tell(self, text: str) -> None:
+        """Show what a command has to say."""
+
+    def complain(self, text: str) -> None:
+        """Show what went wrong."""
+
+
+class Pipe:
+    """Lines in, answers out; all else goes to standard error."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def read(self) -> str | None:
+        """Return what is typed next; None at the end."""
+        line = sys.stdin.buffer.readline()
+        return line.decode(errors="replace") if line else None
+
+    def show(self, token: "Token", most: int) -> None:
+        """Show a token of an answer."""
+        say(token.text)
+
+    def stopped(self) -> None:
+        """Show that the answer was stopped."""
+        say(" [stopped]")
+
+    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+        """Show what the answer took."""
+        click.echo()
+
+    def tell(self, text: str) -> None:
+        """Show what a command has to say."""
+        click.echo(text, err=True)
+
+    def complain(self, text: str) -> None:
+        """Show what went wrong."""
+        self.failures += 1
+        complain(text)
+
+
+class Lines(Pipe):
+    """Lines in, JSON out: a line for each token, then one with the text and what it took."""
+
+    def show(self, token: "Token", most: int) -> None:
+        """Show a token of an answer."""
+        print_json(dataclasses.asdict(token), indent=None)
+
+    def stopped(self) -> None:
+        """The statistics say so."""
+
+    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+        """Show what the answer took."""
+        print_json({"text": text, "stats": stats.as_dict() if stats else None}, indent=None)
+
+
+class Terminal:
+    """A prompt with line editing, history and a status line; answers stream in above it."""
+
+    def __init__(
+        self, status: Callable[[], str], commands: Iterable[str], history: Path | None, depth: bool
+    ) -> None:
+        """Set the prompt up.
+
+        Args:
+            status: says what the status line shows.
+            commands: what can be completed.
+            history: file of what was typed; None keeps none.
+            depth: whether tokens are coloured by their steps.
+        """
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+        from prompt_toolkit.key_binding import KeyBindings
+
+        self.failures = 0
+        self._depth = depth and "NO_COLOR" not in os.environ
+        keys = KeyBindings()
+
+        @keys.add("enter")
+        def _(event: Any) -> None:
+            event.current_buffer.validate_and_handle()
+
+        @keys.add("escape", "enter")
+        @keys.add("c-j")
+        def _(event: Any) -> None:
+            event.current_buffer.insert_text("\n")
+
+        kept: History = InMemoryHistory()
+        if history is not None and _private(history):
+            kept = FileHistory(history)
+        self._session: PromptSession[str] = PromptSession(
+            "> ",
+            multiline=True,
+            prompt_continuation="  ",
+            key_bindings=keys,
+            history=kept,
+            completer=WordCompleter([f"/{name}" for name in commands], sentence=True),
+            complete_while_typing=False,
+            bottom_toolbar=status,
+        )
+
+    def read(self) -> str | None:
+        """Return what is typed next; None at the end."""
+        try:
+            return self._session.prompt()
+        except (EOFError, KeyboardInterrupt):
+            return None
+
+    def show(self, token: "Token", most: int) -> None:
+        """Show a token of an answer."""
+        text = showable(token.text)
+        click.echo(click.style(text, fg=hue(token.steps, most)) if self._depth else text, nl=False)
+
+    def stopped(self) -> None:
+        """Show that the answer was stopped."""
+        say(" [stopped]")
+
+    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+        """Show what the answer took."""
+        click.echo()
+        if stats is None:
+            return
+        if self._depth:
+            click.echo(legend(most))
+        click.secho(f"[{describe_stats(stats)}]", dim=True)
+
+    def tell(self, text: str) -> None:
+        """Show what a command has to say."""
+        click.echo(text)
+
+    def complain(self, text: str) -> None:
+        """Show what went wrong."""
+        self.failures += 1
+        complain(text)
+
+
+def _private(path: Path) -> bool:
+    """Make the history a file that nobody else reads; false if it cannot be had."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+    except OSError:
+        return False
+    return True
+
+
+def hue(steps: int, most: int) -> int:
+    """Return a terminal's colour for a token that took so many steps of so many."""
+    return HUES[_level(steps, most)]
+
+
+def _level(steps: int, most: int) -> int:
+    if most <= 1:
+        return 0
+    return round((len(HUES) - 1) * math.log(max(1, steps)) / math.log(most))
+
+
+def legend(most: int) -> str:
+    """Return a line that says which colours mean how many steps."""
+    ranges: dict[int, list[int]] = {}
+    for steps in range(1, most + 1):
+        ranges.setdefault(_level(steps, most), []).append(steps)
+    parts = []
+    for level, steps_of in sorted(ranges.items()):
+        first, last = steps_of[0], steps_of[-1]
+        name = f"{first}" if first == last else f"{first}-{last}"
+        parts.append(click.style(f"■ {name}", fg=HUES[level]))
+    return "steps: " + "  ".join(parts)

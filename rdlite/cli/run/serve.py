@@ -1,0 +1,140 @@
+"""`rdlite serve`: an OpenAI-compatible server and a page in the browser."""
+
+import re
+from typing import Any
+
+import click
+
+from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
+from rdlite.cli.shared.template_variables import template_variables_option, variables_for
+from rdlite.config.from_options import depth_of, sampling_of
+from rdlite.errors import RuntimeFailure
+
+SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Read a size like 512M."""
+    found = re.fullmatch(r"(\d{1,12})([kmg]?)b?", value.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"{value!r} must be a size like 512M, 2G, or 0")
+    return int(found[1]) * SIZES[found[2]]
+
+
+@click.command()
+@model_argument
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; one that other machines can reach needs an API key.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen at; 0: any that is free.",
+)
+@click.option(
+    "--api-key",
+    envvar="RDLITE_API_KEY",
+    metavar="KEY",
+    help="What clients must send. Better set in the environment, RDLITE_API_KEY: others on this "
+    "machine can read command lines.",
+)
+@click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="A further name to be called by; repeat."
+)
+@click.option(
+    "--cors-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Pages of this origin may call the server from a browser; repeat. Default: only its own.",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Answers that are generated at once.",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(0, 4096),
+    default=16,
+    show_default=True,
+    help="Requests that may wait beside them; more are told to come back later.",
+)
+@click.option(
+    "--prefix-cache",
+    callback=_size,
+    metavar="SIZE",
+    default="1G",
+    show_default=True,
+    help="Memory for texts that were read, kept for requests that begin like them; 0: none.",
+)
+@max_tokens_option
+@template_variables_option
+@run_options
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    api_key: str | None,
+    allow_host: tuple[str, ...],
+    cors_origin: tuple[str, ...],
+    slots: int,
+    queue: int,
+    prefix_cache: int,
+    max_tokens: int,
+    template_var: tuple[tuple[str, Any], ...],
+    **options: Any,
+) -> None:
+    """Serve MODEL (nano, where it is left out) to other programs, and a page to chat with it.
+
+    Programs that know OpenAI's API use it at http://127.0.0.1:8080/v1; the page is at
+    http://127.0.0.1:8080. What a request does not say is as the options below have it.
+
+    \b
+    Example:
+        rdlite serve
+        rdlite serve BUNDLE --port 9000 --steps 16
+        curl http://127.0.0.1:8080/v1/chat/completions -H "Content-Type: application/json" \\
+          -d '{"model": "nano", "messages": [{"role": "user", "content": "What is 48 + 76?"}]}'
+    """
+    try:
+        from rdlite.serve.server import listen, serve
+    except ImportError as problem:
+        raise RuntimeFailure(
+            f"the server's packages are missing ({problem}); install them with: "
+            "pip install 'rdlite[serve]'"
+        ) from None
+    from rdlite.serve.settings import Settings, check_listening, check_names
+
+    check_listening(host, api_key)
+    check_names(allow_host, cors_origin)
+    with listen(host, port) as listener, open_model(model, options) as opened:
+        settings = Settings(
+            host=host,
+            api_key=api_key,
+            hosts=allow_host,
+            origins=cors_origin,
+            slots=slots,
+            waiting=queue,
+            prefix_bytes=prefix_cache,
+            max_tokens=max_tokens,
+            depth=depth_of(opened.default_depth, options),
+            sampling=sampling_of(opened.generation_config.sampling, options),
+            seed=options["seed"],
+            speculate=options["speculate"],
+            template_variables=variables_for(opened, template_var),
+        )
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        name = opened.bundle.manifest.name
+
+        def ready() -> None:
+            click.echo(f"{name} is served at {address} (API: {address}/v1). Ctrl-C ends it.")
+
+        serve(opened, settings, listener, ready)

@@ -1,0 +1,161 @@
+"""`rdlite trace`: how a model thought, step by step."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdlite.cli.shared.options import json_option, open_model, plain_run_options
+from rdlite.cli.shared.output import print_json, progress_bar
+from rdlite.cli.shared.prompts import model_and_prompt, prompt_arguments
+from rdlite.config.from_options import depth_of, sampling_of
+from rdlite.utils.printable import label
+
+if TYPE_CHECKING:
+    from rdlite.trace.record import TokenTrace, Trace
+
+NAME_WIDTH = 16
+
+
+@click.command()
+@prompt_arguments
+@click.option("--chat", is_flag=True, help="PROMPT is the first message of a chat.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1, 2**22),
+    default=32,
+    show_default=True,
+    help="Most tokens to watch.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="How many of the likeliest tokens to tell for each step.",
+)
+@plain_run_options
+@click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw it into this picture (.png, .svg or .pdf), up to 48 tokens.",
+)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write it into this page (.html), which needs nothing else.",
+)
+@json_option
+def trace(
+    words: tuple[str, ...],
+    chat: bool,
+    max_tokens: int,
+    top: int,
+    stop: tuple[str, ...],
+    plot: Path | None,
+    html: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Continue PROMPT, or standard input, and tell what MODEL thought at every core step.
+
+    For each new token: the steps it took and, after each step, how far the state moved and which
+    tokens were the likeliest then. The text is the one that 'rdlite generate' gives, or with
+    --chat 'rdlite chat'. A single argument is MODEL if it is a path, else PROMPT.
+
+    \b
+    Example:
+        rdlite trace --chat "What is 48 + 76?"
+        rdlite trace BUNDLE "The capital of France is" --max-tokens 8 --plot trace.png
+        rdlite trace BUNDLE "2 + 2 =" --exit off --steps 32 --html trace.html
+    """
+    model, prompt = model_and_prompt(words)
+    if html:
+        from rdlite.utils.files import check_output_file
+
+        if html.suffix != ".html":
+            raise click.UsageError(f"--html writes a page: {html} must end in .html")
+        check_output_file(html)
+    if plot:
+        from rdlite.measure.plots import check_plot
+
+        check_plot(plot)
+    from rdlite.trace import record as tracing
+
+    with open_model(model, options) as opened, progress_bar("tokens", False) as progress:
+        found = tracing.trace(
+            opened,
+            prompt,
+            max_tokens,
+            depth_of(opened.default_depth, options),
+            sampling_of(opened.generation_config.sampling, options),
+            options["seed"],
+            stop,
+            chat,
+            top,
+            progress,
+        )
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        _print(found)
+    if html:
+        from rdlite.trace.html import trace_page
+        from rdlite.utils.files import write_whole
+
+        write_whole(html, trace_page(found).encode())
+    if plot:
+        from rdlite.trace.plot import plot_trace
+
+        plot_trace(found, plot)
+
+
+def _print(found: "Trace") -> None:
+    width = max(5, *(_width(token.token) for token in found.tokens))
+    click.echo(f"  # {_name('token', width)}  steps  settled at  probability")
+    for number, token in enumerate(found.tokens, 1):
+        click.echo(
+            f"{number:>3} {_name(token.token, width)}  {token.steps:>5}  {token.settled:>10}  "
+            f"{token.thoughts[-1].probability:>11.1%}"
+        )
+    for number, token in enumerate(found.tokens, 1):
+        click.echo(f"\n{number:>3} {_name(token.token, width).rstrip()}")
+        _print_steps(token, found.depth.exit)
+
+
+def _print_steps(token: "TokenTrace", rule: str | None) -> None:
+    places = len(token.thoughts[0].likeliest)
+    widths = [
+        max(_width(each.likeliest[i].token) for each in token.thoughts) for i in range(places)
+    ]
+    column = max(len(rule or ""), 7)
+    click.echo(f"step   change  {f'{rule:>{column}}  ' if rule else ''}likeliest")
+    for step, thought in enumerate(token.thoughts, 1):
+        value = f"{_number(thought.exit_value):>{column}}  " if rule else ""
+        answers = "  ".join(
+            f"{_name(each.token, width)} {each.probability:>6.1%}"
+            for each, width in zip(thought.likeliest, widths, strict=True)
+        )
+        click.echo(f"{step:>4}  {_number(thought.change):>7}  {value}{answers}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _width(token: str) -> int:
+    """Columns of a terminal that a token's text takes, at most NAME_WIDTH."""
+    from rich.cells import cell_len
+
+    return min(cell_len(label(token)), NAME_WIDTH)
+
+
+def _name(token: str, width: int) -> str:
+    """A token's text in so many columns of a terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    name = label(token)
+    if cell_len(name) > width:
+        name = set_cell_size(name, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
+    return set_cell_size(name, width)

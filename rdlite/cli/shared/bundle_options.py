@@ -1,0 +1,83 @@
+"""What the commands that make bundles share: options of quantizing, and the closing words."""
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rdlite.quant import Options
+
+
+def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that quantize."""
+    for option in reversed(
+        (
+            click.option(
+                "--block-size",
+                type=int,
+                default=32,
+                show_default=True,
+                help="Weights that share a scale: 16, 32, 64, 128 or 256.",
+            ),
+            click.option(
+                "--accuracy-level",
+                type=int,
+                default=4,
+                show_default=True,
+                help="4 rounds activations to int8, which is faster; 1 computes with float32.",
+            ),
+            click.option(
+                "--bits",
+                type=float,
+                help="For int4-mixed: bits a weight on the average, scales included. Default: 4.6.",
+            ),
+            click.option(
+                "--calibration",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="For schemes that run the model: a text file. Default: practice problems.",
+            ),
+            click.option(
+                "--steps",
+                type=click.IntRange(1, 1024),
+                help="For schemes that run the model: core steps. Default: its mean depth.",
+            ),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, 2**64 - 1),
+                default=0,
+                show_default=True,
+                help="Selects initial states and problems.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1, 256),
+                help="Threads for running the model. Default: one a physical core.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@contextlib.contextmanager
+def options_of(output: str, options: dict[str, Any]) -> "Iterator[Options]":
+    """Give what was chosen beside the scheme; temporary files go beside the output."""
+    from rdlite.bundle.writer import work_folder
+    from rdlite.quant import Options
+
+    with work_folder(Path(output)) as work:
+        yield Options(**options, work=work)
+
+
+def report_bundle(out: Path, given: str) -> None:
+    """Say how large a bundle has become and what to do with it; `given` is how it was named."""
+    size = sum(file.stat().st_size for file in out.iterdir())
+    click.echo(f"{out}: {size / 2**20:.1f} MiB")
+    if (out / "tokenizer.json").exists():
+        click.echo(f"Next: rdlite chat {shlex.quote(given)}")
+    else:
+        click.echo("It has no tokenizer.json, so it takes token ids, through the Python API alone.")

@@ -1,0 +1,36 @@
+"""Which GPU to run on, as a user says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rdlite.errors import InputError
+from rdlite.utils.checks import check_integer
+
+
+@dataclass(frozen=True, slots=True)
+class Cuda:
+    """Run on an NVIDIA GPU: `rdlite.load(device=rdlite.Cuda(...))`; "cuda" is `Cuda()`.
+
+    Attributes:
+        index: which of several, 0 to 63.
+        graphs: capture each core step of a single position once and replay it, which takes less
+            of the host's time. For one generation at a time: what another thread does meanwhile
+            would be captured too.
+        memory: most bytes of the GPU's memory for weights and intermediate results; caches come
+            on top. None: all of it.
+
+    Raises InputError for numbers out of bounds.
+    """
+
+    index: int = 0
+    graphs: bool = False
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        check_integer("index", self.index, 0, 63)
+        if type(self.graphs) is not bool:
+            raise InputError(f"graphs must be True or False, got {self.graphs!r:.40}")
+        if self.memory is not None:
+            check_integer("memory", self.memory, 2**20, 2**50)

@@ -1,0 +1,130 @@
+"""How deep to think, as a user says it."""
+
+import dataclasses
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from rdlite.config.exit_defaults import ExitDefaults
+from rdlite.config.exit_rules import RULES, rules_for
+from rdlite.config.model import ModelConfig, Recurrence
+from rdlite.errors import InputError
+from rdlite.utils.checks import check_integer, check_number
+
+PROMPTS = ("mean", "each")
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How often the core runs on each position.
+
+    Attributes:
+        max_steps: the most core steps; None is the model's own default. 1 to 1024.
+        min_steps: the fewest, after which `exit` is first asked. 1 to 1024.
+        exit: the rule that says when to stop before `max_steps`: latent-diff, acceleration,
+            cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, or gate, where the model
+            has one; None: never.
+        threshold: the rule's; None is what `rdlite tune` found for the model, or else the rule's
+            own default.
+        check_every: steps from one question to the next. 1 to 1024.
+        prompt: how the rule reads a prompt. "mean", the published way: the positions of a chunk
+            stop together, when their mean value (the last position's, where a rule looks at
+            predictions; the least, of gate) says so. "each": every position stops at its own step,
+            the one at which it would stop if it were read alone, as new tokens are; so the result
+            does not depend on how the prompt is cut (with `Cache(share=None)`). For rules that
+            look at no predictions: latent-diff, acceleration, cosine and gate.
+
+    Raises InputError for numbers out of bounds, unknown rules and unknown ways to read a prompt.
+    """
+
+    max_steps: int | None = None
+    min_steps: int = 1
+    exit: str | None = None
+    threshold: float | None = None
+    check_every: int = 1
+    prompt: str = "mean"
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        if self.max_steps is not None:
+            check_integer("max_steps", self.max_steps, 1, 1024)
+        check_integer("min_steps", self.min_steps, 1, self.max_steps or 1024)
+        check_integer("check_every", self.check_every, 1, 1024)
+        if self.prompt not in PROMPTS:
+            raise InputError(f"prompt must be one of {', '.join(PROMPTS)}, got {self.prompt!r:.40}")
+        if self.exit is None:
+            if self.threshold is not None:
+                raise InputError("a threshold needs an exit rule; give exit=... too")
+            if self.prompt == "each":
+                raise InputError("prompt='each' needs an exit rule; give exit=... too")
+            return
+        if self.exit not in RULES:
+            near = get_close_matches(str(self.exit), RULES, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"exit must be one of {', '.join(RULES)}, got {self.exit!r:.40}{hint}")
+        kind = RULES[self.exit]
+        if self.threshold is not None:
+            check_number(f"the threshold of {self.exit}", self.threshold, kind.low, kind.high)
+        if self.prompt == "each" and kind.decodes:
+            latent = ", ".join(name for name, kind in RULES.items() if not kind.decodes)
+            raise InputError(
+                f"prompt='each' needs a rule that looks at states ({latent}), not {self.exit}, "
+                "which looks at the last position's predictions; or read with prompt='mean'"
+            )
+
+
+def default_depth(recurrence: Recurrence, defaults: ExitDefaults | None) -> Depth:
+    """Return how deep a model thinks when it is not told."""
+    if defaults is not None:
+        threshold = defaults.thresholds[defaults.rule]
+        return Depth(defaults.steps, exit=defaults.rule, threshold=threshold)
+    published = recurrence.exit_threshold
+    if published is not None and published < 1:
+        return Depth(exit="gate", threshold=published)
+    return Depth()
+
+
+def with_threshold(depth: Depth, config: ModelConfig, defaults: ExitDefaults | None) -> Depth:
+    """Return `depth`, with the model's own threshold if it has a rule and no threshold.
+
+    Raises InputError for a rule that needs a gate where the model has none.
+    """
+    if depth.exit is None:
+        return depth
+    rules, published = rules_for(config), config.recurrence.exit_threshold
+    if depth.exit not in rules:
+        raise InputError(
+            f"exit {depth.exit} needs a model with an exit gate, as Ouro has; for this one there "
+            f"are {', '.join(rules)}"
+        )
+    own = None if defaults is None else defaults.thresholds.get(depth.exit)
+    if own is None and depth.exit == "gate" and published != 1:
+        own = published  # one that lets nothing leave is none
+    if depth.threshold is not None or own is None:
+        return depth
+    return dataclasses.replace(depth, threshold=own)
+
+
+def changed_depth(
+    default: Depth,
+    max_steps: int | None = None,
+    min_steps: int | None = None,
+    exit: str | None = None,
+    threshold: float | None = None,
+    check_every: int | None = None,
+    prompt: str | None = None,
+) -> Depth:
+    """Return `default` with what is given in place of its own; the exit rule "off" is none.
+
+    Another rule brings its own threshold, unless one is given. Raises InputError as Depth does.
+    """
+    rule = default.exit if exit is None else None if exit == "off" else exit
+    if threshold is None and rule == default.exit:
+        threshold = default.threshold
+    return Depth(
+        default.max_steps if max_steps is None else max_steps,
+        default.min_steps if min_steps is None else min_steps,
+        rule,
+        threshold,
+        default.check_every if check_every is None else check_every,
+        (default.prompt if rule else "mean") if prompt is None else prompt,
+    )

@@ -1,0 +1,1 @@
+"""The same arrays, caches and bound calls in the memory of an NVIDIA GPU."""

@@ -1,0 +1,131 @@
+"""Arrays in the memory of a GPU, and the runners and cache slots that work on them.
+
+Nothing here knows CUDA: `Memory` is what a driver does, and `rdlite.cuda` is one. Copies and graphs
+follow each other on one stream, so nothing is waited for but what the host wants to read.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.ort.session import Provider
+
+Host = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+HALF = np.dtype(np.float16)
+
+
+class Memory(Protocol):
+    """What the driver of a device does; addresses are numbers, sizes are in bytes."""
+
+    #: What onnxruntime calls where the memory is, and which of several it is.
+    kind: str
+    index: int
+
+    def allocate(self, size: int) -> int:
+        """Return the address of new memory; raises RuntimeFailure if there is none left."""
+
+    def free(self, address: int) -> None:
+        """Give memory back, when what was asked for before is done with it."""
+
+    def host(self, size: int) -> npt.NDArray[np.uint8]:
+        """Return memory of the host that is copied to fast; freed with the array."""
+
+    def upload(self, address: int, array: Host) -> None:
+        """Copy a C-contiguous array there; it may be changed as soon as this returns."""
+
+    def download(self, array: Host, address: int) -> None:
+        """Copy from there, and wait until it and all before it is done."""
+
+    def copy(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int
+    ) -> None:
+        """Copy rows of `width` bytes, each so many bytes after the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a model runs if that is not the CPU.
+
+    Attributes:
+        name: as users call it.
+        memory: of the device.
+        provider: what onnxruntime runs graphs with.
+        graphs: whether core steps of single positions are captured once and then replayed.
+    """
+
+    name: str
+    memory: Memory
+    provider: Provider
+    graphs: bool = False
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike = HALF) -> DeviceArray:
+        """Return a new array; raises RuntimeFailure if there is no memory left."""
+        dtype = np.dtype(dtype)
+        address = self.memory.allocate(max(1, math.prod(shape) * dtype.itemsize))
+        array = DeviceArray(self.memory, address, shape, dtype)
+        weakref.finalize(array, self.memory.free, address)
+        return array
+
+
+class DeviceArray:
+    """A C-contiguous array in a device's memory."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        address: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        owner: DeviceArray | None = None,
+    ) -> None:
+        """Use `Device.empty`, and `part` of an array, which keeps it alive."""
+        self.memory = memory
+        self.place = memory.kind, memory.index
+        self.address = address
+        self.shape = shape
+        self.dtype = dtype
+        self.nbytes = math.prod(shape) * dtype.itemsize
+        self._owner = owner
+
+    def part(self, *indices: int) -> DeviceArray:
+        """Return what stands at these leading indices; the same memory."""
+        rest = self.shape[len(indices) :]
+        number = 0
+        for index, size in zip(indices, self.shape, strict=False):
+            number = number * size + index
+        address = self.address + number * math.prod(rest) * self.dtype.itemsize
+        return DeviceArray(self.memory, address, rest, self.dtype, self)
+
+    def write(self, values: npt.ArrayLike) -> None:
+        """Copy numbers of the same shape there; they are rounded to what the array holds."""
+        self.memory.upload(self.address, np.ascontiguousarray(values, self.dtype))
+
+    def read(self) -> Host:
+        """Return a copy on the host."""
+        result = np.empty(self.shape, self.dtype)
+        self.memory.download(result, self.address)
+        return result
+
+    def copy_from(self, source: DeviceArray) -> None:
+        """Take what another array of the same size holds."""
+        self.memory.copy(self.address, self.nbytes, source.address, source.nbytes, self.nbytes, 1)
+
+
+class Readback:
+    """A small array and the place on the host where it is read, made once."""
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self.array = device.empty(shape, dtype)
+        self._host = device.memory.host(self.array.nbytes).view(self.array.dtype).reshape(shape)
+
+    def read(self) -> Host:
+        """Wait for what writes it and return it; overwritten by the next read."""
+        self.array.memory.download(self._host, self.array.address)
+        return self._host

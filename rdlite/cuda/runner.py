@@ -1,0 +1,137 @@
+"""A runner whose arrays lie in the memory of a device.
+
+What goes there: token ids, lengths and initial states, once for a group of positions. What comes
+back: `change` when an exit rule looks at it, logits when a token is chosen. States come back only
+for what asks for them: rules that compare states, and positions that go on in another runner.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rdlite.cuda.arrays import Device, DeviceArray, Readback
+from rdlite.ort.runner import Arrays, Floats, Runner, Text
+from rdlite.ort.session import UNCAPTURED, Run
+
+#: Numbers of captured graphs; onnxruntime keeps them by session.
+_numbers = itertools.count(1)
+
+
+class _Read(Sequence[Floats]):
+    """Arrays of a device, each copied when it is asked for."""
+
+    def __init__(self, arrays: Sequence[DeviceArray]) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._arrays[index].read().astype(np.float32)
+
+
+class DeviceRunner(Runner):
+    """Like a Runner on the host; what it returns are copies, or overwritten by the next read."""
+
+    def __init__(self, text: Text, size: int, device: Device) -> None:
+        self._device = device
+        self._graphs: list[int] = []
+        super().__init__(text, size)
+
+    def _allocate(self, text: Text) -> None:
+        config, size, device = text.config, self.size, self._device
+        shape = (1, size, config.hidden_size)
+        self._input_ids = device.empty((1, size), np.int64)
+        self._embeds = device.empty(shape)
+        self._states = device.empty(shape), device.empty(shape)
+        self._staged = np.zeros(shape[1:], np.float32)
+        self._moved = Readback(device, (1, size), np.float32)
+        self._change = self._moved.array
+        has_gate = config.recurrence.exit_threshold is not None
+        self._says = Readback(device, (1, size), np.float32) if has_gate else None
+        self._gate = self._says.array if self._says else None
+        self._seqlens_k = device.empty((1,), np.int32)
+        # A replayed call takes what it was captured with: as many positions as there is room for.
+        self._capacity = text.capacity if device.graphs and size == 1 else None
+        total = np.zeros((), np.int32)
+        self._lengths: Arrays = {"seqlens_k": self._seqlens_k, "total_sequence_length": total}
+
+    @property
+    def embeds(self) -> Floats:
+        """The prelude's output: float32 [1, S, E]; a copy."""
+        embeds: Floats = self._embeds.read().astype(np.float32)
+        return embeds
+
+    @property
+    def states(self) -> Sequence[Floats]:
+        """The state after t steps, `states[t % 2]`, and the one before it; copies."""
+        return _Read(self._states)
+
+    @property
+    def change(self) -> Floats:
+        """How far the last step moved each state; waits for it."""
+        return self._moved.read()
+
+    @property
+    def exit_probability(self) -> Floats | None:
+        """What the core's gate said last; waits for it."""
+        return None if self._says is None else self._says.read()
+
+    def place(self, position: int) -> None:
+        """Serve the positions from `position` on."""
+        self._start, self._end = position, position + self.size
+        self._decoded = (0, 0)
+        self._seqlens_k.write(np.array([self._end - 1], np.int32))
+        self._lengths["total_sequence_length"][...] = self._capacity or self._end
+
+    def put_ids(self, ids: Sequence[int]) -> None:
+        """Write the token ids, S of them."""
+        self._input_ids.write(np.array([ids], np.int64))
+
+    def put_state(self, steps: int, rows: Floats) -> None:
+        """Write the states after so many steps: float32 [S, E]."""
+        self._states[steps % 2].write(rows[None])
+
+    def put_embeds(self, rows: Floats) -> None:
+        """Write the prelude's output: float32 [S, E]."""
+        self._embeds.write(rows[None])
+
+    def fill_state(self, fill: Callable[[Floats], object]) -> None:
+        """Let `fill` write the initial states: float32 [S, E]."""
+        fill(self._staged)
+        self.put_state(0, self._staged)
+
+    def start_at_embeds(self) -> None:
+        """Start at the prelude's output."""
+        self._states[0].copy_from(self._embeds)
+
+    def drop(self) -> None:
+        """Let go of what was captured."""
+        for number in self._graphs:
+            self._sessions["core"].release(number)
+            self._interrupt.forget(number)
+        self._graphs.clear()
+
+    def _bind_step(self, number: int) -> Run:
+        graph = UNCAPTURED
+        if self._capacity is not None:
+            graph = next(_numbers)
+            self._graphs.append(graph)
+        run = self.steps[number] = self._bind("core", self.core_arrays(number), graph)
+        return run
+
+    def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Callable[[], Floats]]:
+        slot = self._coda_slot
+        wanted = self._device.empty((positions,), np.int64)
+        wanted.write(np.arange(self.size - positions, self.size))
+        logits = Readback(self._device, (1, positions, self._vocab_size), np.float32)
+        inputs: Arrays = {"state": self._states[parity], "logit_positions": wanted}
+        run = self._bind(
+            "coda",
+            (inputs | self._lengths | slot.inputs(), {"logits": logits.array, **slot.outputs()}),
+        )
+        return run, lambda: logits.read()[0]

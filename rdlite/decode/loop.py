@@ -1,0 +1,108 @@
+"""The loop: read a prompt in chunks, then one token after another; yields Tokens."""
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+
+from rdlite.decode.plan import Plan
+from rdlite.decode.prefill import read
+from rdlite.decode.results import Choice, Token
+from rdlite.engine.sequence import Sequence as EngineSequence
+from rdlite.errors import Interrupted
+
+
+def generate_tokens(sequence: EngineSequence, prompt: Sequence[int], plan: Plan) -> Iterator[Token]:
+    """Read what of the prompt is not in `sequence` yet, then yield tokens until something ends it.
+
+    `prompt` is not empty and fits in the context; `sequence.length` of its tokens, not all, are
+    already read.
+    """
+    stats, position, recorder = plan.stats, len(prompt), plan.recorder
+    stats.prompt_tokens, stats.reused_tokens = position, sequence.length
+    plan.sampler.accept(prompt)
+    choices = (_choose if plan.speculation is None else _speculate)(sequence, prompt, plan)
+    clock = time.perf_counter()
+    try:
+        with plan.cancellation.of(sequence.interrupt):
+            for token, logprob, steps, value in choices:
+                position += 1
+                stats.new_tokens += 1
+                stats.core_steps += steps
+                text = _text(plan, token)
+                stats.finish = _finish(plan, token, position, sequence.context)
+                if stats.finish != "cancelled":
+                    text += plan.stops.flush()
+                if stats.new_tokens == 1:
+                    stats.time_to_first_token = time.perf_counter() - clock
+                else:
+                    stats.decode_seconds += time.perf_counter() - clock
+                yield Token(
+                    id=token,
+                    text=text,
+                    steps=steps,
+                    exit_value=value,
+                    logprob=logprob,
+                    alternatives=plan.sampler.alternatives,
+                    changes=None if recorder is None else tuple(recorder.changes),
+                )
+                if stats.finish != "cancelled":
+                    return
+                clock = time.perf_counter()
+    except Interrupted:
+        pass
+    finally:
+        choices.close()
+        sequence.drop_pending()
+
+
+def _choose(
+    sequence: EngineSequence, prompt: Sequence[int], plan: Plan
+) -> Generator[Choice, None, None]:
+    """Read what is not read yet, choose a token, read that, and so on."""
+    stats, controller = plan.stats, plan.controller
+    fresh: Sequence[int] = prompt[sequence.length :]
+    sequence.spread()
+    while True:
+        for chunk in read(sequence, fresh, controller, plan.start, plan.chunk):
+            # Decoded for every chunk: this is what fills the coda's cache.
+            logits = chunk.runner.logits(chunk.steps)[-1]
+            if stats.new_tokens == 0:
+                stats.prompt_steps += chunk.all_steps
+        token, logprob = plan.sampler(logits, sequence.length)
+        sequence.gather()
+        yield token, logprob, chunk.steps, chunk.value
+        fresh = (token,)
+
+
+def _speculate(
+    sequence: EngineSequence, prompt: Sequence[int], plan: Plan
+) -> Generator[Choice, None, None]:
+    """Like `_choose`, and with the same result, several positions at a time."""
+    stats, speculation = plan.stats, plan.speculation
+    assert speculation is not None
+    first = next(choices := _choose(sequence, prompt, plan))
+    choices.close()
+    yield first
+    token = first[0]
+    while True:
+        most = min(sequence.context - sequence.length, plan.max_tokens - stats.new_tokens)
+        token = yield from speculation.round(sequence, token, most, stats)
+
+
+def _text(plan: Plan, token: int) -> str:
+    """What can be shown after `token`. Half a character is shown only if the model ends on it."""
+    if plan.stream is None:
+        return ""
+    stop = token in plan.stop_ids
+    return plan.stops.push(plan.stream.flush() if stop else plan.stream.push(token))
+
+
+def _finish(plan: Plan, token: int, position: int, context: int) -> str:
+    if token in plan.stop_ids:
+        return "stop"
+    if plan.stops.stopped:
+        return "stop-string"
+    if plan.stats.new_tokens >= plan.max_tokens:
+        return "length"
+    if position > context:
+        return "context"
+    return "cancelled"

@@ -1,0 +1,164 @@
+"""Checks the options of a generation and makes what its loop needs: a Plan."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.config.cache import Cache
+from rdlite.config.depth import Depth, default_depth, with_threshold
+from rdlite.config.exit_defaults import ExitDefaults
+from rdlite.config.generation import GenerationConfig
+from rdlite.config.model import ModelConfig
+from rdlite.config.sampling import Sampling
+from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
+from rdlite.decode.draft_schedule import DraftSchedule, DraftSchedules, FixedSchedule
+from rdlite.decode.plan import CHUNK, Plan
+from rdlite.decode.sampler import Sampler
+from rdlite.decode.speculative import Speculation
+from rdlite.errors import InputError
+from rdlite.exit.controller import Controller
+from rdlite.exit.recorder import Recorder
+from rdlite.ort.initial_state import InitialState, start_at
+from rdlite.tokenizer.stream import StopScanner, TextStream
+from rdlite.tokenizer.tokenizer import Tokenizer
+from rdlite.utils.checks import check_integer
+
+C = TypeVar("C", bound=Controller)
+Floats = npt.NDArray[np.float32]
+MAX_STOP_STRINGS = 64
+MAX_ALTERNATIVES = 100
+
+
+def as_list(name: str, values: Any) -> list[Any]:
+    """Return what is iterable as a list; raises InputError for what is not."""
+    try:
+        return list(values)
+    except TypeError:
+        raise InputError(f"{name} must be text or a sequence, got {values!r:.60}") from None
+
+
+class Planner:
+    """Makes the plans of one model. Thread-safe."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        exit_defaults: ExitDefaults | None,
+        cache: Cache,
+        generation_config: GenerationConfig,
+        tokenizer: Tokenizer | None,
+    ) -> None:
+        self._config = config
+        self._exit_defaults = exit_defaults
+        self._cache = cache
+        self._generation_config = generation_config
+        self._tokenizer = tokenizer
+        self._paces = DraftSchedules()
+        #: How deep the model thinks when it is not told.
+        self.default_depth = default_depth(config.recurrence, exit_defaults)
+
+    def __call__(
+        self,
+        max_tokens: int,
+        depth: Depth | None,
+        sampling: Sampling | None,
+        seed: int,
+        stop: str | Sequence[str],
+        initial_state: str | Floats = "random",
+        chunk: int = CHUNK,
+        speculate: Speculate = None,
+        top_logprobs: int = 0,
+        changes: bool = False,
+        draws: int | None = None,
+    ) -> Plan:
+        """Return the plan of a generation.
+
+        Args:
+            max_tokens: and all up to `changes`: as for `Model.generate`.
+            depth: None: the model's default.
+            sampling: None: greedy.
+            seed: selects initial states, and draws.
+            stop: texts that end it.
+            initial_state: where states start.
+            chunk: prompt positions read at once.
+            speculate: whether to draft.
+            top_logprobs: likeliest tokens to tell of each choice.
+            changes: whether to tell how far each step moved the state.
+            draws: a seed for the draws alone; None: `seed`.
+
+        Raises:
+            InputError: one of them is out of bounds.
+        """
+        for name, value, kind in (("depth", depth, Depth), ("sampling", sampling, Sampling)):
+            if not isinstance(value, kind | None):
+                raise InputError(f"{name} must be rdlite.{kind.__name__}(...), got {value!r:.60}")
+        stops: list[str] = [stop] if isinstance(stop, str) else as_list("stop", stop)
+        if len(stops) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in stops):
+            raise InputError(f"stop must be at most {MAX_STOP_STRINGS} texts, none empty")
+        stops += self._generation_config.stop_strings
+        if stops and self._tokenizer is None:
+            raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
+        if changes and speculate is not None:
+            raise InputError("changes are seen of one token after the other: speculate=None")
+        depth, start = depth or self.default_depth, start_at(self._config, initial_state, seed)
+        sampling = sampling or Sampling()
+        sampler = Sampler(
+            sampling,
+            self._config.vocab_size,
+            seed if draws is None else draws,
+            check_integer("top_logprobs", top_logprobs, 0, MAX_ALTERNATIVES),
+        )
+        stop_ids = frozenset(self._generation_config.stop_ids)
+        recorder = self._controlled(Recorder, depth) if changes else None
+        return Plan(
+            controller=self.controller(depth) if recorder is None else recorder,
+            max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
+            start=start,
+            sampler=sampler,
+            stop_ids=stop_ids,
+            stream=TextStream(self._tokenizer) if self._tokenizer else None,
+            stops=StopScanner(stops),
+            chunk=check_integer("chunk", chunk, 1, 4096),
+            speculation=self._speculation(speculate, depth, sampling, start, sampler, stop_ids),
+            recorder=recorder,
+        )
+
+    def controller(self, depth: Depth) -> Controller:
+        """Return what takes the steps of a depth; raises InputError if the model has not its rule.
+
+        Warns with DepthWarning past the depth that the model was made for.
+        """
+        return self._controlled(Controller, depth)
+
+    def _controlled(self, kind: type[C], depth: Depth) -> C:
+        config = self._config
+        depth = with_threshold(depth, config, self._exit_defaults)
+        return kind(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
+
+    def _speculation(
+        self,
+        wanted: Speculate,
+        depth: Depth,
+        sampling: Sampling,
+        start: InitialState,
+        sampler: Sampler,
+        ends: frozenset[int],
+    ) -> Speculation | None:
+        wanted = check_speculation(wanted)
+        if wanted is None:
+            return None
+        if self._cache.share is not None:
+            raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
+        pace: DraftSchedule
+        controller = self.controller(depth)
+        if wanted == "auto":
+            pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
+            if controller.decodes or not pace.depths:
+                return None
+            positions = MAX_POSITIONS
+        else:
+            pace, positions = FixedSchedule(*wanted), wanted[0]
+        width = self._config.hidden_size
+        return Speculation(pace, positions, controller, start, sampler, ends, width)

@@ -1,0 +1,131 @@
+"""Choosing the next token from logits: a sampler is made once and called in the loop.
+
+Every random draw is a pure function of (seed, position), so that replay and speculation draw the
+same.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.config.sampling import Sampling
+from rdlite.errors import InputError, RuntimeFailure
+from rdlite.ort.rng import TOKENS, generator_at
+from rdlite.utils.checks import check_seed
+
+Floats = npt.NDArray[np.float32]
+
+
+class Sampler:
+    """Chooses token ids for one text. Not thread-safe: it remembers which tokens the text has."""
+
+    def __init__(self, sampling: Sampling, vocab_size: int, seed: int, top: int = 0) -> None:
+        """Keep the log-probabilities of so many tokens, `top`, of each choice."""
+        #: Of the last choice: the likeliest tokens and their log-probabilities.
+        self.alternatives: tuple[tuple[int, float], ...] = ()
+        self._top = min(top, vocab_size)
+        self._sampling = sampling
+        self._seed = check_seed(seed)
+        self._work = np.empty(vocab_size, np.float32)
+        self._seen: npt.NDArray[np.bool_] | None = None
+        if sampling.repetition_penalty != 1:
+            self._seen = np.zeros(vocab_size, np.bool_)
+        self._bias_ids = np.array(list(sampling.logit_bias or ()), np.int64)
+        self._bias = np.array(list((sampling.logit_bias or {}).values()), np.float32)
+        if self._bias_ids.size and self._bias_ids.max() >= vocab_size:
+            raise InputError(
+                f"logit_bias names token {self._bias_ids.max()}; ids go up to {vocab_size - 1}"
+            )
+
+    def accept(self, ids: Iterable[int]) -> None:
+        """Tell which tokens are in the text, for the repetition penalty."""
+        if self._seen is not None:
+            self._seen[list(ids)] = True
+
+    def __call__(self, logits: Floats, position: int) -> tuple[int, float]:
+        """Choose the token that stands at `position`, and remember it.
+
+        Args:
+            logits: float32 [V]; left as it is.
+            position: where the chosen token will stand in the text; selects the random draw.
+
+        Returns:
+            The token id, and its log-probability (natural) under the model's own distribution,
+            before bias, penalty, temperature and filters.
+
+        Raises:
+            RuntimeFailure: no logit is a finite number.
+        """
+        token = self.guess(logits, position)
+        self.accept((token,))
+        if self._top:
+            ids = likeliest(logits, self._top)
+            logs = logits[ids].astype(np.float64) - log_sum(logits)
+            self.alternatives = tuple(zip(ids.tolist(), logs.tolist(), strict=True))
+        return token, log_probability(logits, token)
+
+    def guess(self, logits: Floats, position: int) -> int:
+        """Choose like a call does, but do not remember the token."""
+        if not np.isfinite(logits.max()):
+            raise RuntimeFailure(
+                "the model's logits are not numbers; its weights are broken, or its depth unstable"
+            )
+        work = self._work
+        np.copyto(work, logits)
+        if self._bias_ids.size:
+            work[self._bias_ids] += self._bias
+        if self._seen is not None:
+            penalty = np.float32(self._sampling.repetition_penalty)
+            seen = work[self._seen]
+            work[self._seen] = np.where(seen > 0, seen / penalty, seen * penalty)
+        return self._draw(work, position) if self._sampling.temperature else int(work.argmax())
+
+    def _draw(self, work: Floats, position: int) -> int:
+        sampling = self._sampling
+        ids: npt.NDArray[np.int64] | None = None  # None: all of them, in order
+        if 0 < sampling.top_k < work.size:
+            ids = likeliest(work, sampling.top_k)
+            work = work[ids]
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
+            chances = np.exp((work.astype(np.float64) - work.max()) / sampling.temperature)
+        if sampling.top_p < 1:
+            keep = _nucleus(chances, sampling.top_p)
+            ids, chances = keep if ids is None else ids[keep], chances[keep]
+        if sampling.min_p:
+            chances[chances < sampling.min_p * chances.max()] = 0
+        cumulative = chances.cumsum()
+        draw = generator_at(self._seed, position, TOKENS).random() * cumulative[-1]
+        index = min(int(np.searchsorted(cumulative, draw, side="right")), cumulative.size - 1)
+        return index if ids is None else int(ids[index])
+
+
+def likeliest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Return the indices of the `count` largest values, largest first; of equal ones the first."""
+    least = np.partition(values, -count)[-count]
+    indices = np.flatnonzero(values >= least)
+    order = np.argsort(-values[indices], kind="stable")
+    return indices[order[:count]]
+
+
+def _nucleus(chances: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.int64]:
+    """Indices of the fewest chances that sum to `top_p` of all, the likeliest first."""
+    wanted, count = top_p * chances.sum(), min(256, chances.size)
+    while True:  # sorting a whole vocabulary for the few tokens that matter takes milliseconds
+        indices = likeliest(chances, count)
+        sums = chances[indices].cumsum()
+        if sums[-1] >= wanted or count == chances.size:
+            return indices[: int(np.searchsorted(sums, wanted)) + 1]
+        count = min(16 * count, chances.size)
+
+
+def log_probability(logits: Floats, token: int) -> float:
+    """Return a token's natural log-probability under the model's own distribution."""
+    return float(logits[token]) - log_sum(logits)
+
+
+def log_sum(logits: Floats) -> float:
+    """Return the natural logarithm of the sum of the exponentials of logits [V]."""
+    top = logits.max()
+    return float(top) + float(np.log(np.exp(logits - top).sum()))

@@ -1,0 +1,93 @@
+"""The three sessions of one model, and what its texts share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rdlite.bundle.cache_scales import read_cache_scales
+from rdlite.bundle.manifest import PARTS
+from rdlite.bundle.reader import Bundle
+from rdlite.config.cache import Cache
+from rdlite.errors import InputError
+from rdlite.graphs.float16 import with_float16
+from rdlite.graphs.int8_kv import with_int8_cache
+from rdlite.ort.kv_cache import HostSlots, MakeSlot
+from rdlite.ort.runner import Runner, Text
+from rdlite.ort.session import Session
+
+if TYPE_CHECKING:
+    from rdlite.cuda.arrays import Device
+
+
+class Engine:
+    """The three sessions of one model. Thread-safe; each text has a Sequence of its own."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        cache: Cache,
+        threads: int | None = None,
+        device: Device | None = None,
+    ) -> None:
+        """Load the graphs of a bundle, for caches of one kind.
+
+        Args:
+            bundle: opened, and so checked.
+            cache: what to keep of past positions.
+            threads: for one operator.
+            device: where to run; None: the CPU.
+
+        Raises:
+            InputError: the cache is to be int8, and the bundle is portable or has no scales; or the
+                device is a GPU, and the bundle is portable or the cache is to be int8.
+            BundleError: the file of its scales breaks a rule.
+            RuntimeFailure: onnxruntime is missing or refuses a graph.
+        """
+        self.config = bundle.config
+        self.cache = cache
+        self.device = device
+        graphs = bundle.graphs
+        #: Those of the slots, if they are int8.
+        self.scales = None
+        portable = bundle.manifest.flavour == "portable"
+        if device is not None:
+            if cache.bits is not None:
+                raise InputError(
+                    f"the cache on {device.name} is float16; Cache(bits=8) is for the CPU"
+                )
+            if portable:
+                raise InputError(
+                    f"{bundle.folder} is portable, and those run on the CPU; export the checkpoint "
+                    "with --flavour fused"
+                )
+            graphs = {part: with_float16(graph) for part, graph in graphs.items()}
+        elif cache.bits is not None:
+            if portable:
+                raise InputError(
+                    f"{bundle.folder} is portable, and no standard operator keeps an int8 cache; "
+                    "leave the cache in float32, or export the checkpoint with --flavour fused"
+                )
+            share = cache.share if isinstance(cache.share, int) else None
+            self.scales = read_cache_scales(bundle).shared(share)
+            graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
+        self.sessions = {}
+        for part in PARTS:
+            with bundle.data_folder(part) as folder:
+                provider = device.provider if device else None
+                self.sessions[part] = Session(part, graphs[part], folder, threads, provider)
+
+    def slots(self) -> MakeSlot:
+        """Return what makes the cache slots of one text."""
+        if self.device is None:
+            return HostSlots(self.config)
+        from rdlite.cuda.kv_cache import device_slots
+
+        return device_slots(self.device, self.config)
+
+    def runner(self, sequence: Text, size: int) -> Runner:
+        """Return a new runner of a text."""
+        if self.device is None:
+            return Runner(sequence, size)
+        from rdlite.cuda.runner import DeviceRunner
+
+        return DeviceRunner(sequence, size, self.device)

@@ -1,0 +1,170 @@
+"""Three sessions, and sequences that read positions through them.
+
+The engine knows ids, states and caches, and nothing of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rdlite.engine.engine import Engine
+from rdlite.ort.kv_cache import Entries, Slot, next_capacity
+from rdlite.ort.runner import Floats, Runner
+from rdlite.ort.session import Interrupt, Session
+from rdlite.ort.step_caches import StepCaches
+
+MAX_RUNNERS = 64  # one for every size, since positions of a chunk may leave one by one
+
+
+class Sequence:
+    """One text being read: its caches and how many positions are in them. Not thread-safe.
+
+    Positions are read a group at a time: `begin` runs the prelude, the runner's `step` runs the
+    core, `logits` runs the coda, and `commit` keeps what they wrote to the caches. Rolling back is
+    `truncate`: what lies past the length is never looked at.
+    """
+
+    def __init__(self, engine: Engine, context: int) -> None:
+        self.engine = engine
+        self.config = engine.config
+        self.sessions: Mapping[str, Session] = engine.sessions
+        self.context = context
+        self.length = 0
+        self.capacity = 0
+        self._pending = 0  # positions that were read and not committed
+        #: Ends what runs on this text, from another thread.
+        self.interrupt = Interrupt()
+        self.seqlens_k = np.zeros(1, np.int32)
+        self.total_sequence_length = np.zeros((), np.int32)
+        self._make_slot = engine.slots()
+        self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales, self._make_slot)
+        self._outer_slots: dict[str, Slot] = {}
+        self._runners: dict[int, Runner] = {}
+        self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
+
+    def runner(self, position: int, size: int, steps: int) -> Runner:
+        """Return the runner of `size` positions from `position` on, ready for up to `steps` steps.
+
+        It is good until the next runner is asked for.
+        """
+        self._make_room(position + size, steps)
+        runner = self._runners.pop(size, None)
+        if runner is None:
+            if len(self._runners) >= MAX_RUNNERS:
+                self._runners.pop(next(iter(self._runners))).drop()
+            runner = self.engine.runner(self, size)
+        self._runners[size] = runner  # in the order of last use
+        runner.prepare(steps)
+        runner.place(position)
+        return runner
+
+    def begin(self, ids: list[int], steps: int) -> Runner:
+        """Run the prelude on the next positions and return the runner that reads them.
+
+        The caller writes the initial states to `runner.states[0]` and then takes `runner.step(0)`,
+        `runner.step(1)` and so on.
+
+        Args:
+            ids: token ids, S of them, at least one, that fit in the context.
+            steps: the most core steps that will be run on them.
+        """
+        self.drop_pending()
+        self._pending = len(ids)
+        runner = self.runner(self.length, len(ids), steps)
+        runner.put_ids(ids)
+        runner.prelude()
+        return runner
+
+    def commit(self, count: int) -> None:
+        """Keep the first `count` positions of the group that was read last."""
+        self.length += count
+        self._pending -= count
+
+    def drop_pending(self) -> None:
+        """Forget positions that were read and not committed: others will stand there."""
+        if self._pending:
+            self.steps_cache.truncate(self.length)
+            self._pending = 0
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from `length` on."""
+        if length < self.length:
+            self.length = length
+            self.steps_cache.truncate(length)
+        if length == 0:
+            self.spread()
+
+    def entries(self, length: int | None = None) -> dict[str, Entries]:
+        """Return what the caches hold: "prelude", "coda", "core.0" and so on; views.
+
+        Args:
+            length: of so many positions, the first; None: of all.
+        """
+        end = self.length if length is None else length
+        outer = {part: slot.read(0, end) for part, slot in self._outer_slots.items()}
+        core = enumerate(self.steps_cache.entries())
+        return {**outer, **{f"core.{index}": kept[..., :end, :] for index, kept in core}}
+
+    def restore(self, entries: Mapping[str, Entries], length: int, gathered: bool) -> None:
+        """Take what `entries` gave for so many positions; their shapes and dtypes are right."""
+        self.truncate(0)
+        self._drop_runners()
+        self._make_room(length, 0)
+        for part in ("prelude", "coda"):
+            self._outer_slots[part].write(entries[part])
+        core = [entries[f"core.{index}"] for index in range(len(entries) - 2)]
+        self.steps_cache.restore(core, gathered, self.capacity)
+        self.length = length
+
+    def gather(self) -> None:
+        """With `Cache(share="last")`, go on with what the last step of each position left."""
+        if self.engine.cache.share == "last" and not self.steps_cache.gathered:
+            self._drop_runners()  # they are bound to slots that go
+            self.steps_cache.gather(self.length, self.capacity)
+
+    def spread(self) -> None:
+        """Undo `gather` as far as it can be undone: new positions keep every step again."""
+        if self.steps_cache.gathered:
+            self._drop_runners()
+            self.steps_cache.spread(self.length, self.capacity)
+
+    def outer_slot(self, part: str) -> Slot:
+        """The cache of the prelude or the coda."""
+        return self._outer_slots[part]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of all caches."""
+        return sum(slot.nbytes for slot in self._all_slots())
+
+    def rows(self, size: int) -> list[Floats]:
+        """Room for three float32 [1, size, E]; runners share it, as one is used at a time."""
+        _, _, held, width = self._rows.shape
+        if size > held:
+            self._rows = np.zeros((3, 1, 1 << (size - 1).bit_length(), width), np.float32)
+        return [block[:, :size] for block in self._rows]
+
+    def _all_slots(self) -> tuple[Slot, ...]:
+        return (*self.steps_cache.slots, *self._outer_slots.values())
+
+    def _drop_runners(self) -> None:
+        for runner in self._runners.values():
+            runner.drop()
+        self._runners.clear()
+
+    def _make_room(self, needed: int, steps: int) -> None:
+        layers = self.config.layers
+        if needed > self.capacity:
+            capacity = next_capacity(self.capacity, needed, self.context)
+            self._drop_runners()  # first: they hold the old arrays
+            for slot in self._all_slots():
+                slot.grow(capacity, self.length)
+            for part in ("prelude", "coda"):
+                if part not in self._outer_slots:
+                    count = getattr(layers, part)
+                    scales = getattr(self.engine.scales, part, None)
+                    self._outer_slots[part] = self._make_slot(count, capacity, scales)
+            self.capacity = capacity  # last: should memory run out, the next call starts over
+        self.steps_cache.provide(steps, self.capacity)

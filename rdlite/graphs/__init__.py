@@ -1,0 +1,1 @@
+"""Building and rewriting ONNX graphs, and packing quantized weights. Knows no model family."""

@@ -1,0 +1,1 @@
+"""Downloads from the hub, resumed and hashed. Opens no model."""

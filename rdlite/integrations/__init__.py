@@ -1,0 +1,1 @@
+"""Plugins for other programs: simonw's llm, and optimum-cli."""

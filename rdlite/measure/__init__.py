@@ -1,0 +1,4 @@
+"""Numbers about models: accuracy, divergence, exit thresholds, cache scales.
+
+Runs models through the API.
+"""

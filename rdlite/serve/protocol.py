@@ -1,0 +1,149 @@
+"""What clients may ask for: every parameter, its type and its bounds; anything else is refused."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field
+
+from rdlite.errors import InputError
+from rdlite.serve.messages import Message
+from rdlite.serve.strict import Harmless, Label, Strict, only
+from rdlite.tokenizer.chat_template import check_variables
+from rdlite.utils.checks import check_integer
+
+MAX_MESSAGES = 2048
+MAX_BIASES = 4096
+MAX_TOKENS = 2**22
+
+
+def _stops(value: object) -> object:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
+        raise ValueError("must be a text or a list of texts, none empty")
+    if len(texts) > 16 or any(len(text) > 1000 for text in texts):
+        raise ValueError("must be at most 16 texts of up to 1000 characters")
+    return texts
+
+
+def _prompt(value: object) -> object:
+    """Take text, or token ids, or a list with one of these."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        value = value[0]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(type(token) is int for token in value):
+        return value
+    raise ValueError("must be one text, or one list of token ids")
+
+
+def _few(value: object) -> object:
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise ValueError(f"must have at most {MAX_BIASES} tokens, has {len(value)}")
+    return value
+
+
+def _biases(value: dict[str, float]) -> dict[str, float]:
+    for key in value:
+        if not (key.isascii() and key.isdecimal() and len(key) < 9):
+            raise ValueError(f"has the key {key!r:.40}, which is no token id")
+    return value
+
+
+def _seed(value: int) -> int:
+    return check_integer("it", value, -(2**63), 2**64 - 1) % 2**64
+
+
+def _variables(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return check_variables(value)
+    except InputError as problem:
+        raise ValueError(str(problem)) from None
+
+
+class DepthRequest(Strict):
+    """How deep to think; what is left out is as the server was started. See `rdlite.Depth`."""
+
+    max_steps: int | None = Field(default=None, ge=1, le=1024)
+    min_steps: int | None = Field(default=None, ge=1, le=1024)
+    exit: str | None = Field(default=None, max_length=40)
+    threshold: float | None = Field(default=None, ge=-1e6, le=1e6)
+    check_every: int | None = Field(default=None, ge=1, le=1024)
+    prompt: Literal["mean", "each"] | None = None
+    changes: bool | None = Field(default=None, description="Tell how far each step moved the state")
+
+
+class StreamOptions(Strict):
+    """What a stream brings besides tokens."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[None, only(False)] = None
+
+
+class _Common(Strict):
+    model: str = Field(max_length=200)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=2**22)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-1000, le=1000)]],
+            BeforeValidator(_few),
+            AfterValidator(_biases),
+        ]
+        | None
+    ) = None
+    stop: Annotated[list[str], BeforeValidator(_stops)] | None = None
+    seed: Annotated[int, AfterValidator(_seed)] | None = None
+    depth: DepthRequest | None = None
+    n: Annotated[None, only(1)] = None
+    presence_penalty: Annotated[None, only(0)] = None
+    frequency_penalty: Annotated[None, only(0)] = None
+    # Who asks, and bookkeeping of OpenAI's: without effect here.
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    prompt_cache_options: Harmless = None
+    client_metadata: Harmless = None
+
+
+class ChatRequest(_Common):
+    """The body of /v1/chat/completions."""
+
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_variables)] | None = Field(
+        default=None, description="Variables of the chat template's own"
+    )
+    enable_thinking: bool | None = Field(default=None, description="One of those variables")
+    add_generation_prompt: Annotated[None, only(True)] = None
+    continue_final_message: Annotated[None, only(False)] = None
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: Annotated[None, only({"type": "text"})] = None
+    modalities: Annotated[None, only(["text"])] = None
+    tools: Annotated[None, only([])] = None
+    tool_choice: Annotated[None, only("none")] = None
+    parallel_tool_calls: Annotated[None, only(True, False)] = None
+    functions: Annotated[None, only([])] = None
+    function_call: Annotated[None, only("none")] = None
+    audio: Annotated[None, only()] = None
+    prediction: Annotated[None, only()] = None
+    reasoning_effort: Annotated[None, only()] = None
+    metadata: Annotated[None, only({})] = None
+    service_tier: Annotated[None, only("auto", "default")] = None
+    store: Annotated[None, only(False)] = None
+
+
+class CompletionRequest(_Common):
+    """The body of /v1/completions."""
+
+    prompt: Annotated[Any, BeforeValidator(_prompt)]
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: Annotated[None, only(False)] = None
+    best_of: Annotated[None, only(1)] = None
+    suffix: Annotated[None, only("")] = None

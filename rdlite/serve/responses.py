@@ -1,0 +1,176 @@
+"""Tokens as OpenAI's API tells them: whole answers, chunks of a stream, errors.
+
+What depth adds stands in an object `depth` beside each choice: the core steps of each token, what
+the exit rule said last, and where it was asked for, how far each step moved the state.
+"""
+
+import json
+import math
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rdlite.decode.results import Stats, Token
+from rdlite.tokenizer.stream import TextStream
+from rdlite.tokenizer.tokenizer import REPLACEMENT, Tokenizer
+
+FINISH = {"stop": "stop", "stop-string": "stop", "length": "length", "context": "length"}
+LEAST_LOGPROB = -9999.0  # what OpenAI's API tells of the impossible, which JSON cannot
+Json = dict[str, Any]
+
+
+def dumps(value: object) -> bytes:
+    """Return JSON in ASCII: text of models and clients may be anything."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def error(message: str, kind: str, param: str | None = None, code: str | None = None) -> Json:
+    """Return an error as OpenAI's clients read it."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer, of which every chunk tells the same id.
+
+    Attributes:
+        chat: whether it answers a chat, or completes a text.
+        model: its name.
+        fingerprint: tells this model's files from others.
+        tokenizer: for how tokens are written; None where the model has none.
+        stop_ids: tokens that end an answer and are no part of its text.
+        top: alternatives to tell of each token; None: tell no log-probabilities at all.
+        changes: whether they are told.
+    """
+
+    chat: bool
+    model: str
+    fingerprint: str
+    tokenizer: Tokenizer | None
+    stop_ids: frozenset[int]
+    top: int | None
+    changes: bool
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+    _offset: int = 0  # of the text so far, in characters
+    _stream: TextStream | None = None  # the text again, nothing held back for stop strings
+
+    def chunk(
+        self, tokens: Sequence[Token], finish: str | None = None, opens: bool = False
+    ) -> Json:
+        """Return a part of a stream: the first brings the role, the last why it ended."""
+        text = "".join(token.text for token in tokens)
+        said: Json
+        if self.chat:
+            said = {"delta": ({"role": "assistant"} if opens else {})}
+            if tokens or opens:
+                said["delta"]["content"] = text
+        else:
+            said = {"text": text}
+        return self._frame(".chunk") | {"choices": [self._choice(said, tokens, finish)]}
+
+    def whole(self, tokens: Sequence[Token], stats: Stats) -> Json:
+        """Return the answer in one piece."""
+        text = "".join(token.text for token in tokens)
+        message = {"role": "assistant", "content": text, "refusal": None}
+        said: Json = {"message": message} if self.chat else {"text": text}
+        choice = self._choice(said, tokens, FINISH.get(stats.finish))
+        return self._frame("") | {"choices": [choice], "usage": usage(stats)}
+
+    def usage_chunk(self, stats: Stats) -> Json:
+        """Return what a stream ends with, where that was asked for."""
+        return self._frame(".chunk") | {"choices": [], "usage": usage(stats)}
+
+    def _frame(self, suffix: str) -> Json:
+        return {
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}",
+            "object": f"chat.completion{suffix}" if self.chat else "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+    def _choice(self, said: Json, tokens: Sequence[Token], finish: str | None) -> Json:
+        choice: Json = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        said_tokens = [token for token in tokens if token.id not in self.stop_ids]
+        if self.top is not None and said_tokens:
+            logprobs = self._chat_logprobs if self.chat else self._text_logprobs
+            choice["logprobs"] = logprobs(said_tokens)
+        if tokens:
+            choice["depth"] = self._depth(tokens)
+        return choice
+
+    def _depth(self, tokens: Sequence[Token]) -> Json:
+        depth: Json = {
+            "steps": [token.steps for token in tokens],
+            "exit_values": [token.exit_value for token in tokens],
+        }
+        if self.changes:
+            depth["changes"] = [
+                [change if math.isfinite(change) else None for change in token.changes or ()]
+                for token in tokens
+            ]
+        return depth
+
+    def _chat_logprobs(self, tokens: Sequence[Token]) -> Json:
+        return {
+            "content": [
+                self._written(token.id, token.logprob)
+                | {"top_logprobs": [self._written(*pair) for pair in token.alternatives]}
+                for token in tokens
+            ],
+            "refusal": None,
+        }
+
+    def _written(self, token: int, logprob: float) -> Json:
+        text = self._name(token)
+        encoded = None if self._nameless(token) else list(text.encode())
+        return {"token": text, "logprob": _bounded(logprob), "bytes": encoded}
+
+    def _text_logprobs(self, tokens: Sequence[Token]) -> Json:
+        offsets = []
+        if self._stream is None and self.tokenizer is not None:
+            self._stream = TextStream(self.tokenizer)
+        for token in tokens:
+            offsets.append(self._offset)
+            if self._stream is not None:
+                self._offset += len(self._stream.push(token.id))
+        return {
+            "tokens": [self._name(token.id) for token in tokens],
+            "token_logprobs": [_bounded(token.logprob) for token in tokens],
+            "top_logprobs": [
+                {self._name(id): _bounded(logprob) for id, logprob in token.alternatives}
+                for token in tokens
+            ]
+            if self.top
+            else None,
+            "text_offset": offsets,
+        }
+
+    def _name(self, token: int) -> str:
+        return f"#{token}" if self.tokenizer is None else self.tokenizer.written(token)
+
+    def _nameless(self, token: int) -> bool:
+        """Whether a token has no text of its own: it is special, or a part of a character."""
+        if self.tokenizer is None:
+            return True
+        text = self.tokenizer.decode([token])
+        return not text or REPLACEMENT in text
+
+
+def _bounded(logprob: float) -> float:
+    return max(logprob, LEAST_LOGPROB) if math.isfinite(logprob) else LEAST_LOGPROB
+
+
+def usage(stats: Stats) -> Json:
+    """Return what an answer took, in tokens; and in core steps."""
+    return {
+        "prompt_tokens": stats.prompt_tokens,
+        "completion_tokens": stats.new_tokens,
+        "total_tokens": stats.prompt_tokens + stats.new_tokens,
+        "prompt_tokens_details": {"cached_tokens": stats.reused_tokens},
+        "core_steps": stats.core_steps,
+        "mean_steps": stats.mean_steps,
+    }

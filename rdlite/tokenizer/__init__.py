@@ -1,0 +1,4 @@
+"""Text to token ids and back, and chat templates; safe with files from strangers.
+
+Knows no model.
+"""
