@@ -172,7 +172,7 @@ def _tuned(file: GGUFFile, config: ModelConfig) -> Tuned | None:
         data = _object(file, "rdlite.exit")
         with file.blame("the key 'rdlite.exit'"):
             exit = decode(ExitDefaults, data, "exit", BundleError)
-    key = "rdlite.bundle.cache_scales"
+    key = "rdlite.cache_scales"
     if key in file.metadata:
         steps = file.value(f"{key}.steps", int)
         if not 1 <= steps <= 1024:
