@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         InputError,
         OutputError,
         RdliteError,
+        RoundingWarning,
         RuntimeFailure,
     )
 
@@ -61,6 +62,7 @@ _HOMES = {
         "InputError",
         "OutputError",
         "RdliteError",
+        "RoundingWarning",
         "RuntimeFailure",
     ],
 }
@@ -85,6 +87,7 @@ __all__ = [
     "ModelConfig",
     "OutputError",
     "RdliteError",
+    "RoundingWarning",
     "RuntimeFailure",
     "Sampling",
     "Stats",

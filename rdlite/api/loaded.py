@@ -44,9 +44,12 @@ class Loaded:
         context: int,
         cache: Cache,
         device: Device | None = None,
+        force_steps: bool = False,
     ) -> None:
         """Use `rdlite.load`."""
         self.bundle = bundle
+        #: Sizes and constants of the model, frozen.
+        self.config: ModelConfig = bundle.config.without_bound() if force_steps else bundle.config
         self.context = context
         self.cache = cache
         size = bundle.config.vocab_size
@@ -65,16 +68,11 @@ class Loaded:
         #: Where it runs: "cpu" or "cuda".
         self.device = "cpu" if device is None else device.name
         #: The sequences of its texts.
-        self.pool = SequencePool(Engine(bundle, cache, threads, device), context)
+        self.pool = SequencePool(Engine(bundle, cache, threads, device, context), context)
         #: Checks the options of a generation and makes what its loop needs.
         self.plan = Planner(
-            bundle.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
+            self.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
         )
-
-    @property
-    def config(self) -> ModelConfig:
-        """Sizes and constants of the model, frozen."""
-        return self.bundle.config
 
     @property
     def default_depth(self) -> Depth:

@@ -126,9 +126,9 @@ class Planner:
         )
 
     def controller(self, depth: Depth) -> Controller:
-        """Return what takes the steps of a depth; raises InputError if the model has not its rule.
+        """Return what takes the steps of a depth.
 
-        Warns with DepthWarning past the depth that the model was made for.
+        Raises InputError if the model has not its rule, or was made for fewer steps.
         """
         return self._controlled(Controller, depth)
 

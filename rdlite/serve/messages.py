@@ -30,11 +30,12 @@ def _text_of_part(part: object) -> str:
     if not isinstance(part, dict) or part.get("type") not in TEXT_PARTS:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         raise ValueError(f"has a part of the type {kind!r:.40}; only text is read")
-    if not isinstance(part.get("text"), str):
+    text = part.get("text")
+    if not isinstance(text, str):
         raise ValueError("has a part of the type 'text' without a text")
     # What else stands there (cache_control, annotations) is for those who bill or cite.
     _small({key: item for key, item in part.items() if key != "text"})
-    return part["text"]
+    return text
 
 
 #: Some clients keep nothing as an empty list.

@@ -75,6 +75,10 @@ def _report(bundle: Any) -> dict[str, Any]:
             name: cache.bytes_per_token(config, steps) for name, cache in policies.items()
         },
         **_endings(bundle),
+        f"cache_bytes_of_{config.context_length}_tokens": {
+            name: config.context_length * cache.bytes_per_token(config, steps)
+            for name, cache in policies.items()
+        },
         "int8_cache_scales": dataclasses.asdict(scales) if scales else None,
         "hashes": {
             "compared": len(manifest.files) - len(bundle.unhashed),

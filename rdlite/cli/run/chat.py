@@ -15,6 +15,8 @@ from rdlite.utils.printable import one_line
 
 if TYPE_CHECKING:
     from rdlite.api.chat import Chat
+    from rdlite.decode.results import Token
+    from rdlite.tokenizer.thinking import Piece
 
 
 @click.command()
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Colour each token by the steps that it took: blue few, vermilion many.",
 )
+@click.option(
+    "--think",
+    type=click.Choice(("on", "off")),
+    help="Whether a model that can do so thinks before it answers. Default: the model's.",
+)
+@click.option(
+    "--show-thinking/--hide-thinking",
+    default=None,
+    help="Show what a model thinks before it answers: dimmed, or through a pipe on standard error. "
+    "Default: only on a terminal.",
+)
 @click.option("--no-history", is_flag=True, help="Keep no history of what is typed.")
 @click.option("--json", "as_json", is_flag=True, help="Print each token as a line of JSON.")
 def chat(
@@ -36,6 +49,8 @@ def chat(
     system: str | None,
     saved: str | None,
     show_depth: bool,
+    think: str | None,
+    show_thinking: bool | None,
     no_history: bool,
     as_json: bool,
     template_var: tuple[tuple[str, Any], ...],
@@ -65,14 +80,17 @@ def chat(
         )
         if saved:
             talk.load(Path(saved))
+        if think:
+            talk.think(think == "on")
         terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
         conversation = _Conversation(talk, options["max_tokens"])
         if terminal:
             history = None if no_history else Path(click.get_app_dir("rdlite")) / "history"
-            screen: Screen = Terminal(conversation.status, COMMANDS, history, show_depth)
+            shown = show_thinking is not False
+            screen: Screen = Terminal(conversation.status, COMMANDS, history, show_depth, shown)
             _greet(talk)
         else:
-            screen = Lines() if as_json else Pipe()
+            screen = Lines() if as_json else Pipe(bool(show_thinking))
         conversation.run(screen)
     if screen.failures and not terminal:
         raise SystemExit(2)
@@ -125,16 +143,25 @@ class _Conversation:
     def _answer(self, screen: Screen, message: str) -> None:
         from rdlite.errors import ContextError, InputError
 
-        talk, generation, text = self._talk, None, ""
+        talk, generation = self._talk, None
+        splitter, said = talk.splitter(), ["", ""]
+
+        def show(token: "Token | None", piece: "Piece") -> None:
+            said[0] += piece.reasoning
+            said[1] += piece.content
+            screen.show(token, piece, most)
+
         most = talk.model.config.steps_or_default(talk.depth.max_steps)
         try:
             generation = talk.send(message, self._max_tokens)
+            splitter = talk.splitter()
             for token in generation:
-                text += token.text
-                screen.show(token, most)
+                show(token, splitter.push(token.text))
+            show(None, splitter.finish())
         except KeyboardInterrupt:
             if generation is not None:
                 generation.close()
+                show(None, splitter.finish())
             screen.stopped()
         except ContextError as problem:
             raise InputError(f"{problem}; /reset starts over") from None
@@ -142,4 +169,5 @@ class _Conversation:
         stats = stats if stats is not None and stats.new_tokens else None
         if stats is not None and self._commands is not None:
             self._commands.stats = stats
-        screen.ended(text, stats, most)
+        reasoning, text = said
+        screen.ended(text, stats, most, reasoning)
