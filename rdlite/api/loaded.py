@@ -71,7 +71,12 @@ class Loaded:
         self.pool = SequencePool(Engine(bundle, cache, threads, device, context), context)
         #: Checks the options of a generation and makes what its loop needs.
         self.plan = Planner(
-            self.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
+            self.config,
+            bundle.manifest.exit,
+            cache,
+            self.generation_config,
+            self._tokenizer,
+            context,
         )
 
     @property

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.api.chat import Chat
 from rdlite.api.loaded import Loaded
+from rdlite.config.constraint import Constraint
 from rdlite.config.depth import Depth
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
@@ -22,10 +23,6 @@ from rdlite.decode.results import Token
 from rdlite.errors import InputError
 from rdlite.ort.initial_state import start_at
 from rdlite.utils.checks import check_integer
-
-if TYPE_CHECKING:
-    pass
-
 
 Floats = npt.NDArray[np.float32]
 CHARACTERS_PER_TOKEN = 256  # no text has tokens that long throughout
@@ -132,6 +129,8 @@ class Model(Loaded):
         speculate: Speculate = None,
         top_logprobs: int = 0,
         changes: bool = False,
+        min_tokens: int = 0,
+        constraint: Constraint | Mapping[str, Any] | type | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -151,6 +150,11 @@ class Model(Loaded):
                 generations of the same depth have shown. None: one token after the other.
             top_logprobs: how many alternatives to tell of each token, 0 to 100.
             changes: tell how far each core step moved the state; not with `speculate`.
+            min_tokens: no stop token is chosen before there are so many, 0 to 2^22.
+            constraint: what the text must look like: `rdlite.Constraint(...)`, a JSON schema as a
+                mapping, or a pydantic model. Tokens that would break it are never chosen. Close to
+                `max_tokens` or the end of the context the text is brought to an end; it is cut
+                only where no way to one is found. `stats.finish` is "length" then.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -170,6 +174,8 @@ class Model(Loaded):
             speculate,
             top_logprobs,
             changes,
+            min_tokens=min_tokens,
+            constraint=constraint,
         )
         self.check_open()
 
