@@ -69,6 +69,9 @@ class DepthRequest(Strict):
     check_every: int | None = Field(default=None, ge=1, le=1024)
     prompt: Literal["mean", "each"] | None = None
     changes: bool | None = Field(default=None, description="Tell how far each step moved the state")
+    sampler: str | None = Field(
+        default=None, max_length=400, description="plain, or parallel[:KNOB=VALUE,...]"
+    )
 
 
 class StreamOptions(Strict):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def gguf() -> None:
     """Models in a single GGUF file.
 
-    Every command takes a .gguf as MODEL. llama.cpp runs the architecture 'ouro' where its build
-    knows it; the others are run by rdlite alone.
+    Every command takes a .gguf as MODEL. llama.cpp runs the architecture 'nanbeige', and 'ouro'
+    where its build knows it; the others are run by rdlite alone.
 
     
     Example:
@@ -108,6 +108,8 @@ def who_reads(family: str) -> str:
     """Say which programs can run a file of this family."""
     if family == "ouro":
         return "for rdlite, and for builds of llama.cpp that know the architecture 'ouro'"
+    if family == "nanbeige":
+        return "for rdlite and llama.cpp"
     name = family.replace("-", "")
     return f"for rdlite; llama.cpp does not know the architecture {name!r}"
 
@@ -119,7 +121,8 @@ def who_reads(family: str) -> str:
 def import_command(file: Path, output: str, force: bool) -> None:
     """Write the model of a GGUF FILE as a bundle.
 
-    Q4_0 and Q8_0 become int4 and int8, bit for bit; all other types become float32.
+    Q4_0 and Q8_0 become int4 and int8, bit for bit, and F32 stays float32. Matrices of all other
+    types are rounded again, to int4 or int8, and a note says by how much they are off.
 
     \b
     Example:
