@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
@@ -43,18 +44,24 @@ class Chat:
         seed: int = 0,
         speculate: Speculate = None,
         template_variables: Mapping[str, Any] | None = None,
+        sampler: Parallel | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
         #: Of the chat template's own; another turn may have others.
         self.template_variables = check_variables(template_variables or {})
-        model.plan(1, depth, sampling, seed, (), speculate=speculate)
+        model.plan(1, depth, sampling, seed, (), speculate=speculate, sampler=sampler)
         self.model = model
-        self.depth = depth or model.default_depth
+        if depth is None:
+            depth = model.default_depth
+            if sampler is not None:  # it freezes tokens by a rule of its own
+                depth = Depth(depth.max_steps)
+        self.depth = depth
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
         self.speculate = speculate
         self._opened = False  # the block of thinking, by the last prompt
+        self.sampler = sampler
         self.messages: list[dict[str, str]] = []
         self._kept = CachedPrompt(model.new_sequence())
         self._answer: Generation | None = None
@@ -165,7 +172,7 @@ class Chat:
             raise InputError(f"{path} holds no caches of its {len(tokens)} tokens")
         bias = {int(id): number for id, number in saved.bias.items()} or None
         sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
-        model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        self._plan(1, saved.depth, sampling, saved.seed)
         try:
             variables = check_variables(json.loads(saved.template_variables))
         except (ValueError, AttributeError, RecursionError) as problem:
@@ -205,12 +212,15 @@ class Chat:
         messages = [*self.messages, {"role": "user", "content": text}]
         rendered = model.chat_template.render(messages, template_variables=self.template_variables)
         prompt = model.encode(rendered, add_special_tokens=False)
-        plan = model.plan(
-            max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
-        )
+        plan = self._plan(max_tokens, self.depth, self.sampling, self.seed)
         self._opened = opens_thinking(rendered)
         self._answer = Generation(self._run(messages, prompt, plan), plan)
         return self._answer
+
+    def _plan(self, max_tokens: int, depth: Depth, sampling: Sampling, seed: int) -> Plan:
+        return self.model.plan(
+            max_tokens, depth, sampling, seed, (), speculate=self.speculate, sampler=self.sampler
+        )
 
     def _run(
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan

@@ -12,6 +12,7 @@ from rdlite.api.chat import Chat
 from rdlite.api.loaded import Loaded
 from rdlite.config.constraint import Constraint
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
@@ -131,6 +132,7 @@ class Model(Loaded):
         changes: bool = False,
         min_tokens: int = 0,
         constraint: Constraint | Mapping[str, Any] | type | None = None,
+        sampler: Parallel | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -155,6 +157,8 @@ class Model(Loaded):
                 mapping, or a pydantic model. Tokens that would break it are never chosen. Close to
                 `max_tokens` or the end of the context the text is brought to an end; it is cut
                 only where no way to one is found. `stats.finish` is "length" then.
+            sampler: `rdlite.Parallel(...)` refines several tokens together, which is lossy; None:
+                one token after the other.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -176,6 +180,7 @@ class Model(Loaded):
             changes,
             min_tokens=min_tokens,
             constraint=constraint,
+            sampler=sampler,
         )
         self.check_open()
 
@@ -193,6 +198,7 @@ class Model(Loaded):
         seed: int = 0,
         speculate: Speculate = None,
         template_variables: Mapping[str, Any] | None = None,
+        sampler: Parallel | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -204,9 +210,10 @@ class Model(Loaded):
             speculate: as for `generate`.
             template_variables: of the chat template's own, like `{"enable_thinking": False}`;
                 `chat_template.variables` names those that it asks for.
+            sampler: as for `generate`.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate, template_variables)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables, sampler)

@@ -19,6 +19,7 @@ from rdlite.cli.inspect.verify import verify
 from rdlite.cli.run.bench import bench
 from rdlite.cli.run.chat import chat
 from rdlite.cli.run.generate import generate
+from rdlite.cli.run.page import page
 from rdlite.cli.run.serve import serve
 from rdlite.cli.run.trace import trace
 from rdlite.cli.shared.output import complain
@@ -96,7 +97,7 @@ def main() -> None:
 
 #: Every command, by what people do with it.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Talk": (chat, generate, serve),
+    "Talk": (chat, generate, serve, page),
     "Convert": (pull, export, quantize, gguf),
     "Look": (trace, inspect, verify, doctor),
     "Measure": (evaluate, bench, tune),

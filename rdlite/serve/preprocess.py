@@ -8,6 +8,7 @@ from typing import Any
 from rdlite.api.chat_file import model_hash
 from rdlite.api.model import Model
 from rdlite.config.depth import changed_depth
+from rdlite.config.parallel import parse_sampler
 from rdlite.config.sampling import Sampling
 from rdlite.errors import InputError
 from rdlite.serve.protocol import ChatRequest, CompletionRequest, DepthRequest
@@ -75,7 +76,11 @@ class Preprocessor:
             )
         if body.stream_options is not None and not body.stream:
             raise InputError("stream_options needs stream: true")
-        depth = changed_depth(settings.depth, **asked.model_dump(exclude={"changes"}))
+        sampler = settings.sampler if asked.sampler is None else parse_sampler(asked.sampler)
+        wanted = asked.model_dump(exclude={"changes", "sampler"})
+        if sampler is not None and wanted["exit"] is None:
+            wanted["exit"] = "off"  # it freezes tokens by a rule of its own
+        depth = changed_depth(settings.depth, **wanted)
         changes = bool(asked.changes)
         # Without a seed, answers are drawn anew; where states start stays, so that what was read
         # of one request serves the next.
@@ -86,10 +91,11 @@ class Preprocessor:
             self._sampling(body),
             seed,
             body.stop or (),
-            speculate=None if changes else settings.speculate,
+            speculate=None if changes or sampler is not None else settings.speculate,
             top_logprobs=top or 0,
             changes=changes,
             draws=secrets.randbits(64) if body.seed is None else None,
+            sampler=sampler,
         )
         answer = Answer(
             chat=thinking is not None,

@@ -69,6 +69,9 @@ class DepthRequest(Strict):
     check_every: int | None = Field(default=None, ge=1, le=1024)
     prompt: Literal["mean", "each"] | None = None
     changes: bool | None = Field(default=None, description="Tell how far each step moved the state")
+    sampler: str | None = Field(
+        default=None, max_length=400, description="plain, or parallel[:KNOB=VALUE,...]"
+    )
 
 
 class StreamOptions(Strict):
@@ -108,6 +111,7 @@ class _Common(Strict):
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
     prompt_cache_options: Harmless = None
+    client_metadata: Harmless = None
 
 
 class ChatRequest(_Common):

@@ -115,6 +115,7 @@ def _measure(
                 sampling,
                 options["seed"],
                 speculate=options["speculate"],
+                sampler=options["sampler"],
             )
             found.append(generation.stats)
             peak = peak or _peak_resident()  # before the buffer that the bandwidth is measured on

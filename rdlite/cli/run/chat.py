@@ -77,6 +77,7 @@ def chat(
             options["seed"],
             options["speculate"],
             variables_for(opened, template_var),
+            options["sampler"],
         )
         if saved:
             talk.load(Path(saved))

@@ -60,6 +60,7 @@ def generate(
             stop=stop,
             speculate=options["speculate"],
             constraint=constraint,
+            sampler=options["sampler"],
         )
         for token in generation:
             if as_json:

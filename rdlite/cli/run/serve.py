@@ -129,6 +129,7 @@ def serve(
             seed=options["seed"],
             speculate=options["speculate"],
             template_variables=variables_for(opened, template_var),
+            sampler=options["sampler"],
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"

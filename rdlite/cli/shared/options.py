@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from rdlite.api.model import Model
+    from rdlite.config.parallel import Parallel
 
 
 #: Caches that may grow past this are worth a word.
@@ -63,6 +64,27 @@ def _cache_share(ctx: click.Context, param: click.Parameter, value: str | None) 
     return number
 
 
+def _sampler(ctx: click.Context, param: click.Parameter, value: str) -> "Parallel | None":
+    """Read "plain", or "parallel" with knobs."""
+    from rdlite.config.parallel import parse_sampler
+    from rdlite.errors import InputError
+
+    try:
+        return parse_sampler(value)
+    except InputError as problem:
+        raise click.BadParameter(str(problem)) from None
+
+
+sampler_option = click.option(
+    "--sampler",
+    callback=_sampler,
+    metavar="plain|parallel[:KNOB=VALUE,...]",
+    default="plain",
+    show_default=True,
+    help="plain: one token after the other. parallel: draft and refine several together, which is "
+    "not exact; for example parallel:exit_t=0.1,max_wavefront=16.",
+)
+
 max_tokens_option = click.option(
     "--max-tokens",
     type=click.IntRange(1, 2**22),
@@ -83,7 +105,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Draft up to K tokens at D core steps each and verify them together: the same text, "
         "sooner. auto: K and D as is quickest by what was seen so far.",
     )
-    return plain_run_options(speculate(command))
+    return plain_run_options(speculate(sampler_option(command)))
 
 
 def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
