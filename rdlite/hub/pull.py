@@ -26,6 +26,7 @@ TEXTS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "chat_template.json",
     "README.md",
 )
 WEIGHTS = ".safetensors"

@@ -111,6 +111,7 @@ class _Common(Strict):
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
     prompt_cache_options: Harmless = None
+    client_metadata: Harmless = None
 
 
 class ChatRequest(_Common):
