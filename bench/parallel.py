@@ -47,7 +47,7 @@ LONG, TURNS, LENGTH = 64, 3, 24
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 256))
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
 def main(count: int, huginn: bool, threads: int, out: Path | None) -> None:
-    rows = measure_nano(count)
+    rows = measure_nano(count) if count else []
     if huginn:
         rows += measure_huginn(threads)
     finish("parallel", rows, out)
