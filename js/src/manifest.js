@@ -108,6 +108,8 @@ const generation = object({
   top_p: optional(number(0, 1), 1),
   min_p: optional(number(0, 1), 0),
   repetition_penalty: optional(number(0.01, 100), 1),
+  stop_sources: optional(mapping(text), new Map()),
+  stops_ignored: optional(mapping(text), new Map()),
 });
 
 /** @param {Uint8Array} data @param {string} where */
