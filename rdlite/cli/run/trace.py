@@ -20,33 +20,33 @@ NAME_WIDTH = 16
 
 @click.command()
 @prompt_arguments
-@click.option("--chat", is_flag=True, help="PROMPT is the first message of a chat.")
+@click.option("--chat", is_flag=True, help="Treat PROMPT as the first message of a chat.")
 @click.option(
     "--max-tokens",
     type=click.IntRange(1, 2**22),
     default=32,
     show_default=True,
-    help="Most tokens to watch.",
+    help="Maximum tokens to trace.",
 )
 @click.option(
     "--top",
     type=click.IntRange(1, 100),
     default=5,
     show_default=True,
-    help="How many of the likeliest tokens to tell for each step.",
+    help="How many of the likeliest tokens to show for each step.",
 )
 @plain_run_options
 @sampler_option
-@click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
+@click.option("--stop", multiple=True, help="Stop at this text; may be repeated.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw it into this picture (.png, .svg or .pdf), up to 48 tokens.",
+    help="Draw the trace as a picture (.png, .svg or .pdf), up to 48 tokens.",
 )
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it into this page (.html), which needs nothing else.",
+    help="Write the trace as a self-contained page (.html).",
 )
 @json_option
 def trace(
@@ -60,11 +60,12 @@ def trace(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Continue PROMPT, or standard input, and tell what MODEL thought at every core step.
+    """Show what MODEL would have said after each core step.
 
-    For each new token: the steps it took and, after each step, how far the state moved and which
-    tokens were the likeliest then. The text is the one that 'rdlite generate' gives, or with
-    --chat 'rdlite chat'. A single argument is MODEL if it is a path, else PROMPT.
+    Continues PROMPT (default: standard input). For each new token it shows the steps taken and,
+    after each step, how far the state moved and which tokens were the likeliest. The text is the
+    same as that of 'rdlite generate', or with --chat, of 'rdlite chat'. A single argument is MODEL
+    if it is a path, else PROMPT.
 
     \b
     Example:
