@@ -240,7 +240,9 @@ def _read_header(file: Path) -> Iterator[StoredTensor]:
         if length == int.from_bytes(b"version ", "little"):
             raise CheckpointError(f"{file} is a pointer of Git LFS; fetch the file: git lfs pull")
         if length > MAX_HEADER_BYTES:
-            raise CheckpointError(f"{file} has a header of {length} bytes; it is no checkpoint")
+            raise CheckpointError(
+                f"{file} has a header of {length} bytes; it is not a safetensors file"
+            )
         # The library proves the header: sizes, offsets, no overlap, no hole, ends at the last byte.
         with safetensors.safe_open(file, framework="numpy"):
             pass

@@ -92,7 +92,7 @@ class Chat:
         return len(self._kept.tokens)
 
     def undo(self) -> str | None:
-        """Take the last question and its answer back; returns the question, None if there is none.
+        """Remove the last question and its answer; returns the question, or None.
 
         An answer still running is closed first.
         """
@@ -139,16 +139,17 @@ class Chat:
         write_chat(Path(path), saved, self._kept.tokens, entries)
 
     def load(self, path: str | Path) -> None:
-        """Go on with a conversation that was saved, token for token as if it had never stopped.
+        """Continue a saved conversation, token for token as if it had never stopped.
 
-        This one is forgotten. Seed, sampling and template variables become those of the file.
+        This chat forgets its own conversation, and takes seed, sampling and template variables from
+        the file.
 
         Args:
             path: what `save` made.
 
         Raises:
-            InputError: the file is none, or was made with another model, another kind of cache or
-                another depth than this chat's; nothing was changed.
+            InputError: the file is not a saved conversation, or was made with another model, kind
+                of cache or depth than this chat's; nothing was changed.
         """
         from rdlite.api.chat_file import check_arrays, model_hash, read_chat
 
@@ -189,15 +190,15 @@ class Chat:
             self._kept.sequence.restore(entries, len(tokens), saved.gathered)
 
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
-        """Say something and get the answer, token by token.
+        """Send a message and get the answer, token by token.
 
-        The answer, without what was thought before it, joins the conversation when it ends, or as
-        far as it went when it is closed; an answer still running is closed first. A turn that is
-        closed before its first token leaves no trace.
+        The answer, without what was thought before it, joins the conversation when it ends; if you
+        close it early, what was said so far joins. A turn that is closed before its first token
+        leaves no trace. An answer that is still running is closed first.
 
         Args:
             text: the user's message.
-            max_tokens: most tokens of the answer.
+            max_tokens: maximum tokens of the answer.
 
         Raises:
             ContextError: the conversation no longer fits; nothing was changed.

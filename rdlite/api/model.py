@@ -138,25 +138,25 @@ class Model(Loaded):
 
         Args:
             prompt_or_ids: text, which is encoded as the tokenizer says, or token ids.
-            max_tokens: most new tokens, 1 to 2^22; the context may end it before.
+            max_tokens: maximum new tokens, 1 to 2^22; a full context ends it earlier.
             depth: how deep to think; None: the model's default.
             sampling: how tokens are chosen; None: greedy.
             seed: selects initial states and draws, 0 to 2^64 - 1; the same gives the same text.
             stop: texts that end the generation, not part of it; at most 64.
-            initial_state: "random", "zeros" or "embeds"; "random" is the model's own way to
-                start, whatever that is.
+            initial_state: "random", "zeros" or "embeds"; "random" means the model's own way to
+                start.
             chunk: prompt positions read at once, 1 to 4096.
             speculate: draft tokens at fewer core steps and verify them together, which changes
-                the speed and not the result. (drafts, steps): so many drafts of so many steps;
-                drafts 1 to 16, steps 1 to 1024. "auto": as is quickest by what this model's
-                generations of the same depth have shown. None: one token after the other.
-            top_logprobs: how many alternatives to tell of each token, 0 to 100.
-            changes: tell how far each core step moved the state; not with `speculate`.
-            min_tokens: no stop token is chosen before there are so many, 0 to 2^22.
+                the speed and not the result. (drafts, steps): up to so many drafts (1 to 16) of so
+                many steps (1 to 1024). "auto": what has been fastest in this model's generations
+                of the same depth. None: no drafts.
+            top_logprobs: alternatives to report for each token, 0 to 100.
+            changes: report how far each core step moved the state; not with `speculate`.
+            min_tokens: choose no stop token before there are this many tokens, 0 to 2^22.
             constraint: what the text must look like: `rdlite.Constraint(...)`, a JSON schema as a
                 mapping, or a pydantic model. Tokens that would break it are never chosen. Close to
-                `max_tokens` or the end of the context the text is brought to an end; it is cut
-                only where no way to one is found. `stats.finish` is "length" then.
+                `max_tokens` or the end of the context, the text is brought to an end; it is cut
+                only if no way to one is found, and then `stats.finish` is "length".
             sampler: `rdlite.Parallel(...)` refines several tokens together, which is lossy; None:
                 one token after the other.
 
@@ -209,7 +209,7 @@ class Model(Loaded):
             seed: selects initial states and draws.
             speculate: as for `generate`.
             template_variables: of the chat template's own, like `{"enable_thinking": False}`;
-                `chat_template.variables` names those that it asks for.
+                `chat_template.variables` lists the variables.
             sampler: as for `generate`.
 
         Raises:

@@ -112,12 +112,14 @@ class Planner:
                 raise InputError(f"{name} must be rdlite.{kind.__name__}(...), got {value!r:.60}")
         stops: list[str] = [stop] if isinstance(stop, str) else as_list("stop", stop)
         if len(stops) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in stops):
-            raise InputError(f"stop must be at most {MAX_STOP_STRINGS} texts, none empty")
+            raise InputError(
+                f"stop must be at most {MAX_STOP_STRINGS} texts, and none may be empty"
+            )
         stops += self._generation_config.stop_strings
         if stops and self._tokenizer is None:
-            raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
+            raise InputError("this bundle has no tokenizer.json, so stop texts cannot work")
         if changes and speculate is not None:
-            raise InputError("changes are seen of one token after the other: speculate=None")
+            raise InputError("changes need one token after the other: use speculate=None")
         if sampler is not None:
             others = {
                 "speculate": speculate is not None,

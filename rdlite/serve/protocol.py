@@ -18,7 +18,7 @@ MAX_TOKENS = 2**22
 def _stops(value: object) -> object:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
-        raise ValueError("must be a text or a list of texts, none empty")
+        raise ValueError("must be a text or a list of texts, and none may be empty")
     if len(texts) > 16 or any(len(text) > 1000 for text in texts):
         raise ValueError("must be at most 16 texts of up to 1000 characters")
     return texts
@@ -44,7 +44,7 @@ def _few(value: object) -> object:
 def _biases(value: dict[str, float]) -> dict[str, float]:
     for key in value:
         if not (key.isascii() and key.isdecimal() and len(key) < 9):
-            raise ValueError(f"has the key {key!r:.40}, which is no token id")
+            raise ValueError(f"has the key {key!r:.40}, which is not a token id")
     return value
 
 
