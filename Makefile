@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	@$(SITE)
 	cd tests && PYTHONPATH=../build/site ../$(BIN)/lint-imports --no-cache ../pyproject.toml
 	cd tests && MYPYPATH=../build/site ../$(BIN)/mypy --config-file ../pyproject.toml -p rdlite
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The page in a browser and the desktop window, on a display of their own; needs a Debian package or two.
 test-ui: $(VENV)/.ui

@@ -22,7 +22,7 @@ def key(window, name):
     from PySide6.QtTest import QTest
 
     window.activateWindow()  # where shortcuts work
-    assert QTest.qWaitForWindowActive(window.window())
+    assert QTest.qWaitForWindowActive(window.window(), 60_000)  # ms, for machines that are busy
     QTest.keyClick(window, getattr(Qt.Key, f"Key_{name}"))
 
 

@@ -164,7 +164,7 @@ def busy(address):
 
 
 def wait_until_free(visit, address):
-    for _ in range(200):
+    for _ in range(WAIT // 25):
         if busy(address) == 0:
             return
         visit.page.wait_for_timeout(25)

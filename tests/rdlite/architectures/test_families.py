@@ -347,7 +347,7 @@ def run(*arguments, **options):
 @pytest.mark.parametrize("scheme", ["int4-gptq", "int4-mixed"])
 def test_calibrated_schemes_take_every_family(family, speaking, scheme, tmp_path):
     checkpoint, text = speaking
-    arguments = ["--scheme", scheme, "--calibration", text, "--steps", 2]
+    arguments = ["--scheme", scheme, "--calibration", text, "--steps", 2, "--threads", 1]
     run("quantize", checkpoint, "-o", tmp_path / "out", *arguments)
     with rdlite.load(tmp_path / "out") as model:
         assert len(model.generate("fox", 4).ids) == 4

@@ -182,9 +182,9 @@ def test_what_a_deeper_step_sees_of_those_that_left_is_rescaled(model):
     source.data[...] = rng.integers(-128, 128, source.data.shape)
     target.data.fill(99)
     length = 2 * FILL_POSITIONS + 3
-    caches.fill(1, 2, 2 + 1)  # as if the step was taken there
+    caches.backfill(1, 2, 2 + 1)  # as if the step was taken there
     target.data.fill(99)
-    caches.fill(1, length, length + 1)
+    caches.backfill(1, length, length + 1)
     meant = source.data * first / second
     filled = slice(3, length)
     assert np.abs(np.clip(meant, -128, 127) - target.data)[..., filled, :].max() <= 0.5 + 1e-4
@@ -193,7 +193,7 @@ def test_what_a_deeper_step_sees_of_those_that_left_is_rescaled(model):
     assert (target.data[..., length:, :] == 99).all()
     same = _Slots(model, first, first)
     same.slots[0].data[...] = source.data
-    same.fill(1, 40, 40)
+    same.backfill(1, 40, 40)
     assert np.array_equal(same.slots[1].data, source.data)
 
 
