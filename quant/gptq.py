@@ -75,14 +75,10 @@ def quantize_rows(rows: Floats, factor: Floats, bits: int, block_size: int) -> t
     left = blocks.reshape(n, -1).copy()
     codes = np.zeros(blocks.shape, np.int8)
     scales = np.zeros((n, count), np.float16)
-    # What an error in a column costs after later columns have made up for it as they can.
-    costs = np.ones(count * block_size, np.float32)
-    costs[:columns] = 1 / np.square(np.diagonal(factor))
-    costs /= costs.mean()
     for block in range(count):
         start, end = block * block_size, min((block + 1) * block_size, columns)
         here = left[:, start : start + block_size]
-        _, found = search_scales(here[:, None], bits, costs[None, start : start + block_size])
+        _, found = search_scales(here[:, None], bits)
         scale = scales[:, block] = found[:, 0]
         wide = scale.astype(np.float32)
         errors = np.zeros((n, end - start), np.float32)

@@ -68,15 +68,8 @@ def plain_scales(blocks: Floats, bits: int) -> tuple[Codes, Scales]:
     return encode(blocks, scales, bits), scales
 
 
-def search_scales(blocks: Floats, bits: int, weights: Floats | None = None) -> tuple[Codes, Scales]:
-    """Round at the best of several scales, each made the best for its own integers.
-
-    Args:
-        blocks: [n, blocks, block_size].
-        bits: 4 or 8.
-        weights: what a squared error counts, [blocks, block_size]; None: all the same.
-    """
-    counts = np.ones(blocks.shape[1:], np.float32) if weights is None else weights
+def search_scales(blocks: Floats, bits: int) -> tuple[Codes, Scales]:
+    """Round at the best of several scales, each made the best for its own integers."""
     place = np.abs(blocks).argmax(axis=-1)
     largest = np.take_along_axis(blocks, place[..., None], axis=-1)[..., 0]
     best_scales = np.zeros(largest.shape, np.float16)
@@ -88,15 +81,12 @@ def search_scales(blocks: Floats, bits: int, weights: Floats | None = None) -> t
         for refine in (False, True):
             if refine:  # the least-squares scale of these integers
                 values = codes.astype(np.float32)
-                weighed = values * counts
-                over = np.einsum("nbk,nbk->nb", weighed, values)
-                scales = as_scales(
-                    np.einsum("nbk,nbk->nb", weighed, blocks) / np.where(over > 0, over, 1)
-                )
+                over = np.einsum("nbk,nbk->nb", values, values)
+                scales = as_scales(np.einsum("nbk,nbk->nb", values, blocks) / np.maximum(over, 1))
                 codes = encode(blocks, scales, bits)
             difference = codes * scales.astype(np.float32)[..., None]
             difference -= blocks
-            error = np.einsum("nbk,nbk,bk->nb", difference, difference, counts)
+            error = np.einsum("nbk,nbk->nb", difference, difference)
             better = error < best_error
             best_error[better] = error[better]
             best_scales[better] = scales[better]

@@ -10,6 +10,7 @@ from rdlite.bundle.reader import Bundle
 from rdlite.config.cache import Cache
 from rdlite.errors import InputError
 from rdlite.graphs.float16 import with_float16
+from rdlite.graphs.int8_halves import with_int8_halves
 from rdlite.graphs.int8_kv import with_int8_cache
 from rdlite.ort.kv_cache import HostSlots, MakeSlot
 from rdlite.ort.runner import Runner, Text
@@ -70,6 +71,8 @@ class Engine:
             share = cache.share if isinstance(cache.share, int) else None
             self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
+        if device is None:
+            graphs = {part: with_int8_halves(graph) for part, graph in graphs.items()}
         self.sessions = {}
         for part in PARTS:
             with bundle.data_folder(part) as folder:
