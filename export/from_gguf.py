@@ -23,5 +23,5 @@ def import_gguf(
         GGUFError: the file breaks a rule.
         OutputError: `out` exists, or cannot be written.
     """
-    _, original, _ = read_original(path)
+    _, original, _ = read_original(path, requantized=True)
     return write_bundle(original, out, force=force, progress=progress)

@@ -122,13 +122,14 @@ def tensor_shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]
 def tensor_shapes_of(weights: "Weights") -> dict[str, tuple[int, ...]]:
     """Return names and shapes of the tensors that a family's weights are made of.
 
-    Where several make one weight, each has as many of its rows.
+    Where several make one weight, each has as many of its rows, unless the weight says otherwise.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for weight in weights.values():
         rows, *rest = weight.source_shape or weight.shape
-        for source in weight.sources:
-            shapes[source] = (rows // len(weight.sources), *rest)
+        count = len(weight.sources)
+        each = weight.source_rows or (rows // max(count, 1),) * count
+        shapes |= {source: (n, *rest) for source, n in zip(weight.sources, each, strict=True)}
     return shapes
 
 

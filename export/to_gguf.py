@@ -263,6 +263,8 @@ def _items(
             yield Item(f"{arch}.{key}", "FLOAT32[]", numbers)
     if "tokenizer.json" in texts:
         yield from tokenizer_items(texts["tokenizer.json"], original.special_tokens, config)
+    else:  # llama.cpp wants to be told
+        yield Item("tokenizer.ggml.model", "STRING", "no_vocab")
     if "chat_template.jinja" in texts:
         yield Item(TEMPLATE, "STRING", texts["chat_template.jinja"].decode(errors="replace"))
     for name, key in CARRIED.items():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rdlite.api.load import load
     from rdlite.api.model import Model
     from rdlite.config.cache import Cache
+    from rdlite.config.constraint import Constraint
     from rdlite.config.cuda import Cuda
     from rdlite.config.depth import Depth
     from rdlite.config.model import ModelConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         InputError,
         OutputError,
         RdliteError,
+        RoundingWarning,
         RuntimeFailure,
     )
 
@@ -43,6 +45,7 @@ _HOMES = {
     "api.load": ["load"],
     "api.model": ["Model"],
     "config.cache": ["Cache"],
+    "config.constraint": ["Constraint"],
     "config.cuda": ["Cuda"],
     "config.depth": ["Depth"],
     "config.model": ["ModelConfig"],
@@ -61,6 +64,7 @@ _HOMES = {
         "InputError",
         "OutputError",
         "RdliteError",
+        "RoundingWarning",
         "RuntimeFailure",
     ],
 }
@@ -71,6 +75,7 @@ __all__ = [
     "Cache",
     "Chat",
     "CheckpointError",
+    "Constraint",
     "ContextError",
     "Cuda",
     "Depth",
@@ -85,6 +90,7 @@ __all__ = [
     "ModelConfig",
     "OutputError",
     "RdliteError",
+    "RoundingWarning",
     "RuntimeFailure",
     "Sampling",
     "Stats",

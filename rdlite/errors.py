@@ -64,3 +64,7 @@ class Interrupted(Exception):
 
 class DepthWarning(UserWarning):
     """More core steps were asked for than the model was made for."""
+
+
+class RoundingWarning(UserWarning):
+    """Weights that were rounded to few bits once are rounded again; the message says the cost."""

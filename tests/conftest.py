@@ -120,17 +120,35 @@ def bundle_copy(text_bundle, tmp_path):
     return Path(shutil.copytree(text_bundle, tmp_path / "bundle"))
 
 
+def sign_bundle(folder):
+    path = folder / "rdlite.json"
+    manifest = json.loads(path.read_text())
+    for name in manifest["files"]:
+        file = folder / name
+        manifest["files"][name] = {"bytes": file.stat().st_size, "sha256": hash_file(file)}
+    manifest["sha256"] = hash_manifest(manifest)
+    path.write_text(json.dumps(manifest))
+
+
 @pytest.fixture
 def sign():
     """Make a spoilt bundle's manifest agree with its files again, as an attacker would."""
 
-    def sign_bundle(folder):
-        path = folder / "rdlite.json"
-        manifest = json.loads(path.read_text())
-        for name in manifest["files"]:
-            file = folder / name
-            manifest["files"][name] = {"bytes": file.stat().st_size, "sha256": hash_file(file)}
-        manifest["sha256"] = hash_manifest(manifest)
-        path.write_text(json.dumps(manifest))
-
     return sign_bundle
+
+
+@pytest.fixture(scope="session")
+def thinking_nano(tmp_path_factory):
+    """Nano with other words for some digits: it answers "<think>hm</think>4", not "124"."""
+    shipped = rdlite.load("nano").bundle.folder
+    folder = shutil.copytree(shipped, tmp_path_factory.mktemp("thinking") / "nano")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for digit, text in (("1", "<think>hm"), ("2", "</think>")):
+        vocabulary[text] = vocabulary.pop(digit)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    template = folder / "chat_template.jinja"
+    switch = "{%- if enable_thinking is defined and not enable_thinking %}No thinking.{% endif %}"
+    template.write_text(template.read_text() + switch)
+    sign_bundle(folder)
+    return Path(folder)

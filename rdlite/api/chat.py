@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rdlite.config.depth import Depth
 from rdlite.config.sampling import Sampling
@@ -15,9 +16,15 @@ from rdlite.decode.plan import Plan
 from rdlite.decode.prompt_cache import CachedPrompt
 from rdlite.decode.results import Token
 from rdlite.errors import InputError
+from rdlite.tokenizer.chat_template import check_variables
+from rdlite.tokenizer.thinking import ThinkingSplitter, opens_thinking, split_thinking
 
 if TYPE_CHECKING:
     from rdlite.api.loaded import Loaded
+
+
+#: The variable by which templates of thinking models are told to let them think or not.
+THINKING = "enable_thinking"
 
 
 class Chat:
@@ -35,15 +42,19 @@ class Chat:
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
+        #: Of the chat template's own; another turn may have others.
+        self.template_variables = check_variables(template_variables or {})
         model.plan(1, depth, sampling, seed, (), speculate=speculate)
         self.model = model
         self.depth = depth or model.default_depth
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
         self.speculate = speculate
+        self._opened = False  # the block of thinking, by the last prompt
         self.messages: list[dict[str, str]] = []
         self._kept = CachedPrompt(model.new_sequence())
         self._answer: Generation | None = None
@@ -54,6 +65,19 @@ class Chat:
         self._end_answer()
         self.messages = [{"role": "system", "content": system}] if system else []
         self._kept.restart()
+
+    def think(self, thinking: bool) -> None:
+        """Let the model think before it answers from the next turn on, or not.
+
+        Raises InputError if its chat template has no switch for that.
+        """
+        if THINKING not in self.model.chat_template.variables:
+            raise InputError(f"this model's chat template has no switch for thinking ({THINKING})")
+        self.template_variables = {**self.template_variables, THINKING: thinking}
+
+    def splitter(self) -> ThinkingSplitter:
+        """Return what splits the answer that was sent for last into thinking and answer."""
+        return ThinkingSplitter(self._opened)
 
     @property
     def context_used(self) -> int:
@@ -99,6 +123,7 @@ class Chat:
             seed=self.seed,
             share=str(cache.share),
             bits=cache.bits,
+            template_variables=json.dumps(self.template_variables),
             read_depth=read_depth,
             read_seed=read_seed,
             gathered=self._kept.sequence.steps_cache.gathered,
@@ -109,7 +134,7 @@ class Chat:
     def load(self, path: str | Path) -> None:
         """Go on with a conversation that was saved, token for token as if it had never stopped.
 
-        This one is forgotten. Seed and sampling become those of the file.
+        This one is forgotten. Seed, sampling and template variables become those of the file.
 
         Args:
             path: what `save` made.
@@ -141,9 +166,14 @@ class Chat:
         bias = {int(id): number for id, number in saved.bias.items()} or None
         sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
         model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        try:
+            variables = check_variables(json.loads(saved.template_variables))
+        except (ValueError, AttributeError, RecursionError) as problem:
+            raise InputError(f"{path}: its template variables are none: {problem}") from None
         self._end_answer()
         self.messages = [dataclasses.asdict(message) for message in saved.messages]
         self.sampling, self.seed = sampling, saved.seed
+        self.template_variables = variables
         self._kept.restart()
         self._kept.tokens, self._kept.how = tokens, None
         if saved.read_depth is not None:
@@ -154,9 +184,9 @@ class Chat:
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
         """Say something and get the answer, token by token.
 
-        The answer joins the conversation when it ends, or as far as it went when it is closed; an
-        answer still running is closed first. A turn that is closed before its first token leaves
-        no trace.
+        The answer, without what was thought before it, joins the conversation when it ends, or as
+        far as it went when it is closed; an answer still running is closed first. A turn that is
+        closed before its first token leaves no trace.
 
         Args:
             text: the user's message.
@@ -173,10 +203,12 @@ class Chat:
         model = self.model
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
-        prompt = model.encode_chat(messages)
+        rendered = model.chat_template.render(messages, template_variables=self.template_variables)
+        prompt = model.encode(rendered, add_special_tokens=False)
         plan = model.plan(
             max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
         )
+        self._opened = opens_thinking(rendered)
         self._answer = Generation(self._run(messages, prompt, plan), plan)
         return self._answer
 
@@ -184,6 +216,7 @@ class Chat:
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan
     ) -> Generator[Token, None, None]:
         answer: list[str] = []
+        opened = self._opened
         tokens = self._kept.generate(prompt, plan, (self.depth, self.seed))
         try:
             for token in tokens:
@@ -192,7 +225,9 @@ class Chat:
         finally:
             tokens.close()
             if answer:
-                self.messages = [*messages, {"role": "assistant", "content": "".join(answer)}]
+                # What was thought is not read again: the next turn begins with the answer.
+                said = split_thinking("".join(answer), opened).content
+                self.messages = [*messages, {"role": "assistant", "content": said}]
 
     def _end_answer(self) -> None:
         if self._answer is not None:

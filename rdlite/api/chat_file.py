@@ -57,6 +57,7 @@ class SavedChat:
         seed: selects initial states and draws.
         share: of the cache.
         bits: of the cache.
+        template_variables: of the chat template's own, as JSON.
         read_depth: how deep the tokens in the caches were read; None if there are none.
         read_seed: their seed.
         gathered: whether one slot of the cache serves all steps.
@@ -72,6 +73,7 @@ class SavedChat:
     seed: Annotated[int, Bounds(0, 2**64 - 1)]
     share: Annotated[str, Line()]
     bits: int | None
+    template_variables: str = "{}"
     read_depth: Depth | None = None
     read_seed: Annotated[int, Bounds(0, 2**64 - 1)] = 0
     gathered: bool = False

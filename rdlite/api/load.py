@@ -12,6 +12,7 @@ from rdlite.engine.devices import find_device
 from rdlite.errors import InputError
 from rdlite.loader import open_bundle
 from rdlite.utils.checks import check_integer
+from rdlite.utils.memory import check_context
 
 if TYPE_CHECKING:
     from rdlite.config.cuda import Cuda
@@ -25,6 +26,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     cache: Cache | None = None,
+    force_steps: bool = False,
 ) -> Model:
     """Open a model.
 
@@ -33,13 +35,18 @@ def load(
         device: "cpu"; "cuda", or `rdlite.Cuda(...)`, for an NVIDIA GPU; "auto": a GPU if one can be
             used. There, activations and caches are float16.
         threads: threads for one operator, 1 to 256; None: one for each physical core.
-        context: the longest text in tokens, at most the model's own; None: the model's own.
+        context: the longest text in tokens, at most the model's own; None: the model's own, or for
+            very long ones as much as the bundle holds rotary tables for. Caches grow with the text,
+            up to this.
         cache: what to keep of past positions; None: one slot per step, in float32.
+        force_steps: let models that were made for some depth go past it, which ruins their answers;
+            warns with DepthWarning if this is such a model.
 
     Raises:
         BundleError: the bundle breaks a rule of its format.
         InputError: a number or the device is out of bounds, or the cache is to be int8 and the
-            bundle has no scales for that, or the device is a GPU.
+            bundle has no scales for that, or the device is a GPU; or the caches of a full `context`
+            do not fit in the memory that is free.
         RuntimeFailure: onnxruntime is missing or refuses a graph, or the GPU cannot be used; what
             was asked for is never run on the CPU instead.
     """
@@ -49,6 +56,11 @@ def load(
         check_integer("threads", threads, 1, MAX_THREADS)
     found = find_device(device)
     bundle = open_bundle(path)
-    limit = bundle.config.context_length
-    context = limit if context is None else check_integer("context", context, 1, limit)
-    return Model(bundle, threads, context, cache or Cache(), found)
+    config, cache = bundle.config, cache or Cache()
+    if context is None:
+        context = config.rotary_positions
+    else:
+        check_integer("context", context, 1, config.context_length)
+        steps = config.recurrence.mean_steps
+        check_context(context, steps, context * cache.bytes_per_token(config, steps))
+    return Model(bundle, threads, context, cache, found, force_steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +44,12 @@ class Loaded:
         context: int,
         cache: Cache,
         device: Device | None = None,
+        force_steps: bool = False,
     ) -> None:
         """Use `rdlite.load`."""
         self.bundle = bundle
+        #: Sizes and constants of the model, frozen.
+        self.config: ModelConfig = bundle.config.without_bound() if force_steps else bundle.config
         self.context = context
         self.cache = cache
         size = bundle.config.vocab_size
@@ -65,16 +68,16 @@ class Loaded:
         #: Where it runs: "cpu" or "cuda".
         self.device = "cpu" if device is None else device.name
         #: The sequences of its texts.
-        self.pool = SequencePool(Engine(bundle, cache, threads, device), context)
+        self.pool = SequencePool(Engine(bundle, cache, threads, device, context), context)
         #: Checks the options of a generation and makes what its loop needs.
         self.plan = Planner(
-            bundle.config, bundle.manifest.exit, cache, self.generation_config, self._tokenizer
+            self.config,
+            bundle.manifest.exit,
+            cache,
+            self.generation_config,
+            self._tokenizer,
+            context,
         )
-
-    @property
-    def config(self) -> ModelConfig:
-        """Sizes and constants of the model, frozen."""
-        return self.bundle.config
 
     @property
     def default_depth(self) -> Depth:
@@ -95,17 +98,26 @@ class Loaded:
             raise InputError("this bundle has no chat template; use generate with plain text")
         return self._template
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        template_variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
         """Return the token ids of a conversation, up to where the model is to answer.
 
         Args:
             messages: each with `role` ("system", "user", "assistant") and `content`.
+            template_variables: of the chat template's own, as for `chat`.
+            tools: JSON schemas of functions that the model may call.
 
         Raises:
             InputError: the bundle has no tokenizer or chat template, or the template refuses
                 (ContextError: more ids than the context).
         """
-        rendered = self.chat_template.render(messages)
+        rendered = self.chat_template.render(
+            messages, tools=tools, template_variables=template_variables
+        )
         return self.encode(rendered, add_special_tokens=False)
 
     def encode(

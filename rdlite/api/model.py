@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.api.chat import Chat
 from rdlite.api.loaded import Loaded
+from rdlite.config.constraint import Constraint
 from rdlite.config.depth import Depth
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
@@ -22,10 +23,6 @@ from rdlite.decode.results import Token
 from rdlite.errors import InputError
 from rdlite.ort.initial_state import start_at
 from rdlite.utils.checks import check_integer
-
-if TYPE_CHECKING:
-    pass
-
 
 Floats = npt.NDArray[np.float32]
 CHARACTERS_PER_TOKEN = 256  # no text has tokens that long throughout
@@ -132,6 +129,8 @@ class Model(Loaded):
         speculate: Speculate = None,
         top_logprobs: int = 0,
         changes: bool = False,
+        min_tokens: int = 0,
+        constraint: Constraint | Mapping[str, Any] | type | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -151,6 +150,11 @@ class Model(Loaded):
                 generations of the same depth have shown. None: one token after the other.
             top_logprobs: how many alternatives to tell of each token, 0 to 100.
             changes: tell how far each core step moved the state; not with `speculate`.
+            min_tokens: no stop token is chosen before there are so many, 0 to 2^22.
+            constraint: what the text must look like: `rdlite.Constraint(...)`, a JSON schema as a
+                mapping, or a pydantic model. Tokens that would break it are never chosen. Close to
+                `max_tokens` or the end of the context the text is brought to an end; it is cut
+                only where no way to one is found. `stats.finish` is "length" then.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -170,6 +174,8 @@ class Model(Loaded):
             speculate,
             top_logprobs,
             changes,
+            min_tokens=min_tokens,
+            constraint=constraint,
         )
         self.check_open()
 
@@ -186,6 +192,7 @@ class Model(Loaded):
         sampling: Sampling | None = None,
         seed: int = 0,
         speculate: Speculate = None,
+        template_variables: Mapping[str, Any] | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -195,9 +202,11 @@ class Model(Loaded):
             sampling: how tokens are chosen; None: the model's own defaults.
             seed: selects initial states and draws.
             speculate: as for `generate`.
+            template_variables: of the chat template's own, like `{"enable_thinking": False}`;
+                `chat_template.variables` names those that it asks for.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables)

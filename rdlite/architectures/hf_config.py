@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rdlite.config.model import Rotary, RotaryScaling
 from rdlite.errors import FamilyError
 
 #: Keys that transformers writes into every config and that say nothing of the mathematics.
@@ -26,6 +25,8 @@ TRANSFORMERS_KEYS = frozenset(
     torch_dtype torchscript transformers_version transformers.js_config typical_p use_bfloat16
     use_cache""".split()
 )
+#: What the weights are stored as, by transformers 5 and before.
+DTYPE_KEYS = ("dtype", "torch_dtype")
 MISSING: Any = object()
 
 
@@ -73,22 +74,9 @@ class ConfigReader:
             raise self._mistyped(names, value, "true or false")
         return value
 
-    def half_split_rotary(self, *names: str) -> Rotary:
-        """Take what says how Llama-like models rotate; the base is under the first of `names`."""
-        base = self.number(*names, "rope_parameters.rope_theta")
-        scaling = None
-        for group in ("rope_scaling", "rope_parameters"):
-            if self._values.get(f"{group}.factor") is None:
-                self.must_be(f"{group}.rope_type", "default")
-                continue
-            self.must_be(f"{group}.rope_type", "llama3")
-            scaling = RotaryScaling(
-                self.number(f"{group}.factor"),
-                self.number(f"{group}.low_freq_factor"),
-                self.number(f"{group}.high_freq_factor"),
-                self.integer(f"{group}.original_max_position_embeddings"),
-            )
-        return Rotary(base, interleaved=False, scaling=scaling)
+    def given(self, name: str) -> Any:
+        """Return what a key has, without taking it; None where it is absent or null."""
+        return self._values.get(name)
 
     def must_be(self, name: str, expected: Any) -> None:
         """Refuse any value of `name` but `expected`; absent or null is fine."""
@@ -110,6 +98,12 @@ class ConfigReader:
 
     def finish(self) -> None:
         """Refuse every key that nothing above accounted for."""
+        kinds = [str(self._values.get(key)).removeprefix("torch.") for key in DTYPE_KEYS]
+        if "None" not in kinds and kinds[0] != kinds[1]:
+            raise FamilyError(
+                f"config: {DTYPE_KEYS[0]} is {kinds[0]:.40} and {DTYPE_KEYS[1]} {kinds[1]:.40}; "
+                "they say the same thing, so remove the one that is wrong"
+            )
         for name, value in self._left.items():
             if name.partition(".")[0] not in TRANSFORMERS_KEYS and value is not None:
                 raise FamilyError(

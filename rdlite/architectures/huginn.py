@@ -10,6 +10,7 @@ import onnx_ir as ir
 from rdlite.architectures import raven
 from rdlite.architectures.hf_config import ConfigReader
 from rdlite.architectures.raven import MODEL_TYPES as MODEL_TYPES
+from rdlite.architectures.rotary_config import read_rotary
 from rdlite.config.model import ModelConfig, Rotary
 from rdlite.errors import FamilyError
 from rdlite.graphs.builder import GraphBuilder, Weight
@@ -40,13 +41,20 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         family="huginn",
         context_length=keys.integer("block_size"),
         embedding_scale=scale,
-        rotary=Rotary(base=keys.number("rope_base", default=50000.0), interleaved=True),
+        rotary=_rotary(keys),
         recurrence=raven.read_recurrence(keys, width, scale),
         **sizes,
     )
     keys.must_be("head_dim", width // heads)
     raven.finish(keys, config)
     return config
+
+
+def _rotary(keys: ConfigReader) -> Rotary:
+    rotary = read_rotary(keys, "rope_base", interleaved=True, default=50000.0)
+    if rotary.scaling is not None:
+        raise FamilyError("config: huginn is only known without stretched rotary positions")
+    return rotary
 
 
 def weights(config: ModelConfig) -> dict[str, Weight]:

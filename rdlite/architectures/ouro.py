@@ -12,6 +12,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from rdlite.architectures.hf_config import ConfigReader
+from rdlite.architectures.rotary_config import read_rotary
+from rdlite.architectures.stack import stack_weights
 from rdlite.config.model import LayerCounts, ModelConfig, Recurrence
 from rdlite.graphs.builder import GraphBuilder, Weight
 from rdlite.graphs.layers import (
@@ -21,7 +23,6 @@ from rdlite.graphs.layers import (
     linear,
     reduce_last,
     rms_norm,
-    rotary_weights,
 )
 
 MODEL_TYPES = ("ouro",)
@@ -65,7 +66,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         qk_bias=False,
         tied_embedding=keys.boolean("tie_word_embeddings", default=False),
         layers=LayerCounts(prelude=0, core=layers, coda=0),
-        rotary=keys.half_split_rotary("rope_theta"),
+        rotary=read_rotary(keys, "rope_theta"),
         recurrence=Recurrence(
             "embeds",
             initial_std=0.0,
@@ -85,33 +86,13 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 def weights(config: ModelConfig) -> dict[str, Weight]:
     """Every weight of the model by rdlite's name."""
-    width, inner = config.hidden_size, config.intermediate_size
-    heads = config.num_attention_heads * config.head_dim
-    packed = heads + 2 * config.num_key_value_heads * config.head_dim
-    result = {
-        "embedding.weight": Weight((config.vocab_size, width), ("model.embed_tokens.weight",)),
-        "core.norm.weight": Weight((width,), ("model.norm.weight",)),
-        **rotary_weights(config),
-    }
+    result = stack_weights(config, NORMS, "core.norm.weight")
     if config.recurrence.exit_threshold is not None:
-        gate = "model.early_exit_gate"
+        gate, width = "model.early_exit_gate", config.hidden_size
         result["core.gate.weight"] = Weight(
             (width,), (f"{gate}.weight",), source_shape=(1, width), make=_flat
         )
         result["core.gate.bias"] = Weight((1,), (f"{gate}.bias",))
-    if not config.tied_embedding:
-        result["head.weight"] = Weight((config.vocab_size, width), ("lm_head.weight",))
-    for i in range(config.layers.core):
-        matrices = {
-            "attn.qkv": ((packed, width), [f"self_attn.{x}_proj" for x in "qkv"]),
-            "attn.out": ((width, heads), ["self_attn.o_proj"]),
-            "mlp.gate_up": ((2 * inner, width), ["mlp.gate_proj", "mlp.up_proj"]),
-            "mlp.down": ((width, inner), ["mlp.down_proj"]),
-            **{ours: ((width,), [theirs]) for ours, theirs in NORMS.items()},
-        }
-        for ours, (shape, theirs) in matrices.items():
-            sources = tuple(f"model.layers.{i}.{name}.weight" for name in theirs)
-            result[f"core.{i}.{ours}.weight"] = Weight(shape, sources)
     return result
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from rdlite.architectures.hf_config import ConfigReader
+from rdlite.architectures.rotary_config import read_rotary
 from rdlite.config.model import LayerCounts, ModelConfig, Recurrence
 from rdlite.graphs.builder import GraphBuilder, Weight
 from rdlite.graphs.layers import linear, rms_norm, rotary_weights
@@ -92,7 +93,7 @@ def read_retrofitted(raw: Mapping[str, Any], family: str) -> ModelConfig:
         family=family,
         context_length=keys.integer("max_position_embeddings", "block_size"),
         embedding_scale=scale,
-        rotary=keys.half_split_rotary("rope_theta", "rope_base"),
+        rotary=read_rotary(keys, "rope_theta", "rope_base"),
         recurrence=read_recurrence(keys, sizes["hidden_size"], scale),
         **sizes,
     )

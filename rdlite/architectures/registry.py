@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
-from rdlite.architectures import huginn, ouro, recurrent_llama, recurrent_olmo
+from rdlite.architectures import huginn, nanbeige, ouro, recurrent_llama, recurrent_olmo
 from rdlite.config.model import ModelConfig
 from rdlite.errors import FamilyError
 from rdlite.graphs.builder import GraphBuilder, Weight
@@ -71,6 +71,7 @@ FAMILIES: dict[str, Family] = {
     "recurrent-llama": recurrent_llama,
     "recurrent-olmo": recurrent_olmo,
     "ouro": ouro,
+    "nanbeige": nanbeige,
 }
 
 

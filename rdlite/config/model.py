@@ -1,14 +1,14 @@
 """What a model is: its sizes, where its recurrence starts, how deep it goes. Frozen, checked."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from rdlite.errors import BundleError, DepthWarning
+from rdlite.errors import BundleError, DepthWarning, InputError
 from rdlite.utils.checks import check_integer
 from rdlite.utils.schema import Bounds, Choices, check_fields
 
-#: Products that bound memory: a token's key in one layer, the rotary tables, core layers run.
+#: Products that bound memory: a token's key in one layer, stored rotary tables, core layers run.
 MAX_CACHE_WIDTH, MAX_ROTARY_SIZE, MAX_CORE_RUNS = 2**16, 2**24, 2**14
 
 
@@ -50,8 +50,10 @@ class Recurrence:
 
     `random` starts are normal with `initial_std`, cut off at three of them; `embeds` starts from
     the prelude's output. `mean_steps` is the depth the model was trained around, and the default.
-    Past `max_steps`, if there is one, answers get worse. With an `exit_threshold` the core has a
+    Past `max_steps`, if there is one, answers are ruined. With an `exit_threshold` the core has a
     gate, whose word is the graph's output `exit_probability`; the threshold is the published one.
+    Where a norm follows the whole stack of layers, `norm_each_step` says whether it ends every step
+    or only the last one.
     """
 
     initial_state: Annotated[str, Choices(("random", "zeros", "embeds"))]
@@ -59,6 +61,7 @@ class Recurrence:
     mean_steps: Annotated[int, Bounds(1, 1024)]
     max_steps: Annotated[int | None, Bounds(1, 1024)] = None
     exit_threshold: Annotated[float | None, Bounds(0, 1)] = None
+    norm_each_step: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,6 @@ class ModelConfig:
                 self.num_key_value_heads * self.head_dim,
                 MAX_CACHE_WIDTH,
             ),
-            "context_length x head_dim": (self.context_length * self.head_dim, MAX_ROTARY_SIZE),
             "layers.core x mean_steps": (
                 self.layers.core * self.recurrence.mean_steps,
                 MAX_CORE_RUNS,
@@ -115,6 +117,11 @@ class ModelConfig:
             raise BundleError(f"config: head_dim must be a multiple of 16, got {self.head_dim}")
 
     @property
+    def rotary_positions(self) -> int:
+        """Positions in the tables of a bundle; longer tables are made when a model is loaded."""
+        return min(self.context_length, MAX_ROTARY_SIZE // self.head_dim)
+
+    @property
     def cache_numbers_per_layer(self) -> int:
         """Numbers that one layer keeps of one token: a key and a value for every head."""
         return 2 * self.num_key_value_heads * self.head_dim
@@ -122,18 +129,28 @@ class ModelConfig:
     def steps_or_default(self, steps: int | None) -> int:
         """The depth to run at: `steps`, or the model's own where it is None.
 
-        Warns with DepthWarning past the depth that the model was made for; raises InputError
-        outside 1 .. 1024.
+        Raises InputError outside 1 .. 1024, and past the depth that the model was made for.
         """
         if steps is None:
             return self.recurrence.mean_steps
         check_integer("steps", steps, 1, 1024)
         most = self.recurrence.max_steps
         if most is not None and steps > most:
-            warnings.warn(
-                f"{steps} steps were asked for; the model was made for {most} at most, more of "
-                "them make its answers worse",
-                DepthWarning,
-                stacklevel=2,
+            raise InputError(
+                f"{steps} steps were asked for; the model was made for {most} at most, and more "
+                f"ruin its answers: ask for 1 to {most}, or force it (--force-steps, "
+                "rdlite.load(..., force_steps=True))"
             )
         return steps
+
+    def without_bound(self) -> "ModelConfig":
+        """Return it with no bound on its depth; warns with DepthWarning if it had one."""
+        most = self.recurrence.max_steps
+        if most is None:
+            return self
+        warnings.warn(
+            f"the model was made for {most} steps at most; its answers get worse past that",
+            DepthWarning,
+            stacklevel=2,
+        )
+        return replace(self, recurrence=replace(self.recurrence, max_steps=None))

@@ -19,8 +19,11 @@ class Sampling:
         repetition_penalty: divide positive logits (multiply negative ones) of tokens that the
             text already has. 0.01 to 100; 1 is off.
         logit_bias: token id -> number added to its logit, -1000 to 1000.
+        frequency_penalty: subtracted from a token's logit for each time that the answer has it
+            already. -2 to 2.
+        presence_penalty: subtracted once if the answer has it. -2 to 2.
 
-    Filters work in this order: bias, penalty, temperature, top_k, top_p, min_p.
+    Filters work in this order: bias, penalties, temperature, top_k, top_p, min_p.
     Raises InputError for numbers out of bounds.
     """
 
@@ -30,6 +33,8 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         """Check all bounds."""
@@ -39,6 +44,8 @@ class Sampling:
             raise InputError("top_p must be above 0 and at most 1, got 0")
         check_number("min_p", self.min_p, 0, 1)
         check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        check_number("frequency_penalty", self.frequency_penalty, -2, 2)
+        check_number("presence_penalty", self.presence_penalty, -2, 2)
         if not isinstance(self.logit_bias, Mapping | None):
             raise InputError(
                 f"logit_bias must map token ids to numbers, got {self.logit_bias!r:.60}"

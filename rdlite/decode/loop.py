@@ -18,7 +18,7 @@ def generate_tokens(sequence: EngineSequence, prompt: Sequence[int], plan: Plan)
     """
     stats, position, recorder = plan.stats, len(prompt), plan.recorder
     stats.prompt_tokens, stats.reused_tokens = position, sequence.length
-    plan.sampler.accept(prompt)
+    plan.sampler.begin(prompt)
     choices = (_choose if plan.speculation is None else _speculate)(sequence, prompt, plan)
     clock = time.perf_counter()
     try:
@@ -98,7 +98,7 @@ def _text(plan: Plan, token: int) -> str:
 
 def _finish(plan: Plan, token: int, position: int, context: int) -> str:
     if token in plan.stop_ids:
-        return "stop"
+        return "length" if plan.mask is not None and plan.mask.closed() else "stop"
     if plan.stops.stopped:
         return "stop-string"
     if plan.stats.new_tokens >= plan.max_tokens:

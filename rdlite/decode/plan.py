@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rdlite.constrain.mask import TokenMask
 from rdlite.decode.cancellation import Cancellation
 from rdlite.decode.results import Stats
 from rdlite.decode.sampler import Sampler
@@ -31,4 +32,5 @@ class Plan:
     chunk: int = CHUNK
     speculation: Speculation | None = None
     recorder: Recorder | None = None
+    mask: TokenMask | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)

@@ -1,19 +1,22 @@
 """Checks the options of a generation and makes what its loop needs: a Plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.config.cache import Cache
+from rdlite.config.constraint import Constraint, constraint_of
 from rdlite.config.depth import Depth, default_depth, with_threshold
 from rdlite.config.exit_defaults import ExitDefaults
 from rdlite.config.generation import GenerationConfig
 from rdlite.config.model import ModelConfig
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
+from rdlite.constrain.mask import Constraints, TokenMask
 from rdlite.decode.draft_schedule import DraftSchedule, DraftSchedules, FixedSchedule
+from rdlite.decode.logit_rules import LogitRule, MinTokens
 from rdlite.decode.plan import CHUNK, Plan
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
@@ -49,6 +52,7 @@ class Planner:
         cache: Cache,
         generation_config: GenerationConfig,
         tokenizer: Tokenizer | None,
+        context: int,
     ) -> None:
         self._config = config
         self._exit_defaults = exit_defaults
@@ -56,6 +60,9 @@ class Planner:
         self._generation_config = generation_config
         self._tokenizer = tokenizer
         self._paces = DraftSchedules()
+        self._constraints = Constraints(
+            tokenizer, config.vocab_size, generation_config.stop_ids, context
+        )
         #: How deep the model thinks when it is not told.
         self.default_depth = default_depth(config.recurrence, exit_defaults)
 
@@ -72,6 +79,8 @@ class Planner:
         top_logprobs: int = 0,
         changes: bool = False,
         draws: int | None = None,
+        min_tokens: int = 0,
+        constraint: Constraint | Mapping[str, Any] | type | None = None,
     ) -> Plan:
         """Return the plan of a generation.
 
@@ -87,6 +96,8 @@ class Planner:
             top_logprobs: likeliest tokens to tell of each choice.
             changes: whether to tell how far each step moved the state.
             draws: a seed for the draws alone; None: `seed`.
+            min_tokens: tokens before which no stop token is chosen.
+            constraint: what the text must look like.
 
         Raises:
             InputError: one of them is out of bounds.
@@ -104,31 +115,45 @@ class Planner:
             raise InputError("changes are seen of one token after the other: speculate=None")
         depth, start = depth or self.default_depth, start_at(self._config, initial_state, seed)
         sampling = sampling or Sampling()
+        stop_ids = frozenset(self._generation_config.stop_ids)
+        max_tokens = check_integer("max_tokens", max_tokens, 1, 2**22)
+        least = check_integer("min_tokens", min_tokens, 0, 2**22)
+        given = constraint_of(constraint)
+        mask = None if given is None else self._constraints.compile(given, max_tokens)
+        rules: list[LogitRule] = [] if mask is None else [mask]
+        if least:
+            rules.insert(0, MinTokens(least, stop_ids))
         sampler = Sampler(
             sampling,
             self._config.vocab_size,
             seed if draws is None else draws,
             check_integer("top_logprobs", top_logprobs, 0, MAX_ALTERNATIVES),
+            rules,
         )
-        stop_ids = frozenset(self._generation_config.stop_ids)
         recorder = self._controlled(Recorder, depth) if changes else None
+        controller = self.controller(depth) if recorder is None else recorder
+        if mask is not None:
+            controller.judge_only(mask.allowed)
         return Plan(
-            controller=self.controller(depth) if recorder is None else recorder,
-            max_tokens=check_integer("max_tokens", max_tokens, 1, 2**22),
+            controller=controller,
+            max_tokens=max_tokens,
             start=start,
             sampler=sampler,
             stop_ids=stop_ids,
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
             stops=StopScanner(stops),
             chunk=check_integer("chunk", chunk, 1, 4096),
-            speculation=self._speculation(speculate, depth, sampling, start, sampler, stop_ids),
+            speculation=self._speculation(
+                speculate, depth, sampling, start, sampler, stop_ids, mask
+            ),
             recorder=recorder,
+            mask=mask,
         )
 
     def controller(self, depth: Depth) -> Controller:
-        """Return what takes the steps of a depth; raises InputError if the model has not its rule.
+        """Return what takes the steps of a depth.
 
-        Warns with DepthWarning past the depth that the model was made for.
+        Raises InputError if the model has not its rule, or was made for fewer steps.
         """
         return self._controlled(Controller, depth)
 
@@ -145,6 +170,7 @@ class Planner:
         start: InitialState,
         sampler: Sampler,
         ends: frozenset[int],
+        mask: TokenMask | None,
     ) -> Speculation | None:
         wanted = check_speculation(wanted)
         if wanted is None:
@@ -153,6 +179,8 @@ class Planner:
             raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
         pace: DraftSchedule
         controller = self.controller(depth)
+        if mask is not None:
+            controller.judge_only(mask.allowed)
         if wanted == "auto":
             pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
             if controller.decodes or not pace.depths:

@@ -4,13 +4,14 @@ Every random draw is a pure function of (seed, position), so that replay and spe
 same.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.config.sampling import Sampling
+from rdlite.decode.logit_rules import LogitRule, Penalties
 from rdlite.errors import InputError, RuntimeFailure
 from rdlite.ort.rng import TOKENS, generator_at
 from rdlite.utils.checks import check_seed
@@ -28,8 +29,18 @@ LEAST_TEMPERATURE = 1e-30
 class Sampler:
     """Chooses token ids for one text. Not thread-safe: it remembers which tokens the text has."""
 
-    def __init__(self, sampling: Sampling, vocab_size: int, seed: int, top: int = 0) -> None:
-        """Keep the log-probabilities of so many tokens, `top`, of each choice."""
+    def __init__(
+        self,
+        sampling: Sampling,
+        vocab_size: int,
+        seed: int,
+        top: int = 0,
+        rules: Sequence[LogitRule] = (),
+    ) -> None:
+        """Keep the log-probabilities of so many tokens, `top`, of each choice.
+
+        `rules` change the logits last, before the temperature, in their order.
+        """
         #: Of the last choice: the likeliest tokens and their log-probabilities.
         self.alternatives: tuple[tuple[int, float], ...] = ()
         self._top = min(top, vocab_size)
@@ -41,12 +52,22 @@ class Sampler:
         self._seen: npt.NDArray[np.bool_] | None = None
         if sampling.repetition_penalty != 1:
             self._seen = np.zeros(vocab_size, np.bool_)
+        self._rules = list(rules)
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            frequency, presence = sampling.frequency_penalty, sampling.presence_penalty
+            self._rules.insert(0, Penalties(frequency, presence, vocab_size))
         self._bias_ids = np.array(list(sampling.logit_bias or ()), np.int64)
         self._bias = np.array(list((sampling.logit_bias or {}).values()), np.float32)
         if self._bias_ids.size and self._bias_ids.max() >= vocab_size:
             raise InputError(
                 f"logit_bias names token {self._bias_ids.max()}; ids go up to {vocab_size - 1}"
             )
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Tell what stands before the first token that is chosen."""
+        self.accept(prompt)
+        for rule in self._rules:
+            rule.begin(len(prompt))
 
     def accept(self, ids: Iterable[int]) -> None:
         """Tell which tokens are in the text, for the repetition penalty."""
@@ -67,9 +88,11 @@ class Sampler:
         Raises:
             RuntimeFailure: no logit is a finite number.
         """
-        token = self.guess(logits, position)
+        token = self._choose(logits, position)
         self.accept((token,))
         total = log_sum(logits, self._work)
+        for rule in self._rules:
+            rule.chose(token, position)
         if self._top:
             ids = likeliest(logits, self._top)
             logs = logits[ids].astype(np.float64) - total
@@ -77,12 +100,19 @@ class Sampler:
         return token, float(logits[token]) - total
 
     def guess(self, logits: Floats, position: int) -> int:
-        """Choose like a call does, but do not remember the token."""
+        """Choose like a call does, for a draft: it is remembered only until a call chooses."""
+        token = self._choose(logits, position)
+        for rule in self._rules:
+            rule.guessed(token, position)
+        return token
+
+    def _choose(self, logits: Floats, position: int) -> int:
         if not np.isfinite(logits.max()):
             raise RuntimeFailure(
                 "the model's logits are not numbers; its weights are broken, or its depth unstable"
             )
-        if not (self._sampling.temperature or self._bias_ids.size or self._seen is not None):
+        changes = self._bias_ids.size or self._seen is not None or self._rules
+        if not (self._sampling.temperature or changes):
             return int(logits.argmax())
         work = self._work
         np.copyto(work, logits)
@@ -92,6 +122,8 @@ class Sampler:
             penalty = np.float32(self._sampling.repetition_penalty)
             seen = work[self._seen]
             work[self._seen] = np.where(seen > 0, seen / penalty, seen * penalty)
+        for rule in self._rules:
+            rule.apply(work, position)
         return self._draw(work, position) if self._sampling.temperature else int(work.argmax())
 
     def _draw(self, work: Floats, position: int) -> int:

@@ -12,6 +12,7 @@ from rdlite.errors import InputError
 from rdlite.graphs.float16 import with_float16
 from rdlite.graphs.int8_halves import with_int8_halves
 from rdlite.graphs.int8_kv import with_int8_cache
+from rdlite.graphs.rotary import Floats, rotary_table, with_positions
 from rdlite.ort.kv_cache import HostSlots, MakeSlot
 from rdlite.ort.runner import Runner, Text
 from rdlite.ort.session import Session
@@ -29,6 +30,7 @@ class Engine:
         cache: Cache,
         threads: int | None = None,
         device: Device | None = None,
+        context: int | None = None,
     ) -> None:
         """Load the graphs of a bundle, for caches of one kind.
 
@@ -37,6 +39,7 @@ class Engine:
             cache: what to keep of past positions.
             threads: for one operator.
             device: where to run; None: the CPU.
+            context: the longest text; None: as long as the bundle's rotary tables are.
 
         Raises:
             InputError: the cache is to be int8, and the bundle is portable or has no scales; or the
@@ -74,10 +77,24 @@ class Engine:
         if device is None:
             graphs = {part: with_int8_halves(graph) for part, graph in graphs.items()}
         self.sessions = {}
+        provider = device.provider if device else None
+        longer = context is not None and context > self.config.rotary_positions
+        if longer and portable:
+            raise InputError(
+                f"{bundle.folder} is portable and holds {self.config.rotary_positions} positions; "
+                f"a context of {context} needs the checkpoint exported with --flavour fused"
+            )
+        tables: dict[str, Floats] = {}  # the parts share them
         for part in PARTS:
+            graph, names = graphs[part], tuple[str, ...]()
+            if context is not None and longer:
+                graph, names = with_positions(graph, context)
+            for name in names:
+                if name not in tables:
+                    tables[name] = rotary_table(self.config, name, context or 0)
             with bundle.data_folder(part) as folder:
-                provider = device.provider if device else None
-                self.sessions[part] = Session(part, graphs[part], folder, threads, provider)
+                own = {name: tables[name] for name in names}
+                self.sessions[part] = Session(part, graph, folder, threads, provider, own)
 
     def slots(self) -> MakeSlot:
         """Return what makes the cache slots of one text."""

@@ -14,6 +14,7 @@ from rdlite.ort.kv_cache import Entries, Slot, next_capacity
 from rdlite.ort.runner import Floats, Runner
 from rdlite.ort.session import Interrupt, Session
 from rdlite.ort.step_caches import StepCaches
+from rdlite.utils.memory import check_growth
 
 MAX_RUNNERS = 64  # one for every size, since positions of a chunk may leave one by one
 
@@ -154,10 +155,20 @@ class Sequence:
             runner.drop()
         self._runners.clear()
 
+    def _growth(self, capacity: int, steps: int) -> int:
+        """Bytes that caches of so many positions take beyond those that there are."""
+        cache = self.engine.cache
+        per_token = cache.bytes_per_token(self.config, max(steps, len(self.steps_cache.slots)))
+        return capacity * per_token - self.cache_bytes
+
     def _make_room(self, needed: int, steps: int) -> None:
-        layers = self.config.layers
-        if needed > self.capacity:
-            capacity = next_capacity(self.capacity, needed, self.context)
+        layers, capacity = self.config.layers, self.capacity
+        if needed > capacity:
+            capacity = next_capacity(capacity, needed, self.context)
+        more_slots = self.engine.cache.slots(steps) > len(self.steps_cache.slots)
+        if capacity > self.capacity or (more_slots and not self.steps_cache.gathered):
+            check_growth(capacity, self._growth(capacity, steps))
+        if capacity > self.capacity:
             self._drop_runners()  # first: they hold the old arrays
             for slot in self._all_slots():
                 slot.grow(capacity, self.length)

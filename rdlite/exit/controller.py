@@ -7,6 +7,7 @@ import numpy as np
 
 from rdlite.config.depth import Depth
 from rdlite.config.exit_rules import RULES
+from rdlite.exit.fewer_tokens import Allowed, FewerTokens
 from rdlite.exit.protocols import Bools, ExitRule, Step
 from rdlite.exit.registry import make_rule
 
@@ -33,6 +34,7 @@ class Controller:
         self._min_steps = min(depth.min_steps, max_steps)
         self._every = depth.check_every
         self._rule: ExitRule | None = None
+        self._allowed: Allowed | None = None
         if depth.exit is not None:
             kind = RULES[depth.exit]
             threshold = kind.default if depth.threshold is None else depth.threshold
@@ -42,6 +44,15 @@ class Controller:
         self.settled = np.zeros(1, np.bool_)
         self._values = np.full(1, np.inf, np.float32)
         self._hits = np.zeros(1, np.int64)
+
+    def judge_only(self, allowed: Allowed) -> None:
+        """Show a rule that looks at predictions only those of some tokens.
+
+        Args:
+            allowed: returns their ids, or None: all of them.
+        """
+        if self.decodes:
+            self._allowed = allowed
 
     @property
     def has_rule(self) -> bool:
@@ -87,6 +98,8 @@ class Controller:
         due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
         if rule is None or not (due or rule.every_step):
             return settled
+        if self._allowed is not None and (ids := self._allowed()) is not None:
+            runner = FewerTokens(runner, ids)
         values = rule.measure(runner, steps, first)
         if due:
             if together and len(values) > 1:

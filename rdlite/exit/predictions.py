@@ -16,9 +16,8 @@ class _Predictions(Below):
         self._looks = 0
 
     def start(self, first: int, size: int) -> None:
-        """Before the first look, every token is equally likely."""
+        """Forget the looks before."""
         self._looks = 0
-        self._logs[1].fill(-np.log(self._logs.shape[1]))
 
     def measure(self, runner: Step, steps: int, first: int) -> Floats:
         return np.array([self._look(runner, steps)], np.float32)
@@ -28,19 +27,27 @@ class _Predictions(Below):
         raise NotImplementedError
 
     def _log_softmax(self, logits: Floats) -> tuple[Floats, Floats]:
-        """Return log-probabilities now and at the look before; float32 [V] each."""
-        now, before = self._logs[self._looks % 2], self._logs[(self._looks - 1) % 2]
+        """Return log-probabilities now and at the look before; float32 [V] each.
+
+        Before the first look, every token is equally likely. All looks at a position see the same
+        tokens, which may be fewer than the model has.
+        """
+        logs, scratch = self._logs[:, : logits.size], self._scratch[: logits.size]
+        now, before = logs[self._looks % 2], logs[(self._looks - 1) % 2]
+        if not self._looks:
+            before.fill(-np.log(logits.size))
         self._looks += 1
         np.subtract(logits, logits.max(), out=now)
-        np.exp(now, out=self._scratch)
-        now -= np.log(self._scratch.sum())
+        np.exp(now, out=scratch)
+        now -= np.log(scratch.sum())
         return now, before
 
     def _divergence(self, now: Floats, before: Floats) -> float:
         """KL(before || now)."""
-        np.exp(before, out=self._scratch)
+        scratch = self._scratch[: now.size]
+        np.exp(before, out=scratch)
         np.subtract(before, now, out=before)  # not looked at again
-        return float(np.dot(self._scratch, before))
+        return float(np.dot(scratch, before))
 
 
 class KL(_Predictions):
@@ -85,8 +92,9 @@ class EntropyDiff(_Predictions):
 
     def _look(self, runner: Step, steps: int) -> float:
         logs, _ = self._log_softmax(runner.logits(steps)[-1])
-        np.exp(logs, out=self._scratch)
-        entropy = -float(np.dot(self._scratch, logs))
+        scratch = self._scratch[: logs.size]
+        np.exp(logs, out=scratch)
+        entropy = -float(np.dot(scratch, logs))
         value, self._entropy = abs(entropy - self._entropy), entropy
         return value
 

@@ -62,7 +62,7 @@ def config_items(config: ModelConfig) -> Iterator[Item]:
         length = scaling.original_context
         yield Item(f"{arch}.rope.scaling.original_context_length", "UINT32", length)
     yield Item(f"{arch}.rope.interleaved", "BOOL", rotary.interleaved)
-    yield Item(f"{arch}.skip_loop_final_norm", "BOOL", False)
+    yield Item(f"{arch}.skip_loop_final_norm", "BOOL", not recurrence.norm_each_step)
     yield Item(f"{arch}.attention.qk_bias", "BOOL", config.qk_bias)
     yield Item(f"{arch}.embedding_scale", "FLOAT64", config.embedding_scale)
     yield Item(f"{arch}.state_init", "STRING", recurrence.initial_state)
@@ -110,7 +110,8 @@ def _read_config(file: GGUFFile, name: str, family: Family) -> ModelConfig:
     for key in ("attention.value_length", "rope.dimension_count"):
         if whole(key, size) != size:
             raise file.fail(f"the key '{arch}.{key}' is {whole(key)}, the heads have {size}")
-    if file.value(f"{arch}.skip_loop_final_norm", bool, False):
+    skips = file.value(f"{arch}.skip_loop_final_norm", bool, False)
+    if skips and "skip_loop_final_norm" not in defaults:
         raise file.fail(f"the key '{arch}.skip_loop_final_norm' is true, which is not run")
     blocks, prelude = whole("block_count"), whole("prelude_block_count")
     coda = whole("coda_block_count")
@@ -154,6 +155,7 @@ def _read_config(file: GGUFFile, name: str, family: Family) -> ModelConfig:
             steps,
             most,
             threshold,
+            not skips,
         ),
     )
 

@@ -20,6 +20,7 @@ from rdlite.gguf.external_data import DATA, Layout
 from rdlite.gguf.header import MAX_STRING_BYTES
 from rdlite.gguf.metadata import CARRIED, read_config, read_family
 from rdlite.gguf.reader import GGUFFile, read_gguf
+from rdlite.gguf.requantize import warn_of_rounding
 from rdlite.gguf.tokenizer import TEMPLATE, TOKENS, WHOLE, read_tokenizer, special_tokens, token_id
 from rdlite.gguf.weights import GGUFWeights
 from rdlite.graphs.serialize import serialize
@@ -32,8 +33,13 @@ from rdlite.weights.source_model import SourceModel, Tuned, describe_weights
 MAX_JSON_BYTES = 2**20
 
 
-def read_original(path: str | Path) -> tuple[GGUFFile, SourceModel, GGUFWeights]:
+def read_original(
+    path: str | Path, requantized: bool = False
+) -> tuple[GGUFFile, SourceModel, GGUFWeights]:
     """Read a file and hold it against its family.
+
+    With `requantized`, matrices of types that rdlite does not compute with are rounded again, and a
+    RoundingWarning says what that costs; without, they are given as floats.
 
     Raises:
         GGUFError: the file breaks a rule of GGUF, or of what rdlite reads; names offset or key.
@@ -42,7 +48,9 @@ def read_original(path: str | Path) -> tuple[GGUFFile, SourceModel, GGUFWeights]
     _, family = read_family(file)
     config = read_config(file)
     with file.blame("its weights"):
-        source = GGUFWeights(file, family, config)
+        source = GGUFWeights(file, family, config, requantized)
+        if source.requantized:
+            warn_of_rounding(file.path.name, source.rounding())
     texts = _texts(file, family, config)
     quantization = None
     if source.bits:
@@ -80,7 +88,7 @@ def open_gguf(path: str | Path) -> Bundle:
     Raises:
         GGUFError: the file breaks a rule; the message names the offset, the tensor or the key.
     """
-    file, original, source = read_original(path)
+    file, original, source = read_original(path, requantized=True)
     quantization, config = original.quantization, original.config
     with file.blame("its graphs"):
         graphs = build_graphs(original.family, config, quantization)

@@ -5,6 +5,7 @@ those a byte-level encoding can be put together, if the way it cuts words is kno
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from rdlite.config.model import ModelConfig
 from rdlite.gguf.header import StoredArray
 from rdlite.gguf.metadata import Item
 from rdlite.gguf.reader import GGUFFile
+from rdlite.gguf.sentencepiece import from_pieces, prefixes
 from rdlite.tokenizer.validate import most_bytes
 
 WHOLE, TEMPLATE = "tokenizer.huggingface.json", "tokenizer.chat_template"
@@ -21,6 +23,8 @@ TOKENS = "tokenizer.ggml.tokens"
 BY_TOKEN = ("tokens", "token_type", "scores")
 #: Llama 3 has two, so that every way to a token is there.
 MERGES_PER_TOKEN = 8
+#: Looking for all ways to put a token together takes time by the square of its length.
+MOST_CHARACTERS, LONG_TOKEN = 2**16, 16
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -64,6 +68,7 @@ def tokenizer_items(
     merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or []]
     if by_bytes:
         yield Item("tokenizer.ggml.scores", "FLOAT32[]", [-float(id) for id in ids])
+        yield Item("tokenizer.ggml.add_space_prefix", "BOOL", prefixes(tokenizer))
     if merges:
         yield Item("tokenizer.ggml.merges", "STRING[]", merges)
     known = {token: id for id, token in tokens.items()}
@@ -94,8 +99,9 @@ def read_tokenizer(file: GGUFFile, vocab_size: int) -> bytes | None:
         raise file.fail(f"arrays of a value for every token differ in length: {lengths}")
     if WHOLE in file.metadata:
         return file.text(WHOLE, most_bytes(vocab_size)).encode()
+    kind = file.metadata.get("tokenizer.ggml.model")
     words = WORDS.get(file.metadata.get("tokenizer.ggml.pre", ""))
-    if file.metadata.get("tokenizer.ggml.model") != "gpt2" or words is None:
+    if kind != "llama" and (kind != "gpt2" or words is None):
         return None
     if not isinstance(file.metadata.get("tokenizer.ggml.token_type"), StoredArray):
         return None
@@ -103,6 +109,17 @@ def read_tokenizer(file: GGUFFile, vocab_size: int) -> bytes | None:
     kinds = file.numbers("tokenizer.ggml.token_type").tolist()
     special = [id for id, kind in enumerate(kinds) if kind in (CONTROL, USER_DEFINED)]
     skipped = {id for id, kind in enumerate(kinds) if kind == UNUSED}
+    if kind == "llama":
+        parts = _pieces(file, tokens, kinds, skipped, vocab_size)
+    else:
+        merges = file.strings("tokenizer.ggml.merges", MERGES_PER_TOKEN * vocab_size)
+        vocabulary = {token: id for id, token in enumerate(tokens) if id not in skipped}
+        parts = {
+            "normalizer": None,
+            "pre_tokenizer": words,
+            "decoder": {**_BYTES, "use_regex": True},
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
+        }
     return json.dumps(
         {
             "version": "1.0",
@@ -118,17 +135,48 @@ def read_tokenizer(file: GGUFFile, vocab_size: int) -> bytes | None:
                 }
                 for id in special
             ],
-            "normalizer": None,
-            "pre_tokenizer": words,
-            "post_processor": None,
-            "decoder": {**_BYTES, "use_regex": True},
-            "model": {
-                "type": "BPE",
-                "vocab": {token: id for id, token in enumerate(tokens) if id not in skipped},
-                "merges": file.strings("tokenizer.ggml.merges", MERGES_PER_TOKEN * vocab_size),
-            },
+            "post_processor": _beginning(file, tokens, vocab_size),
+            **parts,
         }
     ).encode()
+
+
+def _pieces(
+    file: GGUFFile, tokens: list[str], kinds: list[int], skipped: set[int], vocab_size: int
+) -> dict[str, Any]:
+    scores = file.numbers("tokenizer.ggml.scores").tolist()
+    if len(scores) != len(tokens):
+        raise file.fail(f"tokenizer.ggml.scores has {len(scores)} numbers for {len(tokens)} tokens")
+    if not all(map(math.isfinite, scores)):
+        raise file.fail("tokenizer.ggml.scores holds numbers that are not finite")
+    if sum(map(len, tokens)) > MOST_CHARACTERS + LONG_TOKEN * len(tokens):
+        raise file.fail(f"the {len(tokens)} tokens have more characters than those of any language")
+    unknown = token_id(file, "unknown", vocab_size)
+    apart = {id for id, kind in enumerate(kinds) if kind != NORMAL}
+    return from_pieces(
+        tokens,
+        scores,
+        skipped,
+        apart,
+        tokens[unknown] if unknown is not None and unknown not in skipped else None,
+        file.value("tokenizer.ggml.add_space_prefix", bool, True),
+    )
+
+
+def _beginning(file: GGUFFile, tokens: list[str], vocab_size: int) -> dict[str, Any] | None:
+    """Return what puts the first token before a text, if the file says that one is put there."""
+    first = token_id(file, "bos", vocab_size)
+    if first is None or not file.value("tokenizer.ggml.add_bos_token", bool, False):
+        return None
+    text = tokens[first]
+    sequence: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    special: dict[str, Any] = {"SpecialToken": {"id": text, "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [special, *sequence],
+        "pair": [special, *sequence, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {text: {"id": text, "ids": [first], "tokens": [text]}},
+    }
 
 
 def token_id(file: GGUFFile, kind: str, vocab_size: int) -> int | None:

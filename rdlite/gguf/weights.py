@@ -9,36 +9,70 @@ import numpy.typing as npt
 
 from rdlite.architectures.registry import Family
 from rdlite.config.model import ModelConfig
-from rdlite.gguf.block_layout import BITS, BLOCK, from_gguf, to_packed, turn_back
+from rdlite.gguf.block_layout import BITS, BLOCK, from_gguf, turn_back
 from rdlite.gguf.reader import GGUFFile
+from rdlite.gguf.requantize import SAMPLE_ROWS, requantize, rounding_error, target_bits
 from rdlite.gguf.tensor_names import IN_METADATA, Piece, architecture, pieces
 from rdlite.graphs.builder import Weight, Weights
-from rdlite.graphs.packing import Bytes, Codes, Scales, packed_shape
+from rdlite.graphs.packing import Bytes, Codes, Scales, pack, packed_shape
 
 Floats = npt.NDArray[np.float32]
 #: Bytes of a tensor that are taken at once.
 GROUP_BYTES = 8 * 2**20
+#: The same of one that is not F32, F16 or in blocks of rdlite's: as floats it is far larger.
+PACKED_GROUP_BYTES = 2**20
 PLAIN = {"F32": "<f4", "F16": "<f2"}
 
 
 class GGUFWeights:
     """Gives the weights of a file whose tensors are those that its family and config call for."""
 
-    def __init__(self, file: GGUFFile, family: Family, config: ModelConfig) -> None:
-        """Hold the tensors against the config; raises GGUFError."""
+    def __init__(
+        self, file: GGUFFile, family: Family, config: ModelConfig, requantized: bool = False
+    ) -> None:
+        """Hold the tensors against the config; raises GGUFError.
+
+        With `requantized`, matrices of types that rdlite does not compute with are given as
+        integers and scales, rounded again; without, as floats.
+        """
         self._file = file
         self._arch = architecture(config.family)
         self.weights: Weights = family.weights(config)
         self._pieces = pieces(family, config, self.weights)
         self._check()
-        #: Bits of the weights that are stored as rdlite stores them.
-        self.bits: Mapping[str, int] = {
-            name: BITS[kinds.pop()]
-            for name, weight in self.weights.items()
-            if len(weight.shape) == 2
-            and len(kinds := {file.tensors[p.name].type for p in self._pieces.get(name, ())}) == 1
-            and kinds <= BITS.keys()
-        }
+        #: Matrices that are rounded again -> the types of their tensors, for people.
+        self.requantized: dict[str, str] = {}
+        #: Bits of the weights that are given as integers and scales.
+        self.bits: Mapping[str, int] = self._find_bits(requantized)
+
+    def _find_bits(self, requantized: bool) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name, weight in self.weights.items():
+            kinds = {self._file.tensors[p.name].type for p in self._pieces.get(name, ())}
+            if len(weight.shape) != 2 or not kinds or weight.shape[1] % BLOCK:
+                continue  # rows that are no whole blocks stay float32; they are short
+            bits = None
+            if len(kinds) == 1 and kinds <= BITS.keys():  # as rdlite stores them
+                bits = BITS[next(iter(kinds))]
+            elif requantized and (bits := target_bits(kinds)) is not None:
+                self.requantized[name] = "+".join(sorted(kinds))
+            if bits is not None:
+                found[name] = bits
+        return found
+
+    def rounding(self) -> dict[tuple[str, int], tuple[int, float]]:
+        """What is rounded again: (types, bits) -> how many matrices, and a sample's error."""
+        found: dict[tuple[str, int], tuple[int, float]] = {}
+        for name, kinds in self.requantized.items():
+            key = kinds, self.bits[name]
+            if key not in found:
+                piece = self._pieces[name][0]
+                rows = self._floats(piece, next(self._groups(piece))[:SAMPLE_ROWS])
+                self._check_finite(name, rows, "values")
+                found[key] = 0, rounding_error(rows, key[1])
+            count, error = found[key]
+            found[key] = count + 1, error
+        return found
 
     def _check(self) -> None:
         file, known = self._file, set()
@@ -91,25 +125,27 @@ class GGUFWeights:
 
     def coded(self, name: str) -> Iterator[tuple[Codes, Scales]]:
         """Yield the integers and scales of a weight in `bits`, some rows at a time."""
+        bits = self.bits[name]
         for piece in self._pieces[name]:
             for rows in self._groups(piece):
-                codes, scales = from_gguf(rows, self.bits[name])
+                if name in self.requantized:
+                    values = self._floats(piece, rows)
+                    self._check_finite(name, values, "values")
+                    codes, scales = requantize(values, bits)
+                else:
+                    codes, scales = from_gguf(rows, bits)
                 self._check_finite(name, scales, "scales")
                 yield codes, scales
 
     def packed(self, name: str) -> tuple[Bytes, Scales]:
         """Return a weight in `bits` as onnxruntime has it: bytes, and float16 [N, blocks]."""
-        bits, shape = (
-            self.bits[name],
-            packed_shape(self.weights[name].shape, self.bits[name], BLOCK),
-        )
+        bits = self.bits[name]
+        shape = packed_shape(self.weights[name].shape, bits, BLOCK)
         packed, scales, at = np.empty(shape, np.uint8), np.empty(shape[:2], np.float16), 0
-        for piece in self._pieces[name]:
-            for rows in self._groups(piece):
-                end = at + len(rows)
-                packed[at:end], scales[at:end] = to_packed(rows, bits)
-                at = end
-        self._check_finite(name, scales, "scales")
+        for codes, some in self.coded(name):
+            end = at + len(codes)
+            packed[at:end], scales[at:end] = pack(codes, bits), some
+            at = end
         return packed, scales
 
     def floats(self, name: str) -> Floats:
@@ -154,14 +190,15 @@ class GGUFWeights:
         tensor = self._file.tensors[piece.name]
         count = tensor.shape[0] if len(tensor.shape) == 2 else 1
         rows = self._file.bytes_of(tensor).reshape(count, -1)
+        most = GROUP_BYTES if tensor.type in (*PLAIN, *BITS) else PACKED_GROUP_BYTES
         if piece.heads:  # a head is the least that can be turned
             size = count // piece.heads
-            some = max(1, GROUP_BYTES // (rows.shape[1] * size))
+            some = max(1, most // (rows.shape[1] * size))
             for first in range(0, piece.heads, some):
                 last = min(first + some, piece.heads)
                 yield turn_back(rows[first * size : last * size], last - first)
             return
-        some = max(1, GROUP_BYTES // rows.shape[1])
+        some = max(1, most // rows.shape[1])
         for first in range(0, count, some):
             yield rows[first : first + some]
 

@@ -33,12 +33,14 @@ class Weight:
 
     `sources` are checkpoint tensors that together, one after the other, are the weight row by
     row. With `make`, a small one, it is `make(*sources)` instead, `source_shape` being theirs.
+    `source_rows` says how many rows each has, where that differs.
     """
 
     shape: tuple[int, ...]
     sources: tuple[str, ...] = ()
     source_shape: tuple[int, ...] | None = None
     make: Make | None = None
+    source_rows: tuple[int, ...] | None = None
 
 
 Weights = Mapping[str, Weight]

@@ -5,13 +5,13 @@ C cache capacity, F the MLP's inner width. Activations are float32.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from rdlite.config.model import ModelConfig, RotaryScaling
-from rdlite.graphs.builder import Floats, GraphBuilder, Make, Weight
+from rdlite.config.model import ModelConfig
+from rdlite.graphs.builder import GraphBuilder, Make, Weight
+from rdlite.graphs.rotary import TABLES, rotary_table
 
 
 def embed(g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
@@ -126,31 +126,10 @@ def reduce_last(g: GraphBuilder, operator: str, x: ir.Value) -> ir.Value:
 
 
 def rotary_weights(config: ModelConfig) -> dict[str, Weight]:
-    """Cosine and sine tables, [context, D/2], computed in float32 like the published code."""
+    """Cosine and sine tables, [positions, D/2], computed in float32 like the published code."""
 
-    def table(wave: Any) -> Make:
-        def make() -> Floats:
-            pairs = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-            frequencies = np.float32(1) / np.float32(config.rotary.base) ** pairs
-            if config.rotary.scaling is not None:
-                frequencies = _stretch(frequencies, config.rotary.scaling)
-            positions = np.arange(config.context_length, dtype=np.float32)
-            result: Floats = wave(np.outer(positions, frequencies))
-            return result
+    def table(name: str) -> Make:
+        return lambda: rotary_table(config, name, config.rotary_positions)
 
-        return make
-
-    shape = (config.context_length, config.head_dim // 2)
-    return {
-        "rotary.cos": Weight(shape, make=table(np.cos)),
-        "rotary.sin": Weight(shape, make=table(np.sin)),
-    }
-
-
-def _stretch(frequencies: Floats, scaling: RotaryScaling) -> Floats:
-    """Divide slow frequencies by the factor; between slow and fast, by a part of it."""
-    turns = scaling.original_context * frequencies / np.float32(2 * np.pi)
-    low, high = scaling.low_frequency, scaling.high_frequency
-    fast = np.clip((turns - low) / (high - low), 0, 1)
-    stretched: Floats = frequencies * (fast + (1 - fast) / scaling.factor)
-    return stretched.astype(np.float32)
+    shape = (config.rotary_positions, config.head_dim // 2)
+    return {name: Weight(shape, make=table(name)) for name in TABLES}

@@ -120,6 +120,7 @@ class Session:
         folder: Path,
         threads: int | None,
         provider: Provider | None = None,
+        weights: Mapping[str, Array] | None = None,
     ) -> None:
         """Load a checked graph.
 
@@ -129,6 +130,7 @@ class Session:
             folder: where its external data lies; onnxruntime memory-maps it from there.
             threads: threads for one operator; None lets onnxruntime choose, one a physical core.
             provider: what runs it; None: the CPU.
+            weights: by name, those that are given here and not in files; they are kept, not copied.
 
         Raises:
             RuntimeFailure: onnxruntime is missing, or refuses the graph, or would run it, or a
@@ -137,6 +139,10 @@ class Session:
         self._provider = provider = provider or Provider()
         self._ort = load_onnxruntime()
         self._name = name
+        #: They are looked at where they lie.
+        self._weights = [
+            self._ort.OrtValue.ortvalue_from_numpy(array) for array in (weights or {}).values()
+        ]
         entries = {
             # The graph comes as the bytes that were checked, so it has no folder of its own.
             "session.model_external_initializers_file_folder_path": str(folder.absolute()),
@@ -148,6 +154,8 @@ class Session:
             options = self._ort.SessionOptions()
             options.log_severity_level = 4  # what goes wrong is raised, in one line
             options.intra_op_num_threads = threads or 0
+            if weights:
+                options.add_external_initializers(list(weights), self._weights)
             if provider.name != CPU:  # a part that ran there would be slow in silence
                 entries["session.disable_cpu_ep_fallback"] = "1"
             for key, value in entries.items():

@@ -14,6 +14,7 @@ from rdlite.serve.protocol import ChatRequest, CompletionRequest, DepthRequest
 from rdlite.serve.responses import Answer
 from rdlite.serve.settings import Settings
 from rdlite.serve.worker import Item, Job
+from rdlite.tokenizer.thinking import ThinkingSplitter, opens_thinking
 
 COMPLETION_TOKENS = 16  # what OpenAI's API generates of a completion, unless told
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -39,14 +40,16 @@ class Preprocessor:
         limits = {body.max_tokens, body.max_completion_tokens} - {None}
         if len(limits) > 1:
             raise InputError("max_tokens and max_completion_tokens differ; give one of them")
-        messages = [
-            {"role": "system" if m.role == "developer" else m.role, "content": m.content}
-            for m in body.messages
-        ]
-        prompt = self._model.encode_chat(messages)
+        variables = {**self._settings.template_variables, **(body.chat_template_kwargs or {})}
+        if body.enable_thinking is not None:
+            variables.setdefault("enable_thinking", body.enable_thinking)
+        messages = [message.for_template() for message in body.messages]
+        rendered = self._model.chat_template.render(messages, template_variables=variables)
+        prompt = self._model.encode(rendered, add_special_tokens=False)
         most = next(iter(limits), None) or self._settings.max_tokens
         top = (body.top_logprobs or 0) if body.logprobs else None
-        return self._job(body, prompt, most, top, True, deliver)
+        thinking = ThinkingSplitter(opens_thinking(rendered))
+        return self._job(body, prompt, most, top, thinking, deliver)
 
     def completion(
         self, body: CompletionRequest, deliver: Callable[[Item], None]
@@ -54,7 +57,7 @@ class Preprocessor:
         """Return the job of a completion; raises InputError for what this model cannot do."""
         ids = self._model.encode(body.prompt)
         most = body.max_tokens or COMPLETION_TOKENS
-        return self._job(body, ids, most, body.logprobs, False, deliver)
+        return self._job(body, ids, most, body.logprobs, None, deliver)
 
     def _job(
         self,
@@ -62,7 +65,7 @@ class Preprocessor:
         prompt: list[int],
         most: int,
         top: int | None,
-        chat: bool,
+        thinking: ThinkingSplitter | None,
         deliver: Callable[[Item], None],
     ) -> tuple[Job, Answer]:
         settings, model, asked = self._settings, self._model, body.depth or DepthRequest()
@@ -89,7 +92,8 @@ class Preprocessor:
             draws=secrets.randbits(64) if body.seed is None else None,
         )
         answer = Answer(
-            chat=chat,
+            chat=thinking is not None,
+            thinking=thinking,
             model=self.name,
             fingerprint=self.fingerprint,
             tokenizer=model.tokenizer if plan.stream else None,

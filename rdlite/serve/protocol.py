@@ -2,54 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
+from rdlite.errors import InputError
+from rdlite.serve.messages import Message
+from rdlite.serve.strict import Harmless, Label, Strict, only
+from rdlite.tokenizer.chat_template import check_variables
 from rdlite.utils.checks import check_integer
 
 MAX_MESSAGES = 2048
 MAX_BIASES = 4096
 MAX_TOKENS = 2**22
-
-
-def _only(*neutral: object) -> BeforeValidator:
-    """Accept a parameter of OpenAI's that is not supported, with what it is without effect."""
-
-    def check(value: object) -> object:
-        if value is None or any(value == v and type(value) is not bool for v in neutral):
-            return None
-        if any(value is v for v in neutral):
-            return None
-        shown = " or ".join(repr(v) for v in neutral)
-        raise ValueError(f"is not supported: leave it out, or give {shown or 'null'}")
-
-    return BeforeValidator(check)
-
-
-def _text_of(value: object) -> object:
-    """Return what a message says: text, or the texts of its parts."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise ValueError("must be text, or a list of parts of the type 'text'")
-    texts = []
-    for part in value:
-        if not (
-            isinstance(part, dict)
-            and part.keys() == {"type", "text"}
-            and part["type"] == "text"
-            and isinstance(part["text"], str)
-        ):
-            raise ValueError("has a part that is not {'type': 'text', 'text': ...}; only text is")
-        texts.append(part["text"])
-    return "".join(texts)
 
 
 def _stops(value: object) -> object:
@@ -89,20 +52,14 @@ def _seed(value: int) -> int:
     return check_integer("it", value, -(2**63), 2**64 - 1) % 2**64
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_keys(cls, value: object) -> object:
-        # Every unknown key is an error of its own, and a body has room for half a million.
-        if isinstance(value, dict) and len(value) > len(cls.model_fields):
-            unknown = next(key for key in value if key not in cls.model_fields)
-            raise ValueError(f"has an unknown or unsupported parameter {unknown!r:.80}")
-        return value
+def _variables(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return check_variables(value)
+    except InputError as problem:
+        raise ValueError(str(problem)) from None
 
 
-class DepthRequest(_Strict):
+class DepthRequest(Strict):
     """How deep to think; what is left out is as the server was started. See `rdlite.Depth`."""
 
     max_steps: int | None = Field(default=None, ge=1, le=1024)
@@ -114,28 +71,14 @@ class DepthRequest(_Strict):
     changes: bool | None = Field(default=None, description="Tell how far each step moved the state")
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream brings besides tokens."""
 
     include_usage: bool | None = None
-    include_obfuscation: Annotated[None, _only(False)] = None
+    include_obfuscation: Annotated[None, only(False)] = None
 
 
-class Message(_Strict):
-    """What somebody said."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text_of)]
-    # Clients send answers back as they got them, with all that is empty there.
-    name: Annotated[None, _only()] = None
-    refusal: Annotated[None, _only()] = None
-    tool_calls: Annotated[None, _only([])] = None
-    function_call: Annotated[None, _only()] = None
-    annotations: Annotated[None, _only([])] = None
-    audio: Annotated[None, _only()] = None
-
-
-class _Common(_Strict):
+class _Common(Strict):
     model: str = Field(max_length=200)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -156,32 +99,43 @@ class _Common(_Strict):
     stop: Annotated[list[str], BeforeValidator(_stops)] | None = None
     seed: Annotated[int, AfterValidator(_seed)] | None = None
     depth: DepthRequest | None = None
-    n: Annotated[None, _only(1)] = None
-    presence_penalty: Annotated[None, _only(0)] = None
-    frequency_penalty: Annotated[None, _only(0)] = None
-    user: Annotated[None, _only()] = None
+    n: Annotated[None, only(1)] = None
+    presence_penalty: Annotated[None, only(0)] = None
+    frequency_penalty: Annotated[None, only(0)] = None
+    # Who asks, and bookkeeping of OpenAI's: without effect here.
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    prompt_cache_options: Harmless = None
 
 
 class ChatRequest(_Common):
     """The body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_variables)] | None = Field(
+        default=None, description="Variables of the chat template's own"
+    )
+    enable_thinking: bool | None = Field(default=None, description="One of those variables")
+    add_generation_prompt: Annotated[None, only(True)] = None
+    continue_final_message: Annotated[None, only(False)] = None
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    response_format: Annotated[None, _only({"type": "text"})] = None
-    modalities: Annotated[None, _only(["text"])] = None
-    tools: Annotated[None, _only([])] = None
-    tool_choice: Annotated[None, _only("none")] = None
-    parallel_tool_calls: Annotated[None, _only(True, False)] = None
-    functions: Annotated[None, _only([])] = None
-    function_call: Annotated[None, _only("none")] = None
-    audio: Annotated[None, _only()] = None
-    prediction: Annotated[None, _only()] = None
-    reasoning_effort: Annotated[None, _only()] = None
-    metadata: Annotated[None, _only({})] = None
-    service_tier: Annotated[None, _only("auto", "default")] = None
-    store: Annotated[None, _only(False)] = None
+    response_format: Annotated[None, only({"type": "text"})] = None
+    modalities: Annotated[None, only(["text"])] = None
+    tools: Annotated[None, only([])] = None
+    tool_choice: Annotated[None, only("none")] = None
+    parallel_tool_calls: Annotated[None, only(True, False)] = None
+    functions: Annotated[None, only([])] = None
+    function_call: Annotated[None, only("none")] = None
+    audio: Annotated[None, only()] = None
+    prediction: Annotated[None, only()] = None
+    reasoning_effort: Annotated[None, only()] = None
+    metadata: Annotated[None, only({})] = None
+    service_tier: Annotated[None, only("auto", "default")] = None
+    store: Annotated[None, only(False)] = None
 
 
 class CompletionRequest(_Common):
@@ -189,6 +143,6 @@ class CompletionRequest(_Common):
 
     prompt: Annotated[Any, BeforeValidator(_prompt)]
     logprobs: int | None = Field(default=None, ge=0, le=20)
-    echo: Annotated[None, _only(False)] = None
-    best_of: Annotated[None, _only(1)] = None
-    suffix: Annotated[None, _only("")] = None
+    echo: Annotated[None, only(False)] = None
+    best_of: Annotated[None, only(1)] = None
+    suffix: Annotated[None, only("")] = None

@@ -14,6 +14,7 @@ from typing import Any
 
 from rdlite.decode.results import Stats, Token
 from rdlite.tokenizer.stream import TextStream
+from rdlite.tokenizer.thinking import Piece, ThinkingSplitter
 from rdlite.tokenizer.tokenizer import REPLACEMENT, Tokenizer
 
 FINISH = {"stop": "stop", "stop-string": "stop", "length": "length", "context": "length"}
@@ -37,6 +38,8 @@ class Answer:
 
     Attributes:
         chat: whether it answers a chat, or completes a text.
+        thinking: tells what a chat's answer thinks from what it says; its text is told whole where
+            there is none.
         model: its name.
         fingerprint: tells this model's files from others.
         tokenizer: for how tokens are written; None where the model has none.
@@ -52,6 +55,7 @@ class Answer:
     stop_ids: frozenset[int]
     top: int | None
     changes: bool
+    thinking: ThinkingSplitter | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
     _offset: int = 0  # of the text so far, in characters
@@ -61,23 +65,36 @@ class Answer:
         self, tokens: Sequence[Token], finish: str | None = None, opens: bool = False
     ) -> Json:
         """Return a part of a stream: the first brings the role, the last why it ended."""
-        text = "".join(token.text for token in tokens)
+        piece = self._split(tokens, ended=finish is not None)
         said: Json
         if self.chat:
             said = {"delta": ({"role": "assistant"} if opens else {})}
-            if tokens or opens:
-                said["delta"]["content"] = text
+            if piece.reasoning:
+                said["delta"]["reasoning_content"] = piece.reasoning
+            if piece.content or (not piece.reasoning and (tokens or opens)):
+                said["delta"]["content"] = piece.content
         else:
-            said = {"text": text}
+            said = {"text": piece.content}
         return self._frame(".chunk") | {"choices": [self._choice(said, tokens, finish)]}
 
     def whole(self, tokens: Sequence[Token], stats: Stats) -> Json:
         """Return the answer in one piece."""
-        text = "".join(token.text for token in tokens)
-        message = {"role": "assistant", "content": text, "refusal": None}
-        said: Json = {"message": message} if self.chat else {"text": text}
+        piece = self._split(tokens, ended=True)
+        message = {"role": "assistant", "content": piece.content, "refusal": None}
+        if piece.reasoning:
+            message["reasoning_content"] = piece.reasoning
+        said: Json = {"message": message} if self.chat else {"text": piece.content}
         choice = self._choice(said, tokens, FINISH.get(stats.finish))
         return self._frame("") | {"choices": [choice], "usage": usage(stats)}
+
+    def _split(self, tokens: Sequence[Token], ended: bool) -> Piece:
+        """Return what tokens think and say; at the end also what was held back."""
+        text = "".join(token.text for token in tokens)
+        if self.thinking is None:
+            return Piece("", text)
+        piece = self.thinking.push(text)
+        last = self.thinking.finish() if ended else Piece("", "")
+        return Piece(piece.reasoning + last.reasoning, piece.content + last.content)
 
     def usage_chunk(self, stats: Stats) -> Json:
         """Return what a stream ends with, where that was asked for."""

@@ -2,7 +2,9 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from rdlite.config.depth import Depth
 from rdlite.config.sampling import Sampling
@@ -34,6 +36,7 @@ class Settings:
         sampling: likewise.
         seed: of initial states, likewise.
         speculate: whether to draft tokens.
+        template_variables: of the chat template's own, where the request does not say.
 
     Raises InputError for an address that is none, or that needs a key and has none, and for hosts
     and origins that no client can have.
@@ -51,6 +54,7 @@ class Settings:
     sampling: Sampling
     seed: int = 0
     speculate: Speculate = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the address, the key and the names."""

@@ -1,12 +1,11 @@
 """Where chat templates from strangers run: Jinja2's immutable sandbox, with bounds on work.
 
-On top of the sandbox, only the constructs, filters and methods that chat templates use exist (no
-macros, no blocks), work in loops and characters handled have a budget, and containers and numbers
-have bounds.
+Templates may be written with what transformers' renderer offers them. On top of the sandbox, only
+plain constructs, filters and methods exist (nothing that reads another template), work in loops and
+macros and characters handled have a budget, and containers and numbers have bounds.
 """
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
@@ -18,45 +17,66 @@ import jinja2.parser
 import jinja2.runtime
 import jinja2.sandbox
 
-MAX_RENDERED_CHARACTERS = 4 * 2**20
-#: What one rendering may do: nodes evaluated in loops, and characters made or looked at.
-MAX_WORK, MAX_CHARACTERS = 4 * 2**20, 32 * 2**20
-ITERATOR_WORK = 8  # for each item of a lazy filter
-MAX_CONTAINER_ITEMS, MAX_CONTAINER_DEPTH, MAX_INTEGER = 10_000, 50, 2**63
+from rdlite.tokenizer import template_functions as functions
+from rdlite.tokenizer.template_functions import (
+    MAX_CONTAINER_ITEMS,
+    MAX_RENDERED_CHARACTERS,
+    TooMuch,
+)
 
-_FILTERS = """capitalize d default dictsort first float int items join last length list lower map
-    reject rejectattr replace reverse safe select selectattr sort string title tojson trim unique
-    upper""".split()
-_TESTS = """== != < <= > >= boolean defined divisibleby eq equalto even false float ge gt in integer
-    iterable le lt mapping ne none number odd sameas sequence string true undefined""".split()
+#: What one rendering may do: nodes evaluated in loops and macros, characters made or looked at.
+MAX_WORK, MAX_CHARACTERS = 4 * 2**20, 64 * 2**20
+ITERATOR_WORK = 8  # for each item of a lazy filter
+CALL_WORK = 32  # for each call of a macro
+#: Of a value, with all that it holds: conversations are such values.
+MAX_ITEMS, MAX_CONTAINER_DEPTH, MAX_INTEGER = 2**17, 50, 2**63
+
+_FILTERS = """abs capitalize count d default dictsort e escape first float forceescape format indent
+    int items join last length list lower map max min reject rejectattr replace reverse round
+    safe select selectattr slice sort string sum title tojson trim truncate unique upper
+    wordcount""".split()
+_TESTS = """!= < <= == > >= boolean callable defined divisibleby eq equalto escaped even false float
+    ge greaterthan gt in integer iterable le lessthan lower lt mapping ne none number odd sameas
+    sequence string true undefined upper""".split()
 #: Those whose work does not grow with what they are given.
-_CONSTANT_FILTERS = frozenset("d default first last length safe".split())
+_CONSTANT_FILTERS = frozenset("count d default first last length safe".split())
 _CONSTANT_TESTS = frozenset(
-    """boolean defined false float integer iterable mapping none number sequence string true
-    undefined""".split()
+    """boolean callable defined escaped false float integer iterable mapping none number sequence
+    string true undefined""".split()
 )
 #: Filters that go through their input item by item; a text has too many.
-_ITERATING = frozenset("join list map reject rejectattr select selectattr sort unique".split())
+_ITERATING = frozenset(
+    """join list map max min reject rejectattr select selectattr slice sort sum unique""".split()
+)
 _METHODS = frozenset(
-    """capitalize count endswith find get index items keys lower lstrip replace rstrip split
-    splitlines startswith strip title upper values""".split()
+    """capitalize casefold center count endswith expandtabs find get index isalnum isalpha isascii
+    isdecimal isdigit islower isnumeric isspace istitle isupper items join keys ljust lower lstrip
+    partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split
+    splitlines startswith strip swapcase title upper values zfill""".split()
 )
 _LOOP = frozenset(
     """changed cycle depth depth0 first index index0 last length nextitem previtem revindex
     revindex0""".split()
 )
-#: What chat templates are written with. Without macros, blocks and recursive loops, work can only
-#: be repeated by loops, and those are counted.
+#: What chat templates are written with. Work can be repeated by loops and by macros, and both are
+#: counted.
 _NODES = tuple(
     getattr(jinja2.nodes, name)
-    for name in """Template Output TemplateData Scope If For Assign NSRef Name Const List Dict Pair
-    Tuple Getattr Getitem Slice Filter Test Call Keyword Compare Operand And Or Not Neg Pos Add Sub
-    Mul Div FloorDiv Mod Concat CondExpr Break Continue""".split()
+    for name in """Template Output TemplateData Scope If For Assign AssignBlock Macro CallBlock
+    FilterBlock With NSRef Name Const List Dict Pair Tuple Getattr Getitem Slice Filter Test Call
+    Keyword Compare Operand And Or Not Neg Pos Add Sub Mul Div FloorDiv Mod Concat CondExpr Break
+    Continue""".split()
 )
-
-
-class TooMuch(Exception):
-    """A template asked for more work or memory than chat templates need."""
+#: How some of the others are written.
+_WRITTEN = {
+    "Block": "{% block %}",
+    "Extends": "{% extends %}",
+    "FromImport": "{% from %}",
+    "Import": "{% import %}",
+    "Include": "{% include %}",
+    "Pow": "the operator **",
+    "ScopedEvalContextModifier": "{% autoescape %}",
+}
 
 
 class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
@@ -70,9 +90,17 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             autoescape=False,
             optimized=False,  # constants are folded outside any budget
+            finalize=self._shown,
             extensions=[_Generation, jinja2.ext.loopcontrols],
         )
-        own = {"replace": _replace, "join": _join, "tojson": _to_json, "int": _to_int}
+        own = {
+            "replace": functions.replace,
+            "join": functions.join,
+            "tojson": functions.to_json,
+            "int": functions.to_int,
+            "indent": functions.indent,
+            "format": self._percent,
+        }
         self.filters = {
             name: self._metered(name, own.get(name, self.filters[name]), _CONSTANT_FILTERS)
             for name in _FILTERS
@@ -82,10 +110,13 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters["_counted"] = self._counted
         self.filters["_bounded"] = self._bounded
         self.globals = {
-            "raise_exception": _raise_exception,
+            "raise_exception": functions.raise_exception,
+            "strftime_now": functions.strftime_now,
             "range": self._range,
-            "namespace": _Namespace,
+            "dict": functions.Dictionary(),
+            "namespace": functions.Namespace,
         }
+        self._macros: dict[str, int] = {}
         self.start()
 
     def start(self) -> None:
@@ -98,7 +129,12 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         for node in tree.find_all(jinja2.nodes.Node):
             if type(node) not in _NODES:
                 kind = type(node).__name__
-                raise jinja2.TemplateSyntaxError(f"{kind} is not read", node.lineno or 0)
+                what = _WRITTEN.get(kind, kind)
+                raise jinja2.TemplateSyntaxError(f"{what} is not read", node.lineno or 0)
+        for macro in tree.find_all((jinja2.nodes.Macro, jinja2.nodes.CallBlock)):
+            called = macro.name if isinstance(macro, jinja2.nodes.Macro) else "caller"
+            weight = CALL_WORK + sum(1 for _ in macro.find_all(jinja2.nodes.Node))
+            self._macros[called] = max(weight, self._macros.get(called, 0))
         for loop in list(tree.find_all(jinja2.nodes.For)):
             if loop.recursive:
                 raise jinja2.TemplateSyntaxError("recursive loops are not read", loop.lineno)
@@ -119,7 +155,12 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def _spend(self, work: int) -> None:
         self._work += work
         if self._work > MAX_WORK:
-            raise TooMuch("its loops go on for too long")
+            raise TooMuch("its loops or macros go on for too long")
+
+    def _handle(self, characters: int) -> None:
+        self._characters += characters
+        if self._characters > MAX_CHARACTERS:
+            raise TooMuch(f"it handles more than {MAX_CHARACTERS} characters")
 
     def _counted(self, values: Iterable[Any], weight: int) -> Iterator[Any]:
         for value in values:
@@ -136,12 +177,26 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         if isinstance(value, str | list | tuple | dict | range):
             items, characters = _measure(value)
             self._spend(items)
-            self._characters += characters
-            if self._characters > MAX_CHARACTERS:
-                raise TooMuch(f"it handles more than {MAX_CHARACTERS} characters")
+            self._handle(characters)
         elif isinstance(value, int) and abs(value) > MAX_INTEGER:
             raise TooMuch("an integer is too large")
         return value
+
+    @jinja2.pass_context  # or constants would be folded when the template is compiled
+    def _shown(self, context: jinja2.runtime.Context, value: Any) -> Any:
+        """Take a value that becomes text of the prompt, of a macro or of a set block."""
+        if type(value) is str:
+            self._handle(len(value))
+            return value
+        return self._bounded(value)
+
+    def concat(self, pieces: Iterable[str]) -> str:
+        """Join the text of a macro or of a set block."""
+        pieces = list(pieces)
+        size = sum(map(len, pieces))
+        functions.check_size(size)
+        self._handle(size)
+        return "".join(pieces)
 
     def _metered(
         self, name: str, function: Callable[..., Any], constant: frozenset[str]
@@ -168,19 +223,29 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return metered
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Calculate with bounded numbers, and add texts and lists."""
+        """Calculate with bounded numbers; add, repeat and format texts and lists."""
         self._bounded(left)
         self._bounded(right)
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if operator == "**" or not (numbers or operator == "+"):
+        if not numbers and operator == "*":
+            functions.check_repeated(left, right)
+        elif not numbers and operator == "%" and isinstance(left, str):
+            return self._percent(left, right)
+        elif operator == "**" or not (numbers or operator == "+"):
             raise TooMuch(f"the operator {operator} on {type(left).__name__} is not read")
         return self._bounded(super().call_binop(context, operator, left, right))
+
+    def _percent(self, text: str, *values: Any) -> str:
+        text = str(text)
+        right = values[0] if len(values) == 1 else values
+        functions.check_percent(text, _characters(right))
+        return str(self._bounded(text % right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Let only listed methods of plain values through."""
         if isinstance(obj, jinja2.runtime.LoopContext):
             return attr in _LOOP
-        if isinstance(obj, _Namespace):
+        if isinstance(obj, functions.Namespace):
             return not attr.startswith("_")
         return isinstance(obj, str | list | tuple | dict) and attr in _METHODS
 
@@ -189,12 +254,23 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         raise jinja2.exceptions.SecurityError(f"{attribute!r:.60} of a {type(obj).__name__}")
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call a function or method with bounded arguments."""
-        owner = getattr(__obj, "__self__", None)
+        """Call a function, macro or method with bounded arguments."""
+        # The sandbox has `format` in a wrapper.
+        method = getattr(__obj, "__wrapped__", __obj)
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         for value in (owner, *args, *kwargs.values()):
             __self._bounded(value)
-        if isinstance(owner, str) and getattr(__obj, "__name__", "") == "replace":
-            return __self._bounded(_replace(owner, *args))
+        if isinstance(__obj, jinja2.runtime.Macro):
+            __self._spend(__self._macros.get(__obj.name, CALL_WORK))
+        elif isinstance(owner, str):
+            if name == "replace":
+                return __self._bounded(functions.replace(owner, *args, **kwargs))
+            if name == "join":
+                return __self._bounded(functions.join(args[0], owner))
+            if name in ("format", "format_map"):
+                functions.check_format(owner, max(map(_characters, (*args, *kwargs.values()))))
+            if name in functions.PADDING:
+                functions.check_width(args[0] if args and type(args[0]) is int else 8)
         return __self._bounded(super().call(__context, __obj, *args, **kwargs))
 
 
@@ -218,11 +294,12 @@ def _bound_containers(node: Any) -> Any:
     return _filter(node, "_bounded") if made else node
 
 
-class _Namespace(jinja2.utils.Namespace):
-    """A namespace that does not print what it holds: namespaces can hold one another."""
-
-    def __repr__(self) -> str:
-        return "<namespace>"
+def _characters(value: Any) -> int:
+    """How many characters a value may have when it is printed, roughly and at most."""
+    if isinstance(value, str | list | tuple | dict | range):
+        items, characters = _measure(value)
+        return 2 * characters + 32 * items
+    return 400
 
 
 def _measure(value: Any) -> tuple[int, int]:
@@ -234,8 +311,8 @@ def _measure(value: Any) -> tuple[int, int]:
             characters += len(item)
             continue
         items += len(item)
-        if items > MAX_CONTAINER_ITEMS or depth > MAX_CONTAINER_DEPTH:
-            raise TooMuch(f"a list of more than {MAX_CONTAINER_ITEMS} items, or nested too deep")
+        if items > MAX_ITEMS or depth > MAX_CONTAINER_DEPTH:
+            raise TooMuch(f"a value of more than {MAX_ITEMS} items, or nested too deep")
         if not isinstance(item, range):
             children = (*item, *item.values()) if isinstance(item, dict) else item
             left += [(c, depth + 1) for c in children if isinstance(c, str | list | tuple | dict)]
@@ -249,41 +326,7 @@ class _Generation(jinja2.ext.Extension):
 
     tags = {"generation"}  # noqa: RUF012  (the base class wants a set)
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _replace(text: str, old: str, new: str, count: int = -1) -> str:
-    text, old, new = str(text), str(old), str(new)
-    if text.count(old) * len(new) + len(text) > MAX_RENDERED_CHARACTERS:
-        raise TooMuch("a replacement of too many characters")
-    return text.replace(old, new, count)
-
-
-def _join(values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
-    if attribute is not None:
-        values = [value[attribute] for value in values]
-    texts = [str(value) for value in values]
-    size = sum(map(len, texts)) + len(separator) * len(texts)
-    if size > MAX_RENDERED_CHARACTERS:
-        raise TooMuch(f"a text of {size} characters")
-    return str(separator).join(texts)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    # Jinja2's own escapes for HTML, which chat templates do not want.
-    return json.dumps(value, ensure_ascii=False, indent=None if indent is None else min(indent, 8))
-
-
-def _to_int(value: Any, default: int = 0, base: int = 10) -> int:
-    if isinstance(value, str) and len(value) > 20:
-        return default
-    try:
-        return int(value, base) if isinstance(value, str) else int(value)
-    except (TypeError, ValueError, OverflowError):
-        return default
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)  # what is set inside stays inside

@@ -63,6 +63,11 @@ class Tokenizer:
         name: str | None = self._tokenizer.id_to_token(token)
         return f"#{token}" if name is None else name
 
+    def to_json(self) -> str:
+        """Return its tokenizer.json, as it is used."""
+        text: str = self._tokenizer.to_str()
+        return text
+
     def same_vocabulary(self, other: "Tokenizer") -> bool:
         """Whether every id stands for the same token in both."""
         vocabulary: bool = self._tokenizer.get_vocab() == other._tokenizer.get_vocab()

@@ -7,6 +7,8 @@ import pytest
 from rdlite.errors import GGUFError
 from rdlite.gguf.open import open_gguf, read_original
 
+pytestmark = pytest.mark.filterwarnings("ignore::rdlite.errors.RoundingWarning")
+
 CORPUS = Path(__file__).parent / "corpus" / "gguf"
 
 

@@ -114,7 +114,7 @@ def _attention(call: Call) -> list[Shape | Result]:
     for i, name in ((5, "seqlens_k"), (6, "total_sequence_length")):
         call.require(f"input {i}", call.value(i).name, name)
     if call.integer("do_rotary", 0):
-        table = (config.context_length, size // 2)
+        table = (config.rotary_positions, size // 2)
         for i in (7, 8):
             call.require("shape of a rotary table", call.input(i), table)
     return [("B", "S", heads * size), cache, cache]

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdlite.cli.shared.options import cache_bits_option, json_option, model_argument, threads_option
+from rdlite.cli.shared.options import (
+    cache_bits_option,
+    force_steps_option,
+    json_option,
+    model_argument,
+    threads_option,
+)
 from rdlite.cli.shared.output import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -17,11 +23,16 @@ if TYPE_CHECKING:
     from rdlite.measure.task_kinds import Problem
 
 COUNT, WINDOW = 20, 256
+DEPTHS = (1, 2, 4, 8, 16, 32)
 Report = dict[str, Any]
 
 
-def _depths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+def _depths(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
     """Read a list like 1,2,4."""
+    if value is None:
+        return None
     try:
         depths = tuple(int(part) for part in value.split(","))
     except ValueError:
@@ -54,10 +65,9 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "--steps",
     callback=_depths,
     metavar="LIST",
-    default="1,2,4,8,16,32",
-    show_default=True,
-    help="Depths to measure at, in core steps.",
+    help="Depths to measure at, in core steps.  [default: 1,2,4,8,16,32, as far as MODEL goes]",
 )
+@force_steps_option
 @click.option(
     "--tasks",
     callback=_tasks,
@@ -98,7 +108,8 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @json_option
 def evaluate(
     model: str,
-    steps: tuple[int, ...],
+    steps: tuple[int, ...] | None,
+    force_steps: bool,
     tasks: tuple[str, ...] | None,
     count: int | None,
     text: str | None,
@@ -141,10 +152,15 @@ def evaluate(
     answers = None
     with contextlib.ExitStack() as stack:
         cache = Cache(bits=cache_bits)
-        opened = stack.enter_context(load(model, threads=threads, cache=cache))
+        opened = stack.enter_context(
+            load(model, threads=threads, cache=cache, force_steps=force_steps)
+        )
+        if steps is None:
+            most = opened.config.recurrence.max_steps or DEPTHS[-1]
+            steps = tuple(depth for depth in DEPTHS if depth <= most)
         report: Report = {"model": opened.bundle.manifest.name, "steps": list(steps), "seed": seed}
         if against is not None:
-            reference = stack.enter_context(load(against, threads=threads))
+            reference = stack.enter_context(load(against, threads=threads, force_steps=force_steps))
             context = min(opened.context, reference.context)
             sample = _sample(opened, text, tasks, count, window, seed, context)
             report |= _divergence_report(opened, reference, sample, steps, seed)

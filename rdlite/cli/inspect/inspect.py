@@ -74,6 +74,10 @@ def _report(bundle: Any) -> dict[str, Any]:
         f"cache_bytes_per_token_at_{steps}_steps": {
             name: cache.bytes_per_token(config, steps) for name, cache in policies.items()
         },
+        f"cache_bytes_of_{config.context_length}_tokens": {
+            name: config.context_length * cache.bytes_per_token(config, steps)
+            for name, cache in policies.items()
+        },
         "int8_cache_scales": dataclasses.asdict(scales) if scales else None,
         "hashes": {
             "compared": len(manifest.files) - len(bundle.unhashed),

@@ -9,16 +9,20 @@ import click
 from rdlite.cli.run.chat_screen import Lines, Pipe, Screen, Terminal
 from rdlite.cli.run.slash_commands import COMMANDS, Commands, Leave, steps_of
 from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
+from rdlite.cli.shared.template_variables import template_variables_option, variables_for
 from rdlite.config.from_options import depth_of, sampling_of
 from rdlite.utils.printable import one_line
 
 if TYPE_CHECKING:
     from rdlite.api.chat import Chat
+    from rdlite.decode.results import Token
+    from rdlite.tokenizer.thinking import Piece
 
 
 @click.command()
 @model_argument
 @max_tokens_option
+@template_variables_option
 @run_options
 @click.option("--system", help="A system prompt.")
 @click.option("--load", "saved", type=click.Path(), help="Go on with a saved conversation.")
@@ -27,6 +31,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Colour each token by the steps that it took: blue few, vermilion many.",
 )
+@click.option(
+    "--think",
+    type=click.Choice(("on", "off")),
+    help="Whether a model that can do so thinks before it answers. Default: the model's.",
+)
+@click.option(
+    "--show-thinking/--hide-thinking",
+    default=None,
+    help="Show what a model thinks before it answers: dimmed, or through a pipe on standard error. "
+    "Default: only on a terminal.",
+)
 @click.option("--no-history", is_flag=True, help="Keep no history of what is typed.")
 @click.option("--json", "as_json", is_flag=True, help="Print each token as a line of JSON.")
 def chat(
@@ -34,8 +49,11 @@ def chat(
     system: str | None,
     saved: str | None,
     show_depth: bool,
+    think: str | None,
+    show_thinking: bool | None,
     no_history: bool,
     as_json: bool,
+    template_var: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
     """Talk with MODEL (nano, where it is left out); /help lists what can be typed.
@@ -58,17 +76,21 @@ def chat(
             sampling_of(opened.generation_config.sampling, options),
             options["seed"],
             options["speculate"],
+            variables_for(opened, template_var),
         )
         if saved:
             talk.load(Path(saved))
+        if think:
+            talk.think(think == "on")
         terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
         conversation = _Conversation(talk, options["max_tokens"])
         if terminal:
             history = None if no_history else Path(click.get_app_dir("rdlite")) / "history"
-            screen: Screen = Terminal(conversation.status, COMMANDS, history, show_depth)
+            shown = show_thinking is not False
+            screen: Screen = Terminal(conversation.status, COMMANDS, history, show_depth, shown)
             _greet(talk)
         else:
-            screen = Lines() if as_json else Pipe()
+            screen = Lines() if as_json else Pipe(bool(show_thinking))
         conversation.run(screen)
     if screen.failures and not terminal:
         raise SystemExit(2)
@@ -121,16 +143,25 @@ class _Conversation:
     def _answer(self, screen: Screen, message: str) -> None:
         from rdlite.errors import ContextError, InputError
 
-        talk, generation, text = self._talk, None, ""
+        talk, generation = self._talk, None
+        splitter, said = talk.splitter(), ["", ""]
+
+        def show(token: "Token | None", piece: "Piece") -> None:
+            said[0] += piece.reasoning
+            said[1] += piece.content
+            screen.show(token, piece, most)
+
         most = talk.model.config.steps_or_default(talk.depth.max_steps)
         try:
             generation = talk.send(message, self._max_tokens)
+            splitter = talk.splitter()
             for token in generation:
-                text += token.text
-                screen.show(token, most)
+                show(token, splitter.push(token.text))
+            show(None, splitter.finish())
         except KeyboardInterrupt:
             if generation is not None:
                 generation.close()
+                show(None, splitter.finish())
             screen.stopped()
         except ContextError as problem:
             raise InputError(f"{problem}; /reset starts over") from None
@@ -138,4 +169,5 @@ class _Conversation:
         stats = stats if stats is not None and stats.new_tokens else None
         if stats is not None and self._commands is not None:
             self._commands.stats = stats
-        screen.ended(text, stats, most)
+        reasoning, text = said
+        screen.ended(text, stats, most, reasoning)

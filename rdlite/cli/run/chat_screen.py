@@ -15,6 +15,7 @@ from rdlite.utils.printable import showable
 
 if TYPE_CHECKING:
     from rdlite.decode.results import Stats, Token
+    from rdlite.tokenizer.thinking import Piece
 
 #: Okabe and Ito's hues, which colour-blind readers tell apart, of the 256 that terminals have:
 #: blue for few steps, then sky, green and orange, vermilion for the most.
@@ -30,13 +31,16 @@ class Screen(Protocol):
     def read(self) -> str | None:
         """Return the next message or command; None at the end."""
 
-    def show(self, token: "Token", most: int) -> None:
-        """Show a token of an answer; `most` is how many steps it may have taken."""
+    def show(self, token: "Token | None", piece: "Piece", most: int) -> None:
+        """Show what a token adds to thinking and answer; None: what was held back of them.
+
+        `most` is how many steps it may have taken.
+        """
 
     def stopped(self) -> None:
         """Show that the answer was stopped."""
 
-    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+    def ended(self, text: str, stats: "Stats | None", most: int, reasoning: str) -> None:
         """Show that the answer has ended, and what it took if there was one."""
 
     def tell(self, text: str) -> None:
@@ -49,24 +53,30 @@ class Screen(Protocol):
 class Pipe:
     """Lines in, answers out; all else goes to standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, thinking: bool = False) -> None:
+        """With `thinking`, show that too, on standard error."""
         self.failures = 0
+        self._thinking = thinking
 
     def read(self) -> str | None:
         """Return what is typed next; None at the end."""
         line = sys.stdin.buffer.readline()
         return line.decode(errors="replace") if line else None
 
-    def show(self, token: "Token", most: int) -> None:
+    def show(self, token: "Token | None", piece: "Piece", most: int) -> None:
         """Show a token of an answer."""
-        say(token.text)
+        if self._thinking and piece.reasoning:
+            click.echo(showable(piece.reasoning), nl=False, err=True)
+        say(piece.content)
 
     def stopped(self) -> None:
         """Show that the answer was stopped."""
         say(" [stopped]")
 
-    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+    def ended(self, text: str, stats: "Stats | None", most: int, reasoning: str) -> None:
         """Show what the answer took."""
+        if self._thinking and reasoning:
+            click.echo(err=True)
         click.echo()
 
     def tell(self, text: str) -> None:
@@ -82,23 +92,31 @@ class Pipe:
 class Lines(Pipe):
     """Lines in, JSON out: a line for each token, then one with the text and what it took."""
 
-    def show(self, token: "Token", most: int) -> None:
+    def show(self, token: "Token | None", piece: "Piece", most: int) -> None:
         """Show a token of an answer."""
-        print_json(dataclasses.asdict(token), indent=None)
+        if token is not None:
+            print_json(dataclasses.asdict(token), indent=None)
 
     def stopped(self) -> None:
         """The statistics say so."""
 
-    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+    def ended(self, text: str, stats: "Stats | None", most: int, reasoning: str) -> None:
         """Show what the answer took."""
-        print_json({"text": text, "stats": stats.as_dict() if stats else None}, indent=None)
+        thought = {"reasoning": reasoning} if reasoning else {}
+        report = {"text": text, **thought, "stats": stats.as_dict() if stats else None}
+        print_json(report, indent=None)
 
 
 class Terminal:
     """A prompt with line editing, history and a status line; answers stream in above it."""
 
     def __init__(
-        self, status: Callable[[], str], commands: Iterable[str], history: Path | None, depth: bool
+        self,
+        status: Callable[[], str],
+        commands: Iterable[str],
+        history: Path | None,
+        depth: bool,
+        thinking: bool = True,
     ) -> None:
         """Set the prompt up.
 
@@ -107,6 +125,7 @@ class Terminal:
             commands: what can be completed.
             history: file of what was typed; None keeps none.
             depth: whether tokens are coloured by their steps.
+            thinking: whether what is thought before an answer is shown.
         """
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
@@ -114,6 +133,8 @@ class Terminal:
         from prompt_toolkit.key_binding import KeyBindings
 
         self.failures = 0
+        self._thinking = thinking
+        self._thought = False  # something was, in this answer
         self._depth = depth and "NO_COLOR" not in os.environ
         keys = KeyBindings()
 
@@ -147,17 +168,30 @@ class Terminal:
         except (EOFError, KeyboardInterrupt):
             return None
 
-    def show(self, token: "Token", most: int) -> None:
+    def show(self, token: "Token | None", piece: "Piece", most: int) -> None:
         """Show a token of an answer."""
-        text = showable(token.text)
-        click.echo(click.style(text, fg=hue(token.steps, most)) if self._depth else text, nl=False)
+        if piece.reasoning:
+            text = showable(piece.reasoning) if self._thinking else "thinking..."
+            if self._thinking or not self._thought:
+                click.secho(text, dim=True, nl=False)
+            self._thought = True
+        if not piece.content:
+            return
+        if self._thought:
+            click.echo("\n")
+            self._thought = False
+        text = showable(piece.content)
+        if self._depth and token is not None:
+            text = click.style(text, fg=hue(token.steps, most))
+        click.echo(text, nl=False)
 
     def stopped(self) -> None:
         """Show that the answer was stopped."""
         say(" [stopped]")
 
-    def ended(self, text: str, stats: "Stats | None", most: int) -> None:
+    def ended(self, text: str, stats: "Stats | None", most: int, reasoning: str) -> None:
         """Show what the answer took."""
+        self._thought = False
         click.echo()
         if stats is None:
             return

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,7 +10,9 @@ import click
 from rdlite.cli.shared.options import json_option, max_tokens_option, open_model, run_options
 from rdlite.cli.shared.output import describe_stats, print_json, say
 from rdlite.cli.shared.prompts import model_and_prompt, prompt_arguments
+from rdlite.config.constraint import MAX_CHARACTERS, Constraint
 from rdlite.config.from_options import depth_of, sampling_of
+from rdlite.errors import InputError
 
 
 @click.command()
@@ -17,11 +20,20 @@ from rdlite.config.from_options import depth_of, sampling_of
 @max_tokens_option
 @run_options
 @click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
+@click.option(
+    "--json-schema",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The text is JSON that fits the schema in FILE.",
+)
+@click.option("--regex", help="The whole text matches this regular expression.")
 @click.option("--stats", "show_stats", is_flag=True, help="Say on stderr what it took.")
 @json_option
 def generate(
     words: tuple[str, ...],
     stop: tuple[str, ...],
+    json_schema: Path | None,
+    regex: str | None,
     show_stats: bool,
     as_json: bool,
     **options: Any,
@@ -36,6 +48,7 @@ def generate(
         rdlite generate BUNDLE "Once upon a time" --steps 16 --max-tokens 100
         cat notes.txt | rdlite generate BUNDLE --temp 0
     """
+    constraint = _constraint(json_schema, regex)
     model, prompt = model_and_prompt(words)
     with open_model(model, options) as opened:
         generation = opened.generate(
@@ -46,6 +59,7 @@ def generate(
             seed=options["seed"],
             stop=stop,
             speculate=options["speculate"],
+            constraint=constraint,
         )
         for token in generation:
             if as_json:
@@ -59,3 +73,15 @@ def generate(
             click.echo()
         if show_stats:
             click.echo(describe_stats(generation.stats), err=True)
+
+
+def _constraint(json_schema: Path | None, regex: str | None) -> Constraint | None:
+    if json_schema is None and regex is None:
+        return None
+    if json_schema is None or regex is not None:
+        return Constraint(regex=regex, json_schema=None if json_schema is None else "{}")
+    try:
+        with json_schema.open(encoding="utf-8") as file:
+            return Constraint(json_schema=file.read(MAX_CHARACTERS + 1))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"the schema {str(json_schema)!r:.80} cannot be read: {problem}") from None

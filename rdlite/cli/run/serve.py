@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
+from rdlite.cli.shared.template_variables import template_variables_option, variables_for
 from rdlite.config.from_options import depth_of, sampling_of
 from rdlite.errors import RuntimeFailure
 
@@ -74,6 +75,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     help="Memory for texts that were read, kept for requests that begin like them; 0: none.",
 )
 @max_tokens_option
+@template_variables_option
 @run_options
 def serve(
     model: str,
@@ -86,6 +88,7 @@ def serve(
     queue: int,
     prefix_cache: int,
     max_tokens: int,
+    template_var: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
     """Serve MODEL (nano, where it is left out) to other programs, and a page to chat with it.
@@ -125,6 +128,7 @@ def serve(
             sampling=sampling_of(opened.generation_config.sampling, options),
             seed=options["seed"],
             speculate=options["speculate"],
+            template_variables=variables_for(opened, template_var),
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"

@@ -89,6 +89,15 @@ class Commands:
         talk.model.config.steps_or_default(wanted)  # the model's own bound
         self._deepen(dataclasses.replace(talk.depth, max_steps=wanted))
 
+    def _think(self, word: str) -> None:
+        from rdlite.errors import InputError
+
+        if word not in ("on", "off"):
+            raise InputError(f"give /think on or /think off, got {word!r:.40}")
+        self._talk.think(word == "on")
+        does = "thinks before it answers" if word == "on" else "answers without thinking first"
+        self._screen.tell(f"The model {does} from now on.")
+
     def _exit_rule(self, text: str) -> None:
         from rdlite.errors import InputError
 
@@ -196,6 +205,9 @@ COMMANDS = {
         "RULE [T]",
         "stop thinking when RULE says so, at threshold T; off: never",
         Commands._exit_rule,
+    ),
+    "think": Command(
+        "on|off", "let the model think before it answers, or not, if it can", Commands._think
     ),
     "temp": Command(
         "T", "sample at temperature T; 0 always takes the likeliest", Commands._temperature

@@ -10,12 +10,19 @@ if TYPE_CHECKING:
     from rdlite.api.model import Model
 
 
+#: Caches that may grow past this are worth a word.
+SAID_BYTES = 2**28
 model_argument = click.argument("model", type=click.Path(), default="nano", required=False)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1, 256),
     help="Threads for one operator. Default: one a physical core.",
+)
+force_steps_option = click.option(
+    "--force-steps",
+    is_flag=True,
+    help="Allow more steps than MODEL was made for, where that is fixed; they ruin its answers.",
 )
 cache_bits_option = click.option(
     "--cache-bits",
@@ -88,6 +95,7 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.IntRange(1, 1024),
                 help="Core steps for each token, at most: how deep to think. Default: the model's.",
             ),
+            force_steps_option,
             click.option(
                 "--exit",
                 metavar="RULE",
@@ -188,6 +196,7 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
     """Load MODEL as the run options say."""
     from rdlite.api.load import load
     from rdlite.config.cache import Cache
+    from rdlite.utils.memory import in_gb
 
     cache = Cache(options["cache_share"], options["cache_bits"])
     opened = load(
@@ -196,7 +205,17 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
         threads=options["threads"],
         context=options["context"],
         cache=cache,
+        force_steps=options["force_steps"],
     )
+    if options["context"] is not None:
+        steps = opened.config.recurrence.mean_steps
+        most = opened.context * cache.bytes_per_token(opened.config, steps)
+        if most >= SAID_BYTES:
+            click.echo(
+                f"note: the cache takes up to {in_gb(most)}, with {opened.context} tokens at "
+                f"{steps} steps",
+                err=True,
+            )
     if opened.bundle.unhashed:
         count = len(opened.bundle.unhashed)
         click.echo(

@@ -56,7 +56,7 @@ def ouro(tmp_path_factory):
     return Family("ouro-tiny", tmp_path_factory.mktemp("family"))
 
 
-@pytest.fixture(scope="module", params=(*RETROFITTED, "ouro-tiny"))
+@pytest.fixture(scope="module", params=(*RETROFITTED, "ouro-tiny", "nanbeige-tiny"))
 def family(request, tmp_path_factory):
     return Family(request.param, tmp_path_factory.mktemp("family"))
 
@@ -200,9 +200,19 @@ def test_a_threshold_that_stops_nothing_is_no_default(ouro):
     assert RULES["gate"].default < 1
 
 
-def test_more_loops_than_it_was_made_for_warn(ouro):
-    with pytest.warns(DepthWarning, match="made for 4 at most"):
-        ouro.model.logits(ouro.ids, 5)
+def test_more_loops_than_it_was_made_for_are_refused_unless_forced(ouro):
+    for ask in (
+        lambda: ouro.model.logits(ouro.ids, 5),
+        lambda: ouro.model.logits_by_depth(ouro.ids, [4, 5]),
+        lambda: ouro.model.generate(ouro.ids, 1, Depth(5)),
+    ):
+        with pytest.raises(InputError, match=r"5 steps .* made for 4 at most.*--force-steps"):
+            ask()
+    with pytest.warns(DepthWarning, match="made for 4 steps at most"):
+        forced = rdlite.load(ouro.bundle, force_steps=True)
+    with forced:
+        assert forced.logits(ouro.ids, 5).shape == (len(ouro.ids), ouro.model.config.vocab_size)
+        assert agree(forced.logits(ouro.ids), ouro.model.logits(ouro.ids))
 
 
 def test_a_model_without_a_gate_says_so(retrofitted):
@@ -301,7 +311,7 @@ def by_hand(model, ids, count, steps):
 
 
 def test_the_last_cache_keeps_all_loops_of_a_prompt_and_then_the_last(family):
-    steps, prompt = 4, family.ids[:9]
+    steps, prompt = family.model.config.recurrence.max_steps or 4, family.ids[:9]
     with rdlite.load(family.bundle, cache=Cache("last")) as model:
         assert model.generate(prompt, 12, Depth(steps)).ids == by_hand(
             family.model, prompt, 12, steps

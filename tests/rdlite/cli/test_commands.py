@@ -338,26 +338,24 @@ def test_cli_py_in_the_checkout_is_rdlite():
     assert result.stdout.startswith("rdlite, version")
 
 
-def test_more_steps_than_the_model_was_made_for_get_a_note(bundle_copy, sign):
+def test_more_steps_than_the_model_was_made_for_are_refused_unless_forced(bundle_copy, sign):
     path = bundle_copy / "rdlite.json"
     manifest = json.loads(path.read_text())
     manifest["model"]["recurrence"]["max_steps"] = 4
     path.write_text(json.dumps(manifest))
     sign(bundle_copy)
-    for steps, notes in (
-        (4, ""),
-        (5, "note: 5 steps were asked for; the model was made for 4 at "),
+    for steps, more, code, said in (
+        (4, (), 0, ""),
+        (5, (), 2, "error: 5 steps were asked for; the model was made for 4 at most"),
+        (5, ("--force-steps",), 0, "note: the model was made for 4 steps at most"),
     ):
+        command = ["generate", bundle_copy, "x", "--steps", str(steps), *more]
         result = subprocess.run(
-            [sys.executable, "-m", "rdlite", "generate", bundle_copy, "x", "--steps", str(steps)],
-            capture_output=True,
-            text=True,
+            [sys.executable, "-m", "rdlite", *command], capture_output=True, text=True
         )
-        assert result.returncode == 0
-        assert result.stderr.startswith(notes)
-        assert len(result.stderr.splitlines()) == bool(notes)
-    with rdlite.load(bundle_copy) as model, pytest.warns(rdlite.DepthWarning, match="6 steps"):
-        model.logits([1], 6)
+        assert result.returncode == code
+        assert result.stderr.startswith(said)
+        assert len(result.stderr.splitlines()) == bool(said)
 
 
 def test_bench_measures_what_it_promises(text_bundle):

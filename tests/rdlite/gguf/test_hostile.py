@@ -27,6 +27,8 @@ import rdlite
 from rdlite.errors import GGUFError
 from rdlite.loader import open_bundle
 
+pytestmark = pytest.mark.filterwarnings("ignore::rdlite.errors.RoundingWarning")
+
 
 def test_whole_files_load_and_the_helper_changes_nothing(small, path):
     for data in small.values():

@@ -25,6 +25,8 @@ from rdlite.export.from_gguf import import_gguf
 
 from rdlite import BundleError
 
+pytestmark = pytest.mark.filterwarnings("ignore::rdlite.errors.RoundingWarning")
+
 NEEDED = """general.architecture huginn.context_length huginn.embedding_length
     huginn.feed_forward_length huginn.block_count huginn.attention.head_count
     huginn.prelude_block_count huginn.coda_block_count huginn.embedding_scale huginn.state_init

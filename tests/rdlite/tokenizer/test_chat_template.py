@@ -1,5 +1,7 @@
 """Chat templates: the published format comes out, and a hostile template gets nowhere."""
 
+import time
+
 import pytest
 
 from rdlite import BundleError, InputError
@@ -49,9 +51,88 @@ def test_what_real_templates_use_works():
         render("{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}")
         == "02"
     )
-    assert render("{{ 'yes' if strftime_now is defined else 'no' }}") == "no"
     assert render("{{ 7 % 2 }}{{ 3 * 4 }}{{ 'a' + 'b' }}") == "112ab"
     assert render("{% generation %}x{% endgeneration %}") == "x"
+
+
+def test_what_transformers_renderer_offers_works():
+    turn = "{% macro turn(m, end='.') %}{{ m.role }}: {{ m.content|trim }}{{ end }}{% endmacro %}"
+    assert render(turn + "{{ turn(messages[0]) }} {{ turn(messages[1], end='!') }}") == (
+        "system: Be brief.. user: Hi!"
+    )
+    assert render("{% set x %}{{ messages[0].role }}{% endset %}{{ x|upper }}") == "SYSTEM"
+    assert render("{% filter upper %}x{% endfilter %}{% with y = 3 %}{{ y }}{% endwith %}") == "X3"
+    assert render("{% macro b() %}[{{ caller() }}]{% endmacro %}{% call b() %}x{% endcall %}") == (
+        "[x]"
+    )
+    nested = "{% macro m(n) %}{{ n }}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(3) }}"
+    assert render(nested) == "3210"
+    assert render("{{ '-' * 5 }}{{ '%s is %03d' % ('it', 7) }}") == "-----it is 007"
+    assert render("{{ '%s, %s'|format('a', 'b') }}{{ '{} {k}'.format(1, k='z') }}") == "a, b1 z"
+    assert render("{{ ', '.join(['a', 'b']) }}{{ 'a-b'.rsplit('-', 1)[1] }}") == "a, bb"
+    assert render("{{ dict(a=1)|tojson(indent=1) }}") == '{\n "a": 1\n}'
+    assert render("{{ [3, 1]|max }}{{ [1, 2]|sum }}{{ 'a\nb'|indent(2) }}") == "33a\n  b"
+    assert render("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}")
+    assert render("{{ tools is none }}{{ documents is none }}") == "TrueTrue"
+
+
+def test_what_is_not_read_is_named():
+    for source, named in (
+        ("a\n{% include 'b' %}", "line 2: {% include %} is not read"),
+        ("{% import 'b' as c %}", "{% import %} is not read"),
+        ("{{ 2 ** 3 }}", r"the operator \*\* is not read"),
+        ("{% for a in b recursive %}{% endfor %}", "recursive loops are not read"),
+        ("{{ x|urlize }}", "No filter named 'urlize'"),
+    ):
+        with pytest.raises(BundleError, match=named):
+            ChatTemplate(source)
+
+
+def test_the_date_is_todays():
+    today = {time.strftime("%d %B %Y")}
+    text = render("{{ strftime_now('%d %B %Y') }}")
+    assert text in today | {time.strftime("%d %B %Y")}  # midnight may have passed
+
+
+def test_variables_of_the_template_are_named_and_set():
+    template = ChatTemplate(
+        "{{ bos_token }}{% for m in messages %}{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}fast{% else %}slow{% endif %}"
+        "{{ tools or date_string }}",
+        {"bos_token": "<s>"},
+    )
+    assert template.variables == {"enable_thinking", "date_string"}
+    assert template.render([]) == "<s>slow"
+    variables = {"enable_thinking": False, "date_string": "today", "unused": [1, {"a": None}]}
+    assert template.render([], template_variables=variables) == "<s>fasttoday"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"messages": []}, "'messages' cannot be set"),
+        ({"add_generation_prompt": False}, "'add_generation_prompt' cannot be set"),
+        ({"a b": 1}, "'a b' is not a name"),
+        ({"_private": 1}, "'_private' is not a name"),
+        ({"x": float("nan")}, "must be what JSON can say"),
+        ({"x": object()}, "must be what JSON can say"),
+        ({"x": "y" * 70000}, "have 70009 characters as JSON, at most 65536"),
+        ({f"x{i}": 1 for i in range(65)}, "there are 65 template variables, at most 64"),
+    ],
+)
+def test_variables_have_bounds(variables, message):
+    with pytest.raises(InputError, match=message):
+        ChatTemplate("").render([], template_variables=variables)
+
+
+def test_what_was_thought_is_there_under_its_name_whatever_it_was_called():
+    template = ChatTemplate(
+        "{% for m in messages %}{{ m.reasoning_content }}{{ m.thinking }}{{ m.name is defined }}"
+        "{% endfor %}"
+    )
+    for key in ("reasoning_content", "thinking", "reasoning"):
+        message = {"role": "assistant", "content": "x", key: "hm", "name": None}
+        assert template.render([message]) == "hmhmFalse"
 
 
 def test_a_template_can_refuse_a_conversation():
@@ -97,7 +178,11 @@ BIG = (  # two million characters
         "{% set x = messages.append({'role': 'user', 'content': ''}) %}",
         "{% set x = messages.clear() %}",
         "{{ '{0.__class__}'.format(1) }}",
-        "{{ '%s'|format(1) }}",
+        "{{ '%9999s'|format(1) }}",
+        "{{ '%*d' % (10**9, 1) }}",
+        "{{ '{:2000000000}'.format('a') }}",
+        "{{ '{:{}}'.format('a', 2000000000) }}",
+        BIG + "{{ ('{0}' ~ '{0}').format(ns.s)|length }}{{ '{0}{0}{0}{0}'.format(ns.s)|length }}",
         "{% include 'secrets' %}",
         "{% import 'os' as os %}{{ os }}",
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
@@ -116,7 +201,8 @@ BIG = (  # two million characters
         "{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
         "{% set ns = namespace(s='x') %}{% for i in range(60) %}"
         "{% set ns.s = ns.s + ns.s %}{% endfor %}",
-        "{% set ns = namespace(s='x'*1) %}",
+        "{% set ns = namespace(s='xx') %}{% for i in range(60) %}{% set ns.s = ns.s * 2 %}"
+        "{% endfor %}",
         "{% set ns = namespace(s='xx') %}{% for i in range(60) %}"
         "{% set ns.s = ns.s.replace('x', ns.s) %}{% endfor %}",
         "{% set ns = namespace(s='xx') %}{% for i in range(60) %}"
@@ -149,9 +235,30 @@ BIG = (  # two million characters
         "{% set x = 1e999 %}{{ messages[x] }}",
         "{% set s = 'x' ~ range(9000)|join %}{% for i in range(90000) %}"
         "{% if s.find('zz') == 3 or 'zz' in s %}{% endif %}{% endfor %}",
-        "{% filter upper %}x{% endfilter %}",
         "{% block a %}{{ self.a() }}{% endblock %}",
         "{% call x() %}{% endcall %}",
+        "{% extends 'a' %}",
+        "{% from 'a' import b %}",
+        "{% autoescape true %}{% endautoescape %}",
+        # macros and set blocks hold text that nobody has seen yet
+        BIG + "{% macro m(s) %}" + "{{ s }}" * 5000 + "{% endmacro %}{{ m(ns.s)|length }}",
+        BIG + "{% set x %}" + "{{ ns.s }}" * 5000 + "{% endset %}{{ x|length }}",
+        "{% set x %}{% for i in range(90000) %}" + "x" * 60000 + "{% endfor %}{% endset %}",
+        "{% set x %}{% for i in range(9999) %}" + "x" * 60000 + "{% endfor %}{% endset %}",
+        "{% macro m() %}" + "x" * 60000 + "{% endmacro %}{% for i in range(9999) %}"
+        "{% set ns = m() %}{% endfor %}",
+        "{% macro a() %}{{ caller() }}{{ caller() }}{% endmacro %}"
+        "{% macro m(n) %}{% if n %}{% call a() %}{{ m(n - 1) }}{% endcall %}{% endif %}"
+        "{% endmacro %}{{ m(60) }}",
+        "{% macro m(n) %}{% set x %}{{ m(n) }}{% endset %}{% endmacro %}{{ m(1) }}",
+        "{{ strftime_now('%999999999d') }}",
+        "{{ strftime_now('%d' * 1000) }}",
+        "{{ messages|tojson(indent=1000000000) }}",
+        "{{ 'a\nb'|indent(1000000000) }}",
+        "{{ 'a'.ljust(1000000000) }}",
+        "{{ 'a'.zfill(1000000000) }}",
+        "{{ dict.__call__.__globals__ }}",
+        "{{ dict.fromkeys(range(9)) }}",
         "{% for i in range(90000) %}" + "x" * 60000 + "{% endfor %}",
         "{{ ('x'|replace('x', '"
         + "x" * 200
@@ -186,7 +293,7 @@ def test_a_template_is_bounded_in_size_and_must_compile():
 
 def test_the_budget_is_for_each_rendering():
     template = ChatTemplate("{% for i in range(9999) %}" + "{{ '' }}" * 500 + "{% endfor %}ok")
-    with pytest.raises(InputError, match="its loops go on for too long"):
+    with pytest.raises(InputError, match="its loops or macros go on for too long"):
         template.render(MESSAGES)
     template = ChatTemplate("{% for i in range(9999) %}" + "{{ '' }}" * 100 + "{% endfor %}ok")
     assert template.render(MESSAGES) == template.render(MESSAGES) == "ok"

@@ -1,0 +1,1 @@
+"""Which tokens a constraint leaves: JSON schemas, regular expressions, grammars."""

@@ -1,0 +1,91 @@
+"""Messages as clients send them: what the template is told, what passes without effect."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from rdlite.serve.strict import MAX_HARMLESS_CHARACTERS, Label, Strict, _small, only
+
+#: Keys of a message that elsewhere change what is answered. All that nobody gave a meaning passes.
+WITH_EFFECT = frozenset(
+    """audio continue continue_final_message documents file files function_call image images
+    input_audio partial prefill prefix tool_call_id tool_calls tools video videos""".split()
+)
+#: How parts of a message may call text: OpenAI's two APIs do not agree.
+TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+def text_of(value: object) -> object:
+    """Return what a message says: text, or the texts of its parts."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be text, or a list of parts of the type 'text'")
+    return "".join(map(_text_of_part, value))
+
+
+def _text_of_part(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type") not in TEXT_PARTS:
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        raise ValueError(f"has a part of the type {kind!r:.40}; only text is read")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise ValueError("has a part of the type 'text' without a text")
+    # What else stands there (cache_control, annotations) is for those who bill or cite.
+    _small({key: item for key, item in part.items() if key != "text"})
+    return text
+
+
+class Message(Strict):
+    """What somebody said.
+
+    Clients send answers back as they got or stored them. What a template may ask for goes to it
+    (`name`, `reasoning_content`); a key that would change the answer elsewhere is refused by name
+    unless it is empty; any other passes, bounded and without effect.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(text_of)]
+    name: Label | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = Field(default=None, description="The same, as newer clients call it")
+    refusal: Annotated[None, only("")] = None
+    tool_calls: Annotated[None, only([])] = None
+    function_call: Annotated[None, only({})] = None
+    audio: Annotated[None, only({})] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _silence(cls, value: Any) -> Any:
+        # An answer may have been only thinking; everybody else has to say something.
+        said = not isinstance(value, dict) or value.get("content") is not None
+        return value if said or value.get("role") != "assistant" else value | {"content": ""}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        extra = self.model_extra or {}
+        for key, value in extra.items():
+            if key in WITH_EFFECT and value not in (False, "", [], {}):
+                raise ValueError(f"has the key {key!r}, which is not supported: leave it out")
+        try:
+            _small(extra)
+        except ValueError:
+            raise ValueError(
+                f"has more than {MAX_HARMLESS_CHARACTERS} characters in keys without effect"
+            ) from None
+        return self
+
+    def for_template(self) -> dict[str, Any]:
+        """Return the message as chat templates know it."""
+        thought = self.reasoning_content or self.reasoning
+        role = "system" if self.role == "developer" else self.role
+        message: dict[str, Any] = {"role": role, "content": self.content}
+        if self.name is not None:
+            message["name"] = self.name
+        if thought:
+            message["reasoning_content"] = thought
+        return message
