@@ -86,8 +86,9 @@ class _Writer:
         shape = (rows, (blocks + 1) // 2)
         zeros = self._constant("zero_points", shape, bytes(shape[0] * shape[1]))
         wide = self._add("Mul", scales, self._base())
+        packing: dict[str, Any] = {**numbers, "bits": 4}
         halves = [
-            self._add("MatMulNBits", x, *inputs, domain=node.domain, **{**numbers, "bits": 4})
+            self._add("MatMulNBits", x, *inputs, domain=node.domain, **packing)
             for inputs in ((high, wide), (low, scales, zeros))  # 8 means zero where none is given
         ]
         self._add("Add", *halves, output=node.output[0])
