@@ -36,6 +36,7 @@ class Settings:
         sampling: likewise.
         seed: of initial states, likewise.
         speculate: whether to draft tokens.
+        lenient: drop parameters that are unknown, with a warning, rather than refuse them.
         template_variables: of the chat template's own, where the request does not say.
 
     Raises InputError for an address that is none, or that needs a key and has none, and for hosts
@@ -54,6 +55,7 @@ class Settings:
     sampling: Sampling
     seed: int = 0
     speculate: Speculate = None
+    lenient: bool = False
     template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -74,6 +74,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     show_default=True,
     help="Memory for texts that were read, kept for requests that begin like them; 0: none.",
 )
+@click.option(
+    "--lenient",
+    is_flag=True,
+    help="Drop parameters that are unknown, with a line in the log and the header "
+    "X-Rdlite-Ignored, rather than refuse the request.",
+)
 @max_tokens_option
 @template_variables_option
 @run_options
@@ -87,6 +93,7 @@ def serve(
     slots: int,
     queue: int,
     prefix_cache: int,
+    lenient: bool,
     max_tokens: int,
     template_var: tuple[tuple[str, Any], ...],
     **options: Any,
@@ -123,6 +130,7 @@ def serve(
             slots=slots,
             waiting=queue,
             prefix_bytes=prefix_cache,
+            lenient=lenient,
             max_tokens=max_tokens,
             depth=depth_of(opened.default_depth, options),
             sampling=sampling_of(opened.generation_config.sampling, options),

@@ -228,7 +228,7 @@ def test_a_body_with_countless_faults_is_given_up_at_the_first_ones(body):
     """Each fault is an object of its own; collecting half a million of them takes seconds."""
     from pydantic import ValidationError
 
-    from rdlite.serve.protocol import ChatRequest
+    from rdlite.serve.requests.protocol import ChatRequest
 
     with pytest.raises(ValidationError) as problem:
         ChatRequest.model_validate(body)
