@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+NODE := $(shell node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && echo node)
 
 # mypy and import-linter read the package as it is installed, because export/ moves into it.
 SITE = rm -rf build/lib build/site && $(PIP) install --no-deps --no-build-isolation --target build/site .
 
-.PHONY: chat test test-ui docs clean
+.PHONY: chat test test-js test-ui docs clean
 
 chat: $(VENV)/.cpu
 	@$(BIN)/rdlite chat
@@ -22,9 +23,15 @@ test: $(VENV)/.dev
 	cd tests && PYTHONPATH=../build/site ../$(BIN)/lint-imports --no-cache ../pyproject.toml
 	cd tests && MYPYPATH=../build/site ../$(BIN)/mypy --config-file ../pyproject.toml -p rdlite
 	$(BIN)/pytest -n 2 --dist loadfile
+	@if [ -n "$(NODE)" ]; then $(MAKE) --no-print-directory -o $(VENV)/.dev test-js; \
+	else echo "No Node.js of version 20 or newer: the tests in js/ were left out."; fi
+
+# The JavaScript runtime against the Python one.
+test-js: $(VENV)/.dev js/node_modules/.package-lock.json
+	cd js && npx tsc -p tsconfig.json --noEmit && node --test test/*.test.js
 
 # The page in a browser and the desktop window, on a display of their own; needs a Debian package or two.
-test-ui: $(VENV)/.ui
+test-ui: $(VENV)/.ui js/node_modules/.package-lock.json
 	tests/ui/packages.sh
 	@$(SITE)
 	cd examples/desktop && MYPYPATH=../../build/site ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
@@ -35,7 +42,12 @@ docs: $(VENV)/.dev
 	mv docs/.commands.md docs/commands.md
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build js/node_modules
+
+# Without scripts: that of onnxruntime-node would download CUDA's libraries.
+js/node_modules/.package-lock.json: js/package-lock.json
+	cd js && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 $(VENV)/.cpu: pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

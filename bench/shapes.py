@@ -7,7 +7,7 @@ from typing import Any
 
 from rdlite.export.random_checkpoint import hub_config
 
-from rdlite.architectures import huginn, ouro, recurrent_llama, recurrent_olmo
+from rdlite.architectures import huginn, nanbeige, ouro, recurrent_llama, recurrent_olmo
 from rdlite.architectures.registry import Family
 
 #: Sizes of Huginn-0125: width, heads, the MLP's inner width, vocabulary, context, steps.
@@ -55,6 +55,23 @@ def _retrofitted(
     }
 
 
+NANBEIGE = {
+    "model_type": "nanbeige",
+    "hidden_size": 3072,
+    "num_attention_heads": 48,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 10752,
+    "num_hidden_layers": 22,
+    "vocab_size": 166144,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 70000000.0,
+    "num_loops": 2,
+    "skip_loop_final_norm": False,
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+}
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 32.0,
@@ -78,4 +95,5 @@ MODELS: dict[str, tuple[Family, dict[str, Any]]] = {
     ),
     "Ouro-1.4B": (ouro, _ouro(24)),
     "Ouro-2.6B": (ouro, _ouro(48)),
+    "Nanbeige4.2-3B": (nanbeige, NANBEIGE),
 }

@@ -31,7 +31,7 @@ from report import finish
 import rdlite
 from rdlite import Depth, Sampling
 from rdlite.config.speculation import Speculate
-from rdlite.decode.draft_schedule import DraftSchedule, Report, Round
+from rdlite.decode.draft_schedule import DraftSchedule, Round, RoundStats
 from rdlite.decode.loop import generate_tokens
 from rdlite.engine.sequence import Sequence
 from rdlite.measure.answers import held_out_problems
@@ -48,7 +48,7 @@ class Watched:
     """A pace, and how the time of its rounds was spent."""
 
     pace: DraftSchedule
-    reports: list[Report] = field(default_factory=list)
+    reports: list[RoundStats] = field(default_factory=list)
 
     @property
     def choice(self) -> tuple[int, int]:
@@ -59,7 +59,7 @@ class Watched:
         """Return the round to be."""
         return self.pace.next_round()
 
-    def learn(self, report: Report) -> None:
+    def learn(self, report: RoundStats) -> None:
         """Remember it, and pass it on."""
         self.reports.append(report)
         self.pace.learn(report)
@@ -70,7 +70,7 @@ class Total:
     """All texts of a kind that were written in one way."""
 
     sequence: Sequence
-    reports: list[Report] = field(default_factory=list)
+    reports: list[RoundStats] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     tokens: int = 0
     rounds: int = 0

@@ -11,6 +11,7 @@ from rdlite.graphs.packing import Codes, Scales
 from rdlite.weights.source import Floats
 from rdlite.weights.source_model import SourceModel
 
+from .foreign_quantization import decoded
 from .safetensors import Checkpoint, open_checkpoint
 from .text_files import collect_text_files
 
@@ -22,7 +23,7 @@ def read_checkpoint(path: str | Path) -> SourceModel:
         CheckpointError: the checkpoint is missing, damaged, pickled, or its tensors do not fit.
         FamilyError: its family, or a key of its config, is not understood.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = decoded(open_checkpoint(path))
     family = find_family(checkpoint.config, checkpoint.tensors)
     try:
         config = family.read_config(checkpoint.config)

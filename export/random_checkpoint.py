@@ -139,6 +139,7 @@ def write_random_checkpoint(
     dtype: str = "float32",
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    drawn: int | None = None,
 ) -> Path:
     """Write a checkpoint folder, one tensor at a time; returns its path.
 
@@ -149,6 +150,7 @@ def write_random_checkpoint(
         dtype: "float32", "float16" or "bfloat16".
         seed: the same seed gives the same files.
         shapes: of the tensors; None: those of Huginn.
+        drawn: numbers of a tensor that are drawn, and then repeated; None: all of them.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +167,11 @@ def write_random_checkpoint(
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for key, shape in shapes.items():
-            _random_tensor(rng, key, shape, config).astype(kind).tofile(file)
+            size = math.prod(shape)
+            some = (size,) if drawn is None else (min(size, drawn),)
+            values = _random_tensor(rng, key, some, config).astype(kind)
+            for first in range(0, size, len(values)):
+                values[: size - first].tofile(file)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     write_text_files(folder, byte_tokenizer())
     return folder

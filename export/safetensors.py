@@ -6,8 +6,9 @@ reads rather than through its memory map, so that a checkpoint of any size takes
 
 import json
 import math
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,32 @@ DTYPES: dict[str, npt.DTypeLike] = {
     "F32": np.float32,
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E8M0": ml_dtypes.float8_e8m0fnu,
 }
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where one tensor's bytes lie."""
+    """Where one tensor's bytes lie, and how to read it if that takes more than its dtype."""
 
     name: str
     file: Path
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    decode: Callable[[], Iterator[Floats]] | None = None
+
+    def rows(self, dtype: "np.dtype[Any]", first: int, last: int, columns: int) -> npt.NDArray[Any]:
+        """Read some rows [last - first, columns] of it as it is stored; CheckpointError."""
+        with self.file.open("rb") as file:
+            file.seek(self.offset + first * columns * dtype.itemsize)
+            values = np.fromfile(file, dtype, (last - first) * columns)
+        if len(values) < (last - first) * columns:
+            raise CheckpointError(f"{self.file} ends inside tensor {self.name!r}")
+        return values.reshape(last - first, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +80,13 @@ class Checkpoint:
                 f"tensor {name!r} has dtype {tensor.dtype}; read are {', '.join(DTYPES)}: "
                 "convert the checkpoint to one of them"
             )
-        dtype = np.dtype(DTYPES[tensor.dtype])
-        left = math.prod(tensor.shape)
         try:
-            with tensor.file.open("rb") as file:
-                file.seek(tensor.offset)
-                while left:
-                    piece = np.fromfile(file, dtype, min(left, PIECE_BYTES // dtype.itemsize))
-                    if not piece.size:
-                        raise CheckpointError(f"{tensor.file} ends inside tensor {name!r}")
-                    left -= piece.size
-                    values = piece.astype(np.float32, copy=False)
-                    if not np.isfinite(values).all():
-                        raise CheckpointError(
-                            f"tensor {name!r} holds NaN or infinite values; "
-                            "the checkpoint is broken"
-                        )
-                    yield values
+            for values in _plain(tensor) if tensor.decode is None else tensor.decode():
+                if not np.isfinite(values).all():
+                    raise CheckpointError(
+                        f"tensor {name!r} holds NaN or infinite values; the checkpoint is broken"
+                    )
+                yield values
         except OSError as problem:  # or it would look as if the bundle could not be written
             raise CheckpointError(f"{tensor.file} cannot be read: {problem.strerror}") from None
 
@@ -103,6 +108,19 @@ class Checkpoint:
         if not isinstance(value, dict):
             raise CheckpointError(f"{self.folder / name} must hold an object")
         return value
+
+
+def _plain(tensor: StoredTensor) -> Iterator[Floats]:
+    dtype = np.dtype(DTYPES[tensor.dtype])
+    left = math.prod(tensor.shape)
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.offset)
+        while left:
+            piece = np.fromfile(file, dtype, min(left, PIECE_BYTES // dtype.itemsize))
+            if not piece.size:
+                raise CheckpointError(f"{tensor.file} ends inside tensor {tensor.name!r}")
+            left -= piece.size
+            yield piece.astype(np.float32, copy=False)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -131,7 +149,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
                     f"and {file.name}; remove the file that does not belong"
                 )
             tensors[tensor.name] = tensor
-    _check_index(folder, tensors)
+    if not (folder / "model.safetensors").is_file():
+        _check_index(folder, tensors)
     return Checkpoint(folder, config, tensors)
 
 
@@ -171,7 +190,10 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    whole = folder / "model.safetensors"
     weight_map = _weight_map(folder)
+    if whole.is_file():  # as transformers does, which asks no index beside it
+        return [whole]
     if weight_map is not None:
         files = [folder / name for name in sorted(set(weight_map.values()))]
         missing = [file.name for file in files if not file.is_file()]
@@ -181,10 +203,13 @@ def _weight_files(folder: Path) -> list[Path]:
                 f"{', '.join(missing[:4])}; download them"
             )
         return files
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
     files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
+    if any(file.name.startswith("adapter_model") for file in files) and len(files) == 1:
+        raise CheckpointError(
+            f"{folder} holds an adapter (LoRA), which changes another model's weights: merge it "
+            "into that model first (peft: merge_and_unload, save_pretrained)"
+        )
+    if len(files) == 1 or _all_shards(files):
         return files
     if files:
         raise CheckpointError(
@@ -200,12 +225,24 @@ def _weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder} has no .safetensors file")
 
 
+def _all_shards(files: list[Path]) -> bool:
+    """Whether files are the shards of one model, by their names, and all of them."""
+    found = [_SHARD.fullmatch(file.name) for file in files]
+    names = {(shard[1], shard[3]) for shard in found if shard}
+    numbers = [int(shard[2]) for shard in found if shard]
+    return len(names) == 1 and numbers == list(range(1, int(next(iter(names))[1]) + 1))
+
+
 def _read_header(file: Path) -> Iterator[StoredTensor]:
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
+        if length == int.from_bytes(b"version ", "little"):
+            raise CheckpointError(f"{file} is a pointer of Git LFS; fetch the file: git lfs pull")
         if length > MAX_HEADER_BYTES:
-            raise CheckpointError(f"{file} has a header of {length} bytes; it is no checkpoint")
+            raise CheckpointError(
+                f"{file} has a header of {length} bytes; it is not a safetensors file"
+            )
         # The library proves the header: sizes, offsets, no overlap, no hole, ends at the last byte.
         with safetensors.safe_open(file, framework="numpy"):
             pass

@@ -9,11 +9,13 @@ from rdlite.config.generation import GenerationConfig, read_generation_config
 from rdlite.config.model import ModelConfig
 from rdlite.errors import CheckpointError, RdliteError
 from rdlite.tokenizer.chat_template import ChatTemplate
+from rdlite.tokenizer.stops import Stops, find_stops
 from rdlite.tokenizer.tokenizer import Tokenizer
 
 from .safetensors import Checkpoint
 
 MODEL_CARD = "README.md"
+GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -33,22 +35,31 @@ def collect_text_files(
     Raises:
         CheckpointError: a file is there and cannot be used.
     """
-    tokenizer_config = checkpoint.read_object("tokenizer_config.json")
+    tokenizer_config = checkpoint.read_object(TOKENIZER)
     files: dict[str, bytes] = {}
     tokenizer = None
     data = checkpoint.read_file("tokenizer.json")
     if data is not None:
         tokenizer = _checked(Tokenizer, data, config.vocab_size)
         files["tokenizer.json"] = data
-    template = _chat_template(checkpoint, tokenizer_config)
-    if template is not None:
-        files["chat_template.jinja"] = template
+    special_tokens = _special_tokens(checkpoint, tokenizer_config)
+    source = _chat_template(checkpoint, tokenizer_config)
+    template = None
+    if source is not None:
+        try:
+            template = ChatTemplate(source.decode(errors="replace"), special_tokens)
+        except RdliteError as problem:
+            raise CheckpointError(
+                f"{problem}; take it out of the folder to export the model without chat"
+            ) from None
+        files["chat_template.jinja"] = source
     card = checkpoint.read_file(MODEL_CARD)
     if card is not None:
         files[MODEL_CARD] = card
-    generation = _generation_config(checkpoint, tokenizer, stop_tokens, config)
+    stops = _stops(checkpoint, tokenizer, template, stop_tokens, config, special_tokens)
+    generation = _generation_config(checkpoint, stops, config)
     files["generation_config.json"] = (json.dumps(asdict(generation), indent=1) + "\n").encode()
-    return TextFiles(files, _special_tokens(tokenizer_config))
+    return TextFiles(files, special_tokens)
 
 
 def _checked(make: Any, *arguments: Any) -> Any:
@@ -66,28 +77,47 @@ def _chat_template(checkpoint: Checkpoint, tokenizer_config: Mapping[str, Any]) 
     data = checkpoint.read_file("chat_template.jinja")
     if data is None:
         if not isinstance(template, str):
+            template = checkpoint.read_object("chat_template.json").get("chat_template")
+        if not isinstance(template, str):
             return None
         data = template.encode(errors="replace")
-    _checked(ChatTemplate, data.decode(errors="replace"))
     return data
 
 
-def _generation_config(
+def _stops(
     checkpoint: Checkpoint,
     tokenizer: Tokenizer | None,
+    template: ChatTemplate | None,
     stop_tokens: tuple[str, ...],
     config: ModelConfig,
+    special_tokens: Mapping[str, str],
+) -> Stops:
+    """Return where answers end, by all that the checkpoint says of it."""
+    raw = checkpoint.read_object(GENERATION)
+    ids = [(GENERATION, id) for id in _list_of(int, "eos_token_id", raw)]
+    ids += [("config.json", id) for id in _list_of(int, "eos_token_id", checkpoint.config)]
+    tokens = [(TOKENIZER, special_tokens["eos_token"])] if "eos_token" in special_tokens else []
+    tokens += [("the family", text) for text in stop_tokens]
+    stops = find_stops(ids, tokens, tokenizer, template, config.vocab_size, special_tokens)
+    for text in _list_of(str, "stop_strings", raw):
+        id = tokenizer.special_token_id(text) if tokenizer else None
+        if id is not None:
+            stops.add(id, GENERATION)
+        else:
+            stops.strings.setdefault(text, []).append(GENERATION)
+    return stops
+
+
+def _generation_config(
+    checkpoint: Checkpoint, stops: Stops, config: ModelConfig
 ) -> GenerationConfig:
-    raw = checkpoint.read_object("generation_config.json")
-    stop_ids = _list_of(int, "eos_token_id", raw, checkpoint.config)
-    stop_strings = []
-    for text in (*stop_tokens, *_list_of(str, "stop_strings", raw)):
-        token = tokenizer.special_token_id(text) if tokenizer else None
-        if token is not None:
-            stop_ids.append(token)
-        elif text not in stop_tokens:
-            stop_strings.append(text)
-    wanted: dict[str, Any] = {"stop_ids": sorted(set(stop_ids)), "stop_strings": stop_strings}
+    raw = checkpoint.read_object(GENERATION)
+    wanted: dict[str, Any] = {
+        "stop_ids": sorted(stops.ids),
+        "stop_strings": list(stops.strings),
+        "stop_sources": stops.sources(),
+        "stops_ignored": stops.ignored,
+    }
     # transformers ignores the other numbers unless do_sample is set.
     names = ["repetition_penalty"]
     if raw.get("do_sample") is True:
@@ -108,10 +138,11 @@ def _list_of(kind: type, name: str, *places: Mapping[str, Any]) -> list[Any]:
     return list(values)
 
 
-def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+def _special_tokens(checkpoint: Checkpoint, tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
     result = {}
+    older = checkpoint.read_object("special_tokens_map.json")
     for name in SPECIAL_TOKENS:
-        token = tokenizer_config.get(name)
+        token = tokenizer_config.get(name) or older.get(name)
         if isinstance(token, dict):
             token = token.get("content")
         if isinstance(token, str):

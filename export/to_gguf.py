@@ -117,7 +117,7 @@ def export_gguf(
 def check_file(out: Path, force: bool) -> None:
     """Raise OutputError unless `out` is new, or a GGUF file that `force` lets us replace."""
     if out.suffix != ".gguf":
-        raise OutputError(f"{out} must end in .gguf, because that is how it is told from a bundle")
+        raise OutputError(f"{out} must end in .gguf, so that rdlite can tell it from a bundle")
     if not os.path.lexists(out):
         return
     if not out.is_file():
@@ -176,7 +176,7 @@ def _plans(original: SourceModel, kind: str, storage: Storage | None) -> Iterato
         if shape[-1] % block:
             if name in bits:
                 raise InputError(
-                    f"{name} has rows of {shape[-1]}, which are no whole blocks of {block}; GGUF "
+                    f"{name} has rows of {shape[-1]}, which are not whole blocks of {block}; GGUF "
                     "cannot store them"
                 )
             type_name, block, size = "F32", 1, 4

@@ -64,7 +64,7 @@ def find_scheme(name: str, options: Options | None = None) -> Scheme:
     for option in ("calibration", "steps"):
         if getattr(options, option) is not None and name not in CALIBRATED:
             raise InputError(
-                f"{option} means nothing to {name}, which looks at the weights alone; "
+                f"{option} means nothing to {name}, which looks only at the weights; "
                 f"it is for {', '.join(CALIBRATED)}"
             )
     return SCHEMES[name](name, options)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rdlite.config.cuda import Cuda
     from rdlite.config.depth import Depth
     from rdlite.config.model import ModelConfig
+    from rdlite.config.parallel import Parallel
     from rdlite.config.sampling import Sampling
     from rdlite.decode.generation import Generation
     from rdlite.decode.results import Stats, Token
@@ -49,6 +50,7 @@ _HOMES = {
     "config.cuda": ["Cuda"],
     "config.depth": ["Depth"],
     "config.model": ["ModelConfig"],
+    "config.parallel": ["Parallel"],
     "config.sampling": ["Sampling"],
     "decode.generation": ["Generation"],
     "decode.results": ["Stats", "Token"],
@@ -89,6 +91,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "OutputError",
+    "Parallel",
     "RdliteError",
     "RoundingWarning",
     "RuntimeFailure",

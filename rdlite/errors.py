@@ -27,7 +27,7 @@ class ContextError(InputError):
 
 
 class CheckpointError(RdliteError):
-    """A checkpoint is missing, damaged, or in a format that is not read."""
+    """A checkpoint is missing, damaged, or in a format that rdlite does not support."""
 
 
 class FamilyError(CheckpointError):
@@ -47,7 +47,7 @@ class GraphError(BundleError):
 
 
 class GGUFError(BundleError):
-    """A GGUF file is damaged, hostile, or holds a model that is not read."""
+    """A GGUF file is damaged, hostile, or holds a model that rdlite does not support."""
 
 
 class OutputError(RdliteError):

@@ -33,3 +33,11 @@ def test_links_lead_somewhere(page):
         target = Path(os.path.normpath(page.parent / path)) if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_repository_that_are_named_exist(page):
+    for path in re.findall(
+        r"`((?:rdlite|export|quant|tests|bench|examples)/[\w/.-]*(?:\.\w+|/))`", prose(page)
+    ):
+        assert (ROOT / path).exists() or "NAME" in path, path

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
@@ -43,18 +44,24 @@ class Chat:
         seed: int = 0,
         speculate: Speculate = None,
         template_variables: Mapping[str, Any] | None = None,
+        sampler: Parallel | None = None,
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
         #: Of the chat template's own; another turn may have others.
         self.template_variables = check_variables(template_variables or {})
-        model.plan(1, depth, sampling, seed, (), speculate=speculate)
+        model.plan(1, depth, sampling, seed, (), speculate=speculate, sampler=sampler)
         self.model = model
-        self.depth = depth or model.default_depth
+        if depth is None:
+            depth = model.default_depth
+            if sampler is not None:  # it freezes tokens by a rule of its own
+                depth = Depth(depth.max_steps)
+        self.depth = depth
         self.sampling = sampling or model.generation_config.sampling
         self.seed = seed
         self.speculate = speculate
         self._opened = False  # the block of thinking, by the last prompt
+        self.sampler = sampler
         self.messages: list[dict[str, str]] = []
         self._kept = CachedPrompt(model.new_sequence())
         self._answer: Generation | None = None
@@ -85,7 +92,7 @@ class Chat:
         return len(self._kept.tokens)
 
     def undo(self) -> str | None:
-        """Take the last question and its answer back; returns the question, None if there is none.
+        """Remove the last question and its answer; returns the question, or None.
 
         An answer still running is closed first.
         """
@@ -132,16 +139,17 @@ class Chat:
         write_chat(Path(path), saved, self._kept.tokens, entries)
 
     def load(self, path: str | Path) -> None:
-        """Go on with a conversation that was saved, token for token as if it had never stopped.
+        """Continue a saved conversation, token for token as if it had never stopped.
 
-        This one is forgotten. Seed, sampling and template variables become those of the file.
+        This chat forgets its own conversation, and takes seed, sampling and template variables from
+        the file.
 
         Args:
             path: what `save` made.
 
         Raises:
-            InputError: the file is none, or was made with another model, another kind of cache or
-                another depth than this chat's; nothing was changed.
+            InputError: the file is not a saved conversation, or was made with another model, kind
+                of cache or depth than this chat's; nothing was changed.
         """
         from rdlite.api.chat_file import check_arrays, model_hash, read_chat
 
@@ -165,7 +173,7 @@ class Chat:
             raise InputError(f"{path} holds no caches of its {len(tokens)} tokens")
         bias = {int(id): number for id, number in saved.bias.items()} or None
         sampling = dataclasses.replace(saved.sampling, logit_bias=bias)
-        model.plan(1, saved.depth, sampling, saved.seed, (), speculate=self.speculate)
+        self._plan(1, saved.depth, sampling, saved.seed)
         try:
             variables = check_variables(json.loads(saved.template_variables))
         except (ValueError, AttributeError, RecursionError) as problem:
@@ -182,15 +190,15 @@ class Chat:
             self._kept.sequence.restore(entries, len(tokens), saved.gathered)
 
     def send(self, text: str, max_tokens: int = 1024) -> Generation:
-        """Say something and get the answer, token by token.
+        """Send a message and get the answer, token by token.
 
-        The answer, without what was thought before it, joins the conversation when it ends, or as
-        far as it went when it is closed; an answer still running is closed first. A turn that is
-        closed before its first token leaves no trace.
+        The answer, without what was thought before it, joins the conversation when it ends; if you
+        close it early, what was said so far joins. A turn that is closed before its first token
+        leaves no trace. An answer that is still running is closed first.
 
         Args:
             text: the user's message.
-            max_tokens: most tokens of the answer.
+            max_tokens: maximum tokens of the answer.
 
         Raises:
             ContextError: the conversation no longer fits; nothing was changed.
@@ -205,12 +213,15 @@ class Chat:
         messages = [*self.messages, {"role": "user", "content": text}]
         rendered = model.chat_template.render(messages, template_variables=self.template_variables)
         prompt = model.encode(rendered, add_special_tokens=False)
-        plan = model.plan(
-            max_tokens, self.depth, self.sampling, self.seed, (), speculate=self.speculate
-        )
+        plan = self._plan(max_tokens, self.depth, self.sampling, self.seed)
         self._opened = opens_thinking(rendered)
         self._answer = Generation(self._run(messages, prompt, plan), plan)
         return self._answer
+
+    def _plan(self, max_tokens: int, depth: Depth, sampling: Sampling, seed: int) -> Plan:
+        return self.model.plan(
+            max_tokens, depth, sampling, seed, (), speculate=self.speculate, sampler=self.sampler
+        )
 
     def _run(
         self, messages: list[dict[str, str]], prompt: list[int], plan: Plan

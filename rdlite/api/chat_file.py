@@ -140,7 +140,7 @@ def read_chat(path: Path) -> tuple[SavedChat, Mapping[str, npt.NDArray[Any]]]:
             names = list(file.keys())
             if len(names) > MAX_SLOTS + 3:
                 raise InputError(
-                    f"{path} holds {len(names)} arrays, at most {MAX_SLOTS + 3} are read"
+                    f"{path} holds {len(names)} arrays, at most {MAX_SLOTS + 3} are allowed"
                 )
             arrays = {name: file.get_tensor(name) for name in names}
     except OSError as problem:
@@ -152,7 +152,7 @@ def read_chat(path: Path) -> tuple[SavedChat, Mapping[str, npt.NDArray[Any]]]:
         raise InputError(f"{path} is no whole saved conversation ({line})") from None
     odd = [key for key in saved.bias if not (key.isascii() and key.isdecimal() and len(key) < 9)]
     if odd:
-        raise InputError(f"{path}: bias has the key {odd[0]!r:.40}, which is no token id")
+        raise InputError(f"{path}: bias has the key {odd[0]!r:.40}, which is not a token id")
     if saved.version != VERSION:
         raise InputError(f"{path} is of version {saved.version}, this rdlite reads {VERSION}")
     return saved, arrays

@@ -81,7 +81,7 @@ class Loaded:
 
     @property
     def default_depth(self) -> Depth:
-        """How deep it thinks when it is not told: as `rdlite tune` found, or its mean depth."""
+        """The depth if none is given: what `rdlite tune` found, or the model's mean depth."""
         return self.plan.default_depth
 
     @property
@@ -140,7 +140,7 @@ class Loaded:
         return self.check_ids(tokenizer.encode(prompt_or_ids, add_special_tokens))
 
     def close(self) -> None:
-        """Refuse further use; what still runs may end. May be called twice.
+        """Refuse anything new; what is running may finish. May be called twice.
 
         Memory is freed when the generations and chats that use it are gone.
         """

@@ -12,6 +12,7 @@ from rdlite.api.chat import Chat
 from rdlite.api.loaded import Loaded
 from rdlite.config.constraint import Constraint
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.decode.generation import Generation
@@ -131,30 +132,33 @@ class Model(Loaded):
         changes: bool = False,
         min_tokens: int = 0,
         constraint: Constraint | Mapping[str, Any] | type | None = None,
+        sampler: Parallel | None = None,
     ) -> Generation:
         """Continue a text.
 
         Args:
             prompt_or_ids: text, which is encoded as the tokenizer says, or token ids.
-            max_tokens: most new tokens, 1 to 2^22; the context may end it before.
+            max_tokens: maximum new tokens, 1 to 2^22; a full context ends it earlier.
             depth: how deep to think; None: the model's default.
             sampling: how tokens are chosen; None: greedy.
             seed: selects initial states and draws, 0 to 2^64 - 1; the same gives the same text.
             stop: texts that end the generation, not part of it; at most 64.
-            initial_state: "random", "zeros" or "embeds"; "random" is the model's own way to
-                start, whatever that is.
+            initial_state: "random", "zeros" or "embeds"; "random" means the model's own way to
+                start.
             chunk: prompt positions read at once, 1 to 4096.
             speculate: draft tokens at fewer core steps and verify them together, which changes
-                the speed and not the result. (drafts, steps): so many drafts of so many steps;
-                drafts 1 to 16, steps 1 to 1024. "auto": as is quickest by what this model's
-                generations of the same depth have shown. None: one token after the other.
-            top_logprobs: how many alternatives to tell of each token, 0 to 100.
-            changes: tell how far each core step moved the state; not with `speculate`.
-            min_tokens: no stop token is chosen before there are so many, 0 to 2^22.
+                the speed and not the result. (drafts, steps): up to so many drafts (1 to 16) of so
+                many steps (1 to 1024). "auto": what has been fastest in this model's generations
+                of the same depth. None: no drafts.
+            top_logprobs: alternatives to report for each token, 0 to 100.
+            changes: report how far each core step moved the state; not with `speculate`.
+            min_tokens: choose no stop token before there are this many tokens, 0 to 2^22.
             constraint: what the text must look like: `rdlite.Constraint(...)`, a JSON schema as a
                 mapping, or a pydantic model. Tokens that would break it are never chosen. Close to
-                `max_tokens` or the end of the context the text is brought to an end; it is cut
-                only where no way to one is found. `stats.finish` is "length" then.
+                `max_tokens` or the end of the context, the text is brought to an end; it is cut
+                only if no way to one is found, and then `stats.finish` is "length".
+            sampler: `rdlite.Parallel(...)` refines several tokens together, which is lossy; None:
+                one token after the other.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -176,6 +180,7 @@ class Model(Loaded):
             changes,
             min_tokens=min_tokens,
             constraint=constraint,
+            sampler=sampler,
         )
         self.check_open()
 
@@ -193,6 +198,7 @@ class Model(Loaded):
         seed: int = 0,
         speculate: Speculate = None,
         template_variables: Mapping[str, Any] | None = None,
+        sampler: Parallel | None = None,
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -203,10 +209,11 @@ class Model(Loaded):
             seed: selects initial states and draws.
             speculate: as for `generate`.
             template_variables: of the chat template's own, like `{"enable_thinking": False}`;
-                `chat_template.variables` names those that it asks for.
+                `chat_template.variables` lists the variables.
+            sampler: as for `generate`.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate, template_variables)
+        return Chat(self, system, depth, sampling, seed, speculate, template_variables, sampler)

@@ -94,7 +94,7 @@ def find_family(raw: Mapping[str, Any], tensors: Iterable[str]) -> Family:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise FamilyError(
             f"config: model_type {model_type!r:.60} is no family that rdlite knows "
-            f"({', '.join(dict.fromkeys(known))}){hint} docs/families.md tells how to add one"
+            f"({', '.join(dict.fromkeys(known))}){hint} docs/families.md shows how to add one"
         )
     marked: dict[str, str] = {}
     for tensor in tensors:

@@ -136,7 +136,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(
-                f"{folder} is being changed by another process; wait for its end"
+                f"{folder} is being changed by another process; wait until it ends"
             ) from None
         yield
     finally:

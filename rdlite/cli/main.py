@@ -19,6 +19,7 @@ from rdlite.cli.inspect.verify import verify
 from rdlite.cli.run.bench import bench
 from rdlite.cli.run.chat import chat
 from rdlite.cli.run.generate import generate
+from rdlite.cli.run.page import page
 from rdlite.cli.run.serve import serve
 from rdlite.cli.run.trace import trace
 from rdlite.cli.shared.output import complain
@@ -51,7 +52,9 @@ class _Group(click.Group):
                 result = super().main(*args, **kwargs | {"standalone_mode": False})
             sys.stdout.flush()
         except click.UsageError as problem:
-            help_of = f" ('{problem.ctx.command_path} --help' tells)" if problem.ctx else ""
+            help_of = (
+                f" ('{problem.ctx.command_path} --help' lists the options)" if problem.ctx else ""
+            )
             _fail(problem.format_message().rstrip(".") + help_of)
         except click.ClickException as problem:
             _fail(problem.format_message())
@@ -81,10 +84,10 @@ def _fail(message: str) -> NoReturn:
 @click.group("rdlite", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rdlite")
 def main() -> None:
-    """Run recurrent-depth language models on this machine.
+    """Run looped (recurrent-depth) language models on this machine.
 
-    MODEL is a bundle made by 'rdlite export', or a .gguf file; where it is left out, it is nano,
-    the small model that comes with rdlite. (A bundle of your own called nano is ./nano.)
+    MODEL is a bundle made by 'rdlite export', or a .gguf file. Default: nano, the small model that
+    comes with rdlite. (To run your own bundle called nano, write ./nano.)
 
     \b
     Example:
@@ -96,9 +99,9 @@ def main() -> None:
 
 #: Every command, by what people do with it.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Talk": (chat, generate, serve),
+    "Run": (chat, generate, serve, page),
     "Convert": (pull, export, quantize, gguf),
-    "Look": (trace, inspect, verify, doctor),
+    "Inspect": (trace, inspect, verify, doctor),
     "Measure": (evaluate, bench, tune),
 }
 

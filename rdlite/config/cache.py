@@ -10,19 +10,19 @@ from rdlite.utils.checks import check_integer
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the core keeps of past positions.
+    """How much of past positions the core's cache keeps.
 
     Attributes:
-        share: None keeps one slot per step, so that step t of a new position sees what step t of
-            the past ones left: exact, and the same however a text is cut into chunks. A number n
-            keeps n slots, step t writing slot t mod n, so that memory does not grow with depth;
-            what a position sees then depends on which were read together. 1 to 1024. "last" keeps
-            one slot per step while a prompt is read and then, of every position, what its last
-            step left, in one slot; not exact, and the next prompt needs the room again.
-        bits: None keeps float32 numbers, in prelude and coda too; 8 rounds them to int8, in a
-            quarter of the memory. That needs scales, which `rdlite tune` gives a bundle.
+        share: None: one slot per step, so step t of a new position sees step t of the past
+            positions. Exact, and the same however a text is cut into chunks.
+            n (1 to 1024): n slots, and step t uses slot t mod n. Memory does not grow with depth,
+            but what a position sees depends on which positions were read together.
+            "last": one slot per step while a prompt is read; after that, one slot with the last
+            step of every position. Not exact, and the next prompt needs the memory again.
+        bits: None: float32, in prelude and coda too. 8: int8, a quarter of the memory; this needs
+            the scales that `rdlite tune` adds to a bundle.
 
-    Raises InputError for numbers out of bounds.
+    Raises InputError for numbers out of range.
     """
 
     share: int | Literal["last"] | None = None

@@ -15,25 +15,25 @@ PROMPTS = ("mean", "each")
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How often the core runs on each position.
+    """How many core steps to take for each position.
 
     Attributes:
-        max_steps: the most core steps; None is the model's own default. 1 to 1024.
-        min_steps: the fewest, after which `exit` is first asked. 1 to 1024.
-        exit: the rule that says when to stop before `max_steps`: latent-diff, acceleration,
-            cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, or gate, where the model
-            has one; None: never.
-        threshold: the rule's; None is what `rdlite tune` found for the model, or else the rule's
-            own default.
-        check_every: steps from one question to the next. 1 to 1024.
-        prompt: how the rule reads a prompt. "mean", the published way: the positions of a chunk
-            stop together, when their mean value (the last position's, where a rule looks at
-            predictions; the least, of gate) says so. "each": every position stops at its own step,
-            the one at which it would stop if it were read alone, as new tokens are; so the result
-            does not depend on how the prompt is cut (with `Cache(share=None)`). For rules that
-            look at no predictions: latent-diff, acceleration, cosine and gate.
+        max_steps: the maximum, 1 to 1024. None: the model's default.
+        min_steps: the minimum, 1 to 1024; the exit rule is first checked after it.
+        exit: the rule that stops before `max_steps`: latent-diff, acceleration, cosine, kl,
+            gated-kl, minp-kl, entropy-diff, argmax-stability, or gate (for models with an exit
+            gate). None: never stop early.
+        threshold: the threshold of the rule. None: what `rdlite tune` found for the model, or the
+            rule's own default.
+        check_every: steps between checks of the rule, 1 to 1024.
+        prompt: how the positions of a prompt stop.
+            "mean", the published way: the positions of a chunk stop together, by the mean of their
+            values (rules that look at predictions use the last position, gate the least value).
+            "each": each position stops at its own step, as new tokens do. So the result does not
+            depend on how the prompt is cut (with `Cache(share=None)`). Only for rules that do not
+            look at predictions: latent-diff, acceleration, cosine and gate.
 
-    Raises InputError for numbers out of bounds, unknown rules and unknown ways to read a prompt.
+    Raises InputError for numbers out of range, unknown rules and unknown values of `prompt`.
     """
 
     max_steps: int | None = None

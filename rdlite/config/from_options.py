@@ -9,12 +9,18 @@ from rdlite.config.sampling import Sampling
 
 
 def depth_of(default: Depth, options: Mapping[str, Any]) -> Depth:
-    """Return how deep to think: the default, changed as the run options say."""
+    """Return how deep to think: the default, changed as the run options say.
+
+    The parallel sampler freezes tokens by a rule of its own, so the default's exit rule goes.
+    """
+    rule = options["exit"]
+    if rule is None and options.get("sampler") is not None:
+        rule = "off"
     return changed_depth(
         default,
         options["steps"],
         options["min_steps"],
-        options["exit"],
+        rule,
         options["threshold"],
         options["check_every"],
         options["prompt_exit"],

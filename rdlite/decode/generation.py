@@ -7,7 +7,7 @@ from rdlite.decode.results import Stats, Token
 
 
 class Generation:
-    """New tokens as they come. Iterate once; `text`, `ids` and `stats` run it to its end."""
+    """New tokens, as they are generated. Iterate once; `text`, `ids` and `stats` finish it."""
 
     def __init__(self, tokens: Generator[Token, None, None], plan: Plan) -> None:
         """Use `Model.generate` or `Chat.send`."""
@@ -25,7 +25,7 @@ class Generation:
             yield token
 
     def close(self) -> None:
-        """End it now; what was generated so far stays. May be called twice."""
+        """End it now and keep what was generated so far. May be called twice."""
         self._tokens.close()
 
     def cancel(self) -> None:

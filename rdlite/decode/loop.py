@@ -1,7 +1,7 @@
 """The loop: read a prompt in chunks, then one token after another; yields Tokens."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from rdlite.decode.plan import Plan
 from rdlite.decode.prefill import read
@@ -19,7 +19,7 @@ def generate_tokens(sequence: EngineSequence, prompt: Sequence[int], plan: Plan)
     stats, position, recorder = plan.stats, len(prompt), plan.recorder
     stats.prompt_tokens, stats.reused_tokens = position, sequence.length
     plan.sampler.begin(prompt)
-    choices = (_choose if plan.speculation is None else _speculate)(sequence, prompt, plan)
+    choices = _way(plan)(sequence, prompt, plan)
     clock = time.perf_counter()
     try:
         with plan.cancellation.of(sequence.interrupt):
@@ -47,11 +47,21 @@ def generate_tokens(sequence: EngineSequence, prompt: Sequence[int], plan: Plan)
                 if stats.finish != "cancelled":
                     return
                 clock = time.perf_counter()
+            if plan.wavefront is not None:  # the others go on until a token ends them
+                stats.finish = plan.wavefront.ended
     except Interrupted:
         pass
     finally:
         choices.close()
         sequence.drop_pending()
+
+
+def _way(
+    plan: Plan,
+) -> Callable[[EngineSequence, Sequence[int], Plan], Generator[Choice, None, None]]:
+    if plan.wavefront is not None:
+        return _refine
+    return _choose if plan.speculation is None else _speculate
 
 
 def _choose(
@@ -86,6 +96,23 @@ def _speculate(
     while True:
         most = min(sequence.context - sequence.length, plan.max_tokens - stats.new_tokens)
         token = yield from speculation.round(sequence, token, most, stats)
+
+
+def _refine(
+    sequence: EngineSequence, prompt: Sequence[int], plan: Plan
+) -> Generator[Choice, None, None]:
+    """Read the prompt at full depth, then refine a window of tokens together."""
+    assert plan.wavefront is not None
+    first = next(choices := _choose(sequence, prompt, plan))
+    choices.close()
+    sequence.gather(always=True)
+    try:
+        yield first
+        yield from plan.wavefront.run(sequence, prompt, first[0], plan.max_tokens)
+    finally:
+        sequence.drop_pending()
+        if sequence.engine.cache.share is None:  # what is left is not what each step leaves
+            sequence.truncate(0)
 
 
 def _text(plan: Plan, token: int) -> str:

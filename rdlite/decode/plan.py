@@ -9,6 +9,7 @@ from rdlite.decode.cancellation import Cancellation
 from rdlite.decode.results import Stats
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
+from rdlite.decode.wavefront import Wavefront
 from rdlite.exit.controller import Controller
 from rdlite.exit.recorder import Recorder
 from rdlite.ort.initial_state import InitialState
@@ -33,4 +34,5 @@ class Plan:
     speculation: Speculation | None = None
     recorder: Recorder | None = None
     mask: TokenMask | None = None
+    wavefront: Wavefront | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)

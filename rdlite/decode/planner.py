@@ -12,6 +12,7 @@ from rdlite.config.depth import Depth, default_depth, with_threshold
 from rdlite.config.exit_defaults import ExitDefaults
 from rdlite.config.generation import GenerationConfig
 from rdlite.config.model import ModelConfig
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
 from rdlite.constrain.mask import Constraints, TokenMask
@@ -20,10 +21,12 @@ from rdlite.decode.logit_rules import LogitRule, MinTokens
 from rdlite.decode.plan import CHUNK, Plan
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
+from rdlite.decode.wavefront import Wavefront
 from rdlite.errors import InputError
 from rdlite.exit.controller import Controller
 from rdlite.exit.recorder import Recorder
 from rdlite.ort.initial_state import InitialState, start_at
+from rdlite.ort.rng import NOISE, fill_initial_states
 from rdlite.tokenizer.stream import StopScanner, TextStream
 from rdlite.tokenizer.tokenizer import Tokenizer
 from rdlite.utils.checks import check_integer
@@ -81,6 +84,7 @@ class Planner:
         draws: int | None = None,
         min_tokens: int = 0,
         constraint: Constraint | Mapping[str, Any] | type | None = None,
+        sampler: Parallel | None = None,
     ) -> Plan:
         """Return the plan of a generation.
 
@@ -98,6 +102,7 @@ class Planner:
             draws: a seed for the draws alone; None: `seed`.
             min_tokens: tokens before which no stop token is chosen.
             constraint: what the text must look like.
+            sampler: as for `Model.generate`.
 
         Raises:
             InputError: one of them is out of bounds.
@@ -107,12 +112,22 @@ class Planner:
                 raise InputError(f"{name} must be rdlite.{kind.__name__}(...), got {value!r:.60}")
         stops: list[str] = [stop] if isinstance(stop, str) else as_list("stop", stop)
         if len(stops) > MAX_STOP_STRINGS or not all(isinstance(s, str) and s for s in stops):
-            raise InputError(f"stop must be at most {MAX_STOP_STRINGS} texts, none empty")
+            raise InputError(
+                f"stop must be at most {MAX_STOP_STRINGS} texts, and none may be empty"
+            )
         stops += self._generation_config.stop_strings
         if stops and self._tokenizer is None:
-            raise InputError("this bundle has no tokenizer.json, so texts cannot stop it")
+            raise InputError("this bundle has no tokenizer.json, so stop texts cannot work")
         if changes and speculate is not None:
-            raise InputError("changes are seen of one token after the other: speculate=None")
+            raise InputError("changes need one token after the other: use speculate=None")
+        if sampler is not None:
+            others = {
+                "speculate": speculate is not None,
+                "changes": changes,
+                "min_tokens": bool(min_tokens),
+                "constraint": constraint is not None,
+            }
+            depth = self._full_depth(sampler, depth, others)
         depth, start = depth or self.default_depth, start_at(self._config, initial_state, seed)
         sampling = sampling or Sampling()
         stop_ids = frozenset(self._generation_config.stop_ids)
@@ -123,7 +138,7 @@ class Planner:
         rules: list[LogitRule] = [] if mask is None else [mask]
         if least:
             rules.insert(0, MinTokens(least, stop_ids))
-        sampler = Sampler(
+        chooser = Sampler(
             sampling,
             self._config.vocab_size,
             seed if draws is None else draws,
@@ -138,16 +153,17 @@ class Planner:
             controller=controller,
             max_tokens=max_tokens,
             start=start,
-            sampler=sampler,
+            sampler=chooser,
             stop_ids=stop_ids,
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
             stops=StopScanner(stops),
             chunk=check_integer("chunk", chunk, 1, 4096),
             speculation=self._speculation(
-                speculate, depth, sampling, start, sampler, stop_ids, mask
+                speculate, depth, sampling, start, chooser, stop_ids, mask
             ),
             recorder=recorder,
             mask=mask,
+            wavefront=self._wavefront(sampler, depth, chooser, initial_state, seed),
         )
 
     def controller(self, depth: Depth) -> Controller:
@@ -161,6 +177,60 @@ class Planner:
         config = self._config
         depth = with_threshold(depth, config, self._exit_defaults)
         return kind(depth, config.steps_or_default(depth.max_steps), config.vocab_size)
+
+    def _full_depth(
+        self, sampler: Parallel, depth: Depth | None, others: Mapping[str, bool]
+    ) -> Depth:
+        """Return the depth at which the parallel sampler reads the prompt; raises InputError."""
+        if not isinstance(sampler, Parallel):
+            raise InputError(f"sampler must be None or rdlite.Parallel(...), got {sampler!r:.60}")
+        if self._config.recurrence.initial_state != "random":
+            raise InputError(
+                "the parallel sampler refines random states, and models of the family "
+                f"{self._config.family} start at others; use sampler=None"
+            )
+        if isinstance(self._cache.share, int) and self._cache.share > 1:
+            raise InputError(
+                f"the parallel sampler keeps one cache slot; Cache(share={self._cache.share}) has "
+                "more: leave share at None, 'last' or 1"
+            )
+        for name, given in others.items():
+            if given:
+                raise InputError(f"{name} and the parallel sampler exclude each other")
+        if depth is not None and depth.exit is not None:
+            raise InputError(
+                "the parallel sampler reads the prompt at full depth and freezes tokens by its own "
+                "rule; give a Depth without exit"
+            )
+        return depth or Depth(self.default_depth.max_steps)
+
+    def _wavefront(
+        self,
+        wanted: Parallel | None,
+        depth: Depth,
+        sampler: Sampler,
+        initial_state: str | Floats,
+        seed: int,
+    ) -> Wavefront | None:
+        if wanted is None:
+            return None
+        if initial_state not in ("random", "zeros"):
+            raise InputError(
+                "the parallel sampler starts positions at initial_state random or zeros, "
+                f"got {initial_state!r:.40}"
+            )
+        recurrence, zeros = self._config.recurrence, initial_state == "zeros"
+
+        def fill(rows: Floats, position: int, step: int) -> None:
+            if zeros or not recurrence.initial_std:
+                rows.fill(0)
+            elif step < 0:
+                fill_initial_states(rows, recurrence, seed, position)
+            else:
+                fill_initial_states(rows, recurrence, seed, position, NOISE, step)
+
+        steps = self._config.steps_or_default(depth.max_steps)
+        return Wavefront(wanted, steps, sampler, fill, seed)
 
     def _speculation(
         self,

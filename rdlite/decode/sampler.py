@@ -36,6 +36,7 @@ class Sampler:
         """
         #: Of the last choice: the likeliest tokens and their log-probabilities.
         self.alternatives: tuple[tuple[int, float], ...] = ()
+        self.vocab_size = vocab_size
         self._top = min(top, vocab_size)
         self._sampling = sampling
         self._seed = check_seed(seed)
@@ -80,6 +81,10 @@ class Sampler:
             RuntimeFailure: no logit is a finite number.
         """
         token = self._choose(logits, position)
+        return token, self.commit(logits, token, position)
+
+    def commit(self, logits: Floats, token: int, position: int) -> float:
+        """Remember a token that was chosen from these logits; returns its log-probability."""
         self.accept((token,))
         for rule in self._rules:
             rule.chose(token, position)
@@ -87,7 +92,7 @@ class Sampler:
             ids = likeliest(logits, self._top)
             logs = logits[ids].astype(np.float64) - log_sum(logits)
             self.alternatives = tuple(zip(ids.tolist(), logs.tolist(), strict=True))
-        return token, log_probability(logits, token)
+        return log_probability(logits, token)
 
     def guess(self, logits: Floats, position: int) -> int:
         """Choose like a call does, for a draft: it is remembered only until a call chooses."""

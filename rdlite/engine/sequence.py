@@ -119,9 +119,11 @@ class Sequence:
         self.steps_cache.restore(core, gathered, self.capacity)
         self.length = length
 
-    def gather(self) -> None:
-        """With `Cache(share="last")`, go on with what the last step of each position left."""
-        if self.engine.cache.share == "last" and not self.steps_cache.gathered:
+    def gather(self, always: bool = False) -> None:
+        """With `Cache(share="last")`, or always, go on with what each position's last step left."""
+        share = self.engine.cache.share
+        wanted = share == "last" or (always and share is None)
+        if wanted and not self.steps_cache.gathered:
             self._drop_runners()  # they are bound to slots that go
             self.steps_cache.gather(self.length, self.capacity)
 

@@ -25,6 +25,7 @@ from rdlite.gguf.tokenizer import TEMPLATE, TOKENS, WHOLE, read_tokenizer, speci
 from rdlite.gguf.weights import GGUFWeights
 from rdlite.graphs.serialize import serialize
 from rdlite.tokenizer.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
+from rdlite.tokenizer.stops import Stops, find_stops
 from rdlite.tokenizer.tokenizer import Tokenizer
 from rdlite.utils.schema import decode, read_json
 from rdlite.weights.source_model import SourceModel, Tuned, describe_weights
@@ -129,13 +130,21 @@ def _texts(file: GGUFFile, family: Family, config: ModelConfig) -> dict[str, byt
     if data is not None:
         with file.blame(f"the key {WHOLE if WHOLE in file.metadata else TOKENS!r}"):
             tokenizer, texts["tokenizer.json"] = Tokenizer(data, config.vocab_size), data
+    template = None
     if TEMPLATE in file.metadata:
-        template = file.text(TEMPLATE, 4 * MAX_TEMPLATE_CHARACTERS)
+        source = file.text(TEMPLATE, 4 * MAX_TEMPLATE_CHARACTERS)
+        named = special_tokens(file, config.vocab_size)
         with file.blame(f"the key {TEMPLATE!r}"):
-            ChatTemplate(template)
-        texts["chat_template.jinja"] = template.encode()
+            template = ChatTemplate(source, named)
+        texts["chat_template.jinja"] = source.encode()
     if "generation_config.json" not in texts:
-        generation = GenerationConfig(tuple(sorted(_stops(file, family, config, tokenizer))))
+        stops = _stops(file, family, config, tokenizer, template)
+        generation = GenerationConfig(
+            stop_ids=tuple(sorted(stops.ids)),
+            stop_strings=tuple(stops.strings),
+            stop_sources=stops.sources(),
+            stops_ignored=stops.ignored,
+        )
         texts["generation_config.json"] = json.dumps(asdict(generation)).encode()
     with file.blame(f"the key {CARRIED['generation_config.json']!r}"):
         read_generation_config(texts["generation_config.json"], config.vocab_size)
@@ -143,16 +152,18 @@ def _texts(file: GGUFFile, family: Family, config: ModelConfig) -> dict[str, byt
 
 
 def _stops(
-    file: GGUFFile, family: Family, config: ModelConfig, tokenizer: Tokenizer | None
-) -> set[int]:
-    """Return the ids that end an answer in a file that another program wrote."""
-    ids = {token_id(file, kind, config.vocab_size) for kind in ("eos", "eot")}
-    found = {id for id in ids if id is not None}
-    for text in family.STOP_TOKENS:
-        token = tokenizer.special_token_id(text) if tokenizer else None
-        if token is not None:
-            found.add(token)
-    return found
+    file: GGUFFile,
+    family: Family,
+    config: ModelConfig,
+    tokenizer: Tokenizer | None,
+    template: ChatTemplate | None,
+) -> Stops:
+    """Return where answers end by a file that another program wrote."""
+    kinds = {kind: token_id(file, kind, config.vocab_size) for kind in ("eos", "eot")}
+    ids = [(f"tokenizer.ggml.{kind}_token_id", id) for kind, id in kinds.items() if id is not None]
+    tokens = [("the family", text) for text in family.STOP_TOKENS]
+    named = special_tokens(file, config.vocab_size)
+    return find_stops(ids, tokens, tokenizer, template, config.vocab_size, named)
 
 
 def _object(file: GGUFFile, key: str) -> dict[str, Any]:

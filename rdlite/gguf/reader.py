@@ -156,7 +156,7 @@ def read_gguf(path: str | Path) -> GGUFFile:
         if status.st_size < 24:
             raise GGUFError(
                 f"{path}: it has {status.st_size} bytes; the header of a GGUF file ends at offset "
-                "24; it is cut off or none"
+                "24; it is cut off or not a GGUF file"
             )
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -83,6 +83,6 @@ class Fetcher:
                 if failures > RETRIES:
                     raise Interrupted(
                         f"{file.name} stopped at {have:,} of {file.size:,} bytes: {problem}; the "
-                        "same command goes on from there"
+                        "same command continues from there"
                     )
                 time.sleep(PAUSE * 2 ** (failures - 1))

@@ -26,6 +26,7 @@ TEXTS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "chat_template.json",
     "README.md",
 )
 WEIGHTS = ".safetensors"
@@ -129,7 +130,7 @@ def _wanted(source: Source) -> dict[str, HubFile]:
             )
         raise HubError(f"{source.repo} has no safetensors at {source.commit}; is it a model?")
     if "config.json" not in files:
-        raise HubError(f"{source.repo} has no config.json, so it is no checkpoint that is read")
+        raise HubError(f"{source.repo} has no config.json, so rdlite cannot use it as a checkpoint")
     for name in TEXTS:
         if name in files and files[name].size > MAX_TEXT_BYTES:
             raise HubError(

@@ -140,7 +140,7 @@ class Hub:
             ) from None
         except errors.OfflineModeIsEnabled:
             raise HubError(
-                "HF_HUB_OFFLINE forbids the network; unset it, or use --offline for what is here"
+                "HF_HUB_OFFLINE forbids the network; unset it, or use --offline and the files here"
             ) from None
         except errors.HfHubHTTPError as problem:
             status = problem.response.status_code

@@ -17,21 +17,20 @@ class RdliteExportCommand(BaseOptimumCLICommand):
     @staticmethod
     def parse_args(parser: ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("-m", "--model", required=True, help="The checkpoint folder.")
-        parser.add_argument("output", help="The bundle to make.")
+        parser.add_argument("-m", "--model", required=True, help="Checkpoint folder.")
+        parser.add_argument("output", help="Bundle to write.")
         parser.add_argument(
             "--flavour",
             choices=("fused", "portable"),
             default="fused",
-            help="fused (the default) is built of onnxruntime's own operators, for every family "
-            "that rdlite knows; portable is traced from Huginn's PyTorch modules into standard "
-            "operators alone.",
+            help="fused (the default): built with onnxruntime's own operators, for every family. "
+            "portable: traced from Huginn's PyTorch modules into standard operators only.",
         )
         parser.add_argument(
             "--quant", metavar="SCHEME", help="Quantize on the way; see 'rdlite quantize --help'."
         )
         parser.add_argument(
-            "--force", action="store_true", help="Replace OUTPUT if it is a bundle already."
+            "--force", action="store_true", help="Replace OUTPUT if it is already a bundle."
         )
 
     def run(self) -> None:

@@ -80,10 +80,10 @@ def divergence(
     ours, theirs = model.config.vocab_size, reference.config.vocab_size
     if ours != theirs:
         raise InputError(
-            f"the models have {ours} and {theirs} tokens; only models of one vocabulary compare"
+            f"the models have {ours} and {theirs} tokens; compare models of one vocabulary"
         )
     if not model.tokenizer.same_vocabulary(reference.tokenizer):
-        raise InputError("the models' tokens differ; only models of one vocabulary compare")
+        raise InputError("the models' tokens differ; compare models of one vocabulary")
     advance = meter(len(texts), progress)
     distances: list[list[Floats]] = [[] for _ in depths]
     same: list[list[npt.NDArray[np.bool_]]] = [[] for _ in depths]

@@ -91,7 +91,7 @@ class Guard:
             except TimeoutError:
                 raise HTTPException(
                     408,
-                    f"the body did not come within {BODY_SECONDS:g} s",
+                    f"the body did not arrive within {BODY_SECONDS:g} s",
                     {"connection": "close"},
                 ) from None
             read += len(message.get("body", b""))

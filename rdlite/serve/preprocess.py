@@ -8,6 +8,7 @@ from typing import Any
 from rdlite.api.chat_file import model_hash
 from rdlite.api.model import Model
 from rdlite.config.depth import changed_depth
+from rdlite.config.parallel import parse_sampler
 from rdlite.config.sampling import Sampling
 from rdlite.errors import InputError
 from rdlite.serve.requests.answer_shape import constraint_for
@@ -93,8 +94,11 @@ class Preprocessor:
             raise InputError("stream_options needs stream: true")
         effort = body.reasoning_effort if isinstance(body, ChatRequest) else None
         full = model.config.steps_or_default(settings.depth.max_steps)
-        depth = depth_for(effort, settings.depth, full)
-        depth = changed_depth(depth, **asked.model_dump(exclude={"changes"}))
+        sampler = settings.sampler if asked.sampler is None else parse_sampler(asked.sampler)
+        wanted = asked.model_dump(exclude={"changes", "sampler"})
+        if sampler is not None and wanted["exit"] is None:
+            wanted["exit"] = "off"  # it freezes tokens by a rule of its own
+        depth = changed_depth(depth_for(effort, settings.depth, full), **wanted)
         constraint = constraint_for(body.response_format, body.grammar, body.regex)
         changes = bool(asked.changes)
         # Without a seed, answers are drawn anew; where states start stays, so that what was read
@@ -113,12 +117,13 @@ class Preprocessor:
                 self._sampling(body),
                 seed,
                 body.stop or (),
-                speculate=None if changes else settings.speculate,
+                speculate=None if changes or sampler is not None else settings.speculate,
                 top_logprobs=top or 0,
                 changes=changes,
                 draws=_draws(body.seed, index),
                 min_tokens=body.min_tokens or 0,
                 constraint=constraint,
+                sampler=sampler,
             )
             answer = Answer(
                 chat=thinks is not None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdlite.config.depth import Depth
+from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.errors import InputError
@@ -38,6 +39,7 @@ class Settings:
         speculate: whether to draft tokens.
         lenient: drop parameters that are unknown, with a warning, rather than refuse them.
         template_variables: of the chat template's own, where the request does not say.
+        sampler: the parallel sampler, where the request does not say; None: token by token.
 
     Raises InputError for an address that is none, or that needs a key and has none, and for hosts
     and origins that no client can have.
@@ -57,6 +59,7 @@ class Settings:
     speculate: Speculate = None
     lenient: bool = False
     template_variables: Mapping[str, Any] = field(default_factory=dict)
+    sampler: Parallel | None = None
 
     def __post_init__(self) -> None:
         """Check the address, the key and the names."""

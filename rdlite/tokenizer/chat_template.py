@@ -31,7 +31,7 @@ class ChatTemplate:
         if len(source) > MAX_TEMPLATE_CHARACTERS:
             raise BundleError(
                 f"the chat template has {len(source)} characters, "
-                f"at most {MAX_TEMPLATE_CHARACTERS} are read"
+                f"at most {MAX_TEMPLATE_CHARACTERS} are allowed"
             )
         self._special_tokens = dict(special_tokens or {})
         self._sandbox = Sandbox()

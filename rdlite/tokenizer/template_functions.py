@@ -14,6 +14,8 @@ import jinja2
 
 MAX_RENDERED_CHARACTERS = 4 * 2**20
 MAX_CONTAINER_ITEMS = 10_000
+#: Of a value, with all that it holds: conversations are such values.
+MAX_ITEMS, MAX_CONTAINER_DEPTH = 2**17, 50
 MAX_WIDTH = 1000  # of what is padded, and of an indent
 #: What `strftime_now` may be asked for: letters, and glibc's flags without a width.
 _DATE = re.compile(r"(?:[^%]|%[-_0^#EO]{0,2}[A-Za-z%])*")
@@ -146,6 +148,33 @@ def check_percent(text: str, largest: int) -> None:
     if any("*" in f["width"] or re.search(r"\d{4}", f["width"]) for f in found):
         raise TooMuch(f"the format {text!r:.60} is not read")
     check_size(len(text) + len(found) * (MAX_WIDTH + largest))
+
+
+def characters_of(value: Any) -> int:
+    """How many characters a value may have when it is printed, roughly and at most."""
+    if isinstance(value, str | list | tuple | dict | range):
+        items, characters = measure(value)
+        return 2 * characters + 32 * items
+    return 400
+
+
+def measure(value: Any) -> tuple[int, int]:
+    """Items and characters of a value, counted as often as they appear; raises TooMuch."""
+    items, characters, left = 0, 0, [(value, 0)]
+    while left:
+        item, depth = left.pop()
+        if isinstance(item, str):
+            characters += len(item)
+            continue
+        items += len(item)
+        if items > MAX_ITEMS or depth > MAX_CONTAINER_DEPTH:
+            raise TooMuch(f"a value of more than {MAX_ITEMS} items, or nested too deep")
+        if not isinstance(item, range):
+            children = (*item, *item.values()) if isinstance(item, dict) else item
+            left += [(c, depth + 1) for c in children if isinstance(c, str | list | tuple | dict)]
+    if characters > MAX_RENDERED_CHARACTERS:
+        raise TooMuch(f"a value of more than {MAX_RENDERED_CHARACTERS} characters")
+    return items, characters
 
 
 class Dictionary:

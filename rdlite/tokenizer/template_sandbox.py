@@ -18,18 +18,13 @@ import jinja2.runtime
 import jinja2.sandbox
 
 from rdlite.tokenizer import template_functions as functions
-from rdlite.tokenizer.template_functions import (
-    MAX_CONTAINER_ITEMS,
-    MAX_RENDERED_CHARACTERS,
-    TooMuch,
-)
+from rdlite.tokenizer.template_functions import MAX_CONTAINER_ITEMS, TooMuch
 
 #: What one rendering may do: nodes evaluated in loops and macros, characters made or looked at.
 MAX_WORK, MAX_CHARACTERS = 4 * 2**20, 64 * 2**20
 ITERATOR_WORK = 8  # for each item of a lazy filter
 CALL_WORK = 32  # for each call of a macro
-#: Of a value, with all that it holds: conversations are such values.
-MAX_ITEMS, MAX_CONTAINER_DEPTH, MAX_INTEGER = 2**17, 50, 2**63
+MAX_INTEGER = 2**63
 
 _FILTERS = """abs capitalize count d default dictsort e escape first float forceescape format indent
     int items join last length list lower map max min reject rejectattr replace reverse round
@@ -137,7 +132,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self._macros[called] = max(weight, self._macros.get(called, 0))
         for loop in list(tree.find_all(jinja2.nodes.For)):
             if loop.recursive:
-                raise jinja2.TemplateSyntaxError("recursive loops are not read", loop.lineno)
+                raise jinja2.TemplateSyntaxError("recursive loops are not supported", loop.lineno)
             weight = sum(1 for _ in loop.find_all(jinja2.nodes.Node))
             loop.iter = _filter(loop.iter, "_counted", jinja2.nodes.Const(weight))
         for concat in list(tree.find_all(jinja2.nodes.Concat)):
@@ -175,7 +170,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def _bounded(self, value: Any) -> Any:
         if isinstance(value, str | list | tuple | dict | range):
-            items, characters = _measure(value)
+            items, characters = functions.measure(value)
             self._spend(items)
             self._handle(characters)
         elif isinstance(value, int) and abs(value) > MAX_INTEGER:
@@ -210,11 +205,8 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         def metered(*args: Any, **kwargs: Any) -> Any:
             for value in (*args[first:], *kwargs.values()):
                 self._bounded(value)
-            if name in _ITERATING:
-                if isinstance(args[first], str):
-                    raise TooMuch(f"{name} goes through a text")
-                if isinstance(args[first], Sized):
-                    self._spend(ITERATOR_WORK * len(args[first]))
+            if name in _ITERATING and isinstance(args[first], Sized):
+                self._spend(ITERATOR_WORK * len(args[first]))
             result = function(*args, **kwargs)
             if isinstance(result, Iterator):  # lazy ones work when they are asked to
                 return self._counted(result, ITERATOR_WORK)
@@ -238,7 +230,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def _percent(self, text: str, *values: Any) -> str:
         text = str(text)
         right = values[0] if len(values) == 1 else values
-        functions.check_percent(text, _characters(right))
+        functions.check_percent(text, functions.characters_of(right))
         return str(self._bounded(text % right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -268,7 +260,9 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             if name == "join":
                 return __self._bounded(functions.join(args[0], owner))
             if name in ("format", "format_map"):
-                functions.check_format(owner, max(map(_characters, (*args, *kwargs.values()))))
+                functions.check_format(
+                    owner, max(map(functions.characters_of, (*args, *kwargs.values())))
+                )
             if name in functions.PADDING:
                 functions.check_width(args[0] if args and type(args[0]) is int else 8)
         return __self._bounded(super().call(__context, __obj, *args, **kwargs))
@@ -292,33 +286,6 @@ def _bound_containers(node: Any) -> Any:
         isinstance(node, jinja2.nodes.Tuple) and node.ctx == "load"
     )
     return _filter(node, "_bounded") if made else node
-
-
-def _characters(value: Any) -> int:
-    """How many characters a value may have when it is printed, roughly and at most."""
-    if isinstance(value, str | list | tuple | dict | range):
-        items, characters = _measure(value)
-        return 2 * characters + 32 * items
-    return 400
-
-
-def _measure(value: Any) -> tuple[int, int]:
-    """Items and characters of a value, counted as often as they appear; raises TooMuch."""
-    items, characters, left = 0, 0, [(value, 0)]
-    while left:
-        item, depth = left.pop()
-        if isinstance(item, str):
-            characters += len(item)
-            continue
-        items += len(item)
-        if items > MAX_ITEMS or depth > MAX_CONTAINER_DEPTH:
-            raise TooMuch(f"a value of more than {MAX_ITEMS} items, or nested too deep")
-        if not isinstance(item, range):
-            children = (*item, *item.values()) if isinstance(item, dict) else item
-            left += [(c, depth + 1) for c in children if isinstance(c, str | list | tuple | dict)]
-    if characters > MAX_RENDERED_CHARACTERS:
-        raise TooMuch(f"a value of more than {MAX_RENDERED_CHARACTERS} characters")
-    return items, characters
 
 
 class _Generation(jinja2.ext.Extension):

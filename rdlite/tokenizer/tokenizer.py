@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from rdlite.errors import BundleError, InputError, RdliteError
+from rdlite.tokenizer.marks import is_mark
 from rdlite.tokenizer.validate import check_tokenizer
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -34,6 +35,14 @@ class Tokenizer:
             # A prompt is never cut or padded without a word.
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
+            added = self._tokenizer.get_added_tokens_decoder()
+        contents = {token.content for token in added.values()}
+        #: Special tokens that mean something to the machine alone, and have no text.
+        self._hidden = frozenset(
+            id
+            for id, token in added.items()
+            if token.special and not is_mark(token.content, contents)
+        )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Return token ids. Raises InputError for text that cannot be encoded."""
@@ -47,9 +56,10 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids, without special tokens."""
+        """Return the text of token ids, without special tokens but those that mark a part of it."""
+        shown = [id for id in ids if id not in self._hidden]
         with _contained("the tokens cannot be decoded", InputError):
-            text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+            text: str = self._tokenizer.decode(shown, skip_special_tokens=False)
         return text
 
     def written(self, token: int) -> str:
@@ -73,8 +83,23 @@ class Tokenizer:
         vocabulary: bool = self._tokenizer.get_vocab() == other._tokenizer.get_vocab()
         return vocabulary
 
+    def token_id(self, text: str) -> int | None:
+        """Return the id of the token written exactly so, or None."""
+        token: int | None = self._tokenizer.token_to_id(text)
+        return token
+
+    def name(self, token: int) -> str | None:
+        """Return how the vocabulary writes a token, or None if it has no such id."""
+        name: str | None = self._tokenizer.id_to_token(token)
+        return name
+
     def special_token_id(self, text: str) -> int | None:
         """Return the id of the special token written exactly so, or None."""
-        token: int | None = self._tokenizer.token_to_id(text)
+        token = self.token_id(text)
+        added = self.added_tokens()
+        return token if token in added and added[token][1] else None
+
+    def added_tokens(self) -> dict[int, tuple[str, bool]]:
+        """Return the tokens added to the vocabulary: how they are written, and if special."""
         added = self._tokenizer.get_added_tokens_decoder()
-        return token if token in added and added[token].special else None
+        return {id: (token.content, token.special) for id, token in added.items()}

@@ -53,7 +53,7 @@ def check_tokenizer(data: bytes, vocab_size: int) -> None:
     tokenizer = read_json(data, where, BundleError)
     model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
-        raise BundleError(f"{where} cannot be used: only byte-pair encodings (BPE) are read")
+        raise BundleError(f"{where} cannot be used: only byte-pair encodings (BPE) are supported")
     vocabulary, added = model.get("vocab"), tokenizer.get("added_tokens") or []
     if not isinstance(vocabulary, dict) or not isinstance(added, list):
         raise BundleError(f"{where} cannot be used: it has no vocabulary")

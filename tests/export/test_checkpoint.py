@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from rdlite.export import export_checkpoint
+from rdlite.export.from_checkpoint import read_checkpoint
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from rdlite.export.safetensors import open_checkpoint
 from safetensors.numpy import load_file, save_file
@@ -117,11 +118,9 @@ def test_tables_have_a_bound_of_their_own(checkpoint_copy, tmp_path):
     with pytest.raises(FamilyError, match="context_length must lie between"):
         export_checkpoint(checkpoint_copy, tmp_path / "out")
     edit_json(checkpoint_copy / "config.json", block_size=2**22)
-    # 2^22 x 16 is the most: a head twice as wide would be too much
-    edit_json(checkpoint_copy / "config.json", num_attention_heads=2, num_key_value_heads=2)
-    edit_json(checkpoint_copy / "config.json", head_dim=None)
-    with pytest.raises(FamilyError, match="context_length x head_dim must be at most"):
-        export_checkpoint(checkpoint_copy, tmp_path / "out")
+    # 2^20 positions of 16 numbers are the most that a table holds
+    config = read_checkpoint(checkpoint_copy).config
+    assert (config.context_length, config.rotary_positions) == (2**22, 2**20)
 
 
 def test_what_a_checkpoint_must_have(tmp_path, checkpoint_copy):
@@ -175,7 +174,9 @@ def test_the_index_must_be_right(checkpoint_copy):
     )
     expect("must map tensor names to files of the same folder", evil="../other.safetensors")
     index.unlink()
-    with pytest.raises(CheckpointError, match="holds 3 safetensors files and no"):
+    assert open_checkpoint(checkpoint_copy).tensors  # all of one model, by their names
+    (checkpoint_copy / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="holds 2 safetensors files and no"):
         open_checkpoint(checkpoint_copy)
 
 
@@ -228,7 +229,7 @@ def test_tensors_must_be_the_ones_the_config_calls_for(checkpoint_copy, tmp_path
         ({"state_init": "zero"}, "state_init is 'zero'"),
         ({"block_class_name": "PreNormBlock"}, "block_class_name is 'PreNormBlock'"),
         ({"logit_softcap": 30.0}, r"logit_softcap \(30.0\) is not understood"),
-        ({"rope_scaling": {"type": "yarn"}}, r"rope_scaling.type \('yarn'\) is not understood"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling.rope_type is 'yarn'"),
         ({"init_values": {"embed_scale": 1.0}}, "init_values.embed_scale is 1.0"),
         ({"head_dim": 32}, "head_dim is 32"),
         ({"n_embd": "64"}, "n_embd must be a whole number from 1 to 2.31, got '64'"),
@@ -238,7 +239,7 @@ def test_tensors_must_be_the_ones_the_config_calls_for(checkpoint_copy, tmp_path
         ({"n_embd": 0}, "n_embd must be a whole number from 1"),
         ({"n_embd": 2**70}, "n_embd must be a whole number from 1"),
         ({"norm_eps": 10**400}, "norm_eps must be a number up to 1e30"),
-        ({"rope_base": 10**400}, "rope_base must be a number up to 1e30"),
+        ({"rope_base": 10**400}, r"rope_base .* must be a number up to 1e30"),
         ({"init_values": {"embed_scale": 10**400}}, "init_values.embed_scale is 1000"),
         ({"mean_recurrence": 0}, "mean_recurrence must be a whole number from 1"),
         ({"qk_bias": 1}, "qk_bias must be true or false, got 1"),
@@ -277,7 +278,6 @@ def test_config_numbers_have_two_bounds(checkpoint_copy, tmp_path, changes):
         ("tokenizer.json", b"{}", "tokenizer.json cannot be used"),
         ("tokenizer_config.json", b"[]", "must hold an object"),
         ("tokenizer_config.json", b'{"chat_template": "{% if %}"}', "chat template cannot be used"),
-        ("generation_config.json", b'{"eos_token_id": 999}', "stop id 999 is outside"),
         (
             "generation_config.json",
             b'{"eos_token_id": "x"}',

@@ -83,7 +83,7 @@ class Call:
             raise Mismatch(f"it has more than {most_inputs} inputs")
         self.require("number of outputs", len(self.outputs), outputs)
         if "" in self.outputs and outputs > 1 and len(self.outputs) != 4:
-            raise Mismatch("an output is left out")
+            raise Mismatch("an output is missing")
 
     def require(self, what: str, value: object, expected: object) -> None:
         """Refuse a value that is not the expected one."""

@@ -60,12 +60,12 @@ def _check_external(tensor: Any, size: int, file_sizes: Mapping[str, int], what:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     unknown = set(entries) - {"location", "offset", "length"}
     if unknown or len(entries) != len(tensor.external_data) or tensor.raw_data:
-        raise GraphError(f"{what} is described in a way that is not read")
+        raise GraphError(f"{what} is stored in a way that rdlite does not support")
     location = entries.get("location", "")
     if location not in file_sizes or not location.endswith(".data"):
         raise GraphError(
             f"{what} lies in {location!r:.140}, which is no data file of the bundle; "
-            "only bare names that the manifest lists are read"
+            "only bare names that the manifest lists are allowed"
         )
     for key in ("offset", "length"):
         if not _COUNT.fullmatch(entries.get(key, "")):

@@ -11,17 +11,17 @@ from rdlite.cli.shared.output import progress_bar
 
 @click.command()
 @click.argument("checkpoint", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(), help="The bundle to make.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to write.")
 @click.option(
     "--quant", metavar="SCHEME", help="Quantize on the way; see 'rdlite quantize --help'."
 )
 @quantize_options
-@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle already.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is already a bundle.")
 def export(checkpoint: str, output: str, quant: str | None, force: bool, **options: Any) -> None:
-    """Turn CHECKPOINT, a folder from the hub, into a bundle that rdlite runs.
+    """Convert CHECKPOINT to a bundle that rdlite can run.
 
-    Reads config.json, safetensors and the tokenizer's files. Never runs code from the folder and
-    never opens a pickle.
+    CHECKPOINT is a folder with config.json, safetensors and the tokenizer's files. rdlite never
+    runs code from it and never opens a pickle.
 
     \b
     Example:

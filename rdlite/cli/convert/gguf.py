@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def gguf() -> None:
-    """Models in a single GGUF file.
+    """Convert models to and from GGUF: one file per model.
 
-    Every command takes a .gguf as MODEL. llama.cpp runs the architecture 'ouro' where its build
-    knows it; the others are run by rdlite alone.
+    Every command takes a .gguf file as MODEL. llama.cpp runs the architecture 'nanbeige', and
+    'ouro' if your build supports it; the others run in rdlite only.
 
     
     Example:
@@ -30,22 +30,30 @@ def gguf() -> None:
 
 @gguf.command("export")
 @model_argument
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="NAME.gguf.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write, NAME.gguf.",
+)
 @click.option(
     "--type",
     "kind",
     metavar="TYPE",
-    help="What matrices are stored as: q4_0, q4_1, q8_0, f16, bf16 or f32. Default: as they are.",
+    help="How to store matrices: q4_0, q4_1, q8_0, f16, bf16 or f32. Default: as they are.",
 )
 @click.option(
     "--scheme",
     metavar="NAME",
-    help="How q4_0 and q8_0 are chosen, as in 'rdlite quantize'. Default: int4 or int8.",
+    help="Scheme for q4_0 and q8_0, as in 'rdlite quantize'. Default: int4 or int8.",
 )
 @quantize_options
-@click.option("--license", "licence", help="For general.license. Default: the card's.")
-@click.option("--url", help="For general.source.url: where the model comes from.")
-@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a GGUF file already.")
+@click.option(
+    "--license", "licence", help="License to store in general.license. Default: the model card's."
+)
+@click.option("--url", help="Where the model comes from, to store in general.source.url.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is already a GGUF file.")
 def export_command(
     model: str,
     output: Path,
@@ -56,10 +64,10 @@ def export_command(
     force: bool,
     **options: Any,
 ) -> None:
-    """Write MODEL as one GGUF file.
+    """Convert MODEL to one GGUF file.
 
-    MODEL is a bundle or a checkpoint folder. What a bundle holds as int4 or int8 is stored as Q4_0
-    or Q8_0, bit for bit, and nothing is rounded a second time.
+    MODEL is a bundle or a checkpoint folder. int4 and int8 weights are stored as Q4_0 and Q8_0, bit
+    for bit. Nothing is rounded a second time.
 
     \b
     Example:
@@ -107,19 +115,22 @@ def export_command(
 def who_reads(family: str) -> str:
     """Say which programs can run a file of this family."""
     if family == "ouro":
-        return "for rdlite, and for builds of llama.cpp that know the architecture 'ouro'"
+        return "for rdlite, and for builds of llama.cpp that support the architecture 'ouro'"
+    if family == "nanbeige":
+        return "for rdlite and llama.cpp"
     name = family.replace("-", "")
     return f"for rdlite; llama.cpp does not know the architecture {name!r}"
 
 
 @gguf.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(), help="The bundle to make.")
-@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle already.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to write.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is already a bundle.")
 def import_command(file: Path, output: str, force: bool) -> None:
-    """Write the model of a GGUF FILE as a bundle.
+    """Convert a GGUF FILE to a bundle.
 
-    Q4_0 and Q8_0 become int4 and int8, bit for bit; all other types become float32.
+    Q4_0 and Q8_0 become int4 and int8, bit for bit, and F32 stays float32. Matrices of all other
+    types are rounded again, to int4 or int8, and a note says by how much they are off.
 
     \b
     Example:

@@ -14,27 +14,26 @@ from rdlite.cli.shared.output import progress_bar
     "--output",
     metavar="FOLDER",
     type=click.Path(),
-    help="Where to. Default: a folder of the repository's name, here.",
+    help="Where to put it. Default: a folder named after the repository.",
 )
 @click.option(
     "--revision",
     metavar="NAME",
     default="main",
     show_default=True,
-    help="A branch, tag or commit.",
+    help="Branch, tag or commit.",
 )
 @click.option(
     "--offline",
     is_flag=True,
-    help="Leave the network alone; take what FOLDER or huggingface_hub's cache has.",
+    help="Don't use the network; use what FOLDER or huggingface_hub's cache has.",
 )
 def pull(repo: str, output: str | None, revision: str, offline: bool) -> None:
-    """Download the checkpoint REPO from the hub, ready for 'rdlite export'.
+    """Download the checkpoint REPO from the Hugging Face Hub.
 
-    Fetches safetensors, config.json and the tokenizer's files, and nothing else: no code, no
-    pickles. What was interrupted goes on where it stopped; what is there is brought up to date.
-    HF_ENDPOINT, HF_TOKEN and HF_HOME mean what they mean to huggingface_hub. Needs the extra
-    [hub].
+    Downloads safetensors, config.json and the tokenizer's files, and nothing else: no code, no
+    pickles. An interrupted download resumes, and an existing one is updated. HF_ENDPOINT, HF_TOKEN
+    and HF_HOME work as in huggingface_hub. Needs the extra [hub].
 
     \b
     Example:

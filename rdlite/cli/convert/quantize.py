@@ -16,23 +16,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @model_argument
-@click.option("-o", "--output", required=True, type=click.Path(), help="The bundle to make.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to write.")
 @click.option(
-    "--scheme", default="int4", show_default=True, metavar="NAME", help="How to quantize."
+    "--scheme", default="int4", show_default=True, metavar="NAME", help="Quantization scheme."
 )
 @quantize_options
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Measure the result against full precision and write NAME.md; and beside it, NAME.json "
-    "and NAME.png.",
+    help="Compare the result with full precision and write NAME.md, NAME.json and NAME.png.",
 )
 @click.option(
     "--text",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="For the report: a text file to measure on. Default: held-out problems.",
+    help="Text file to measure on for the report. Default: held-out problems.",
 )
-@click.option("--force", is_flag=True, help="Replace OUTPUT if it is a bundle already.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it is already a bundle.")
 def quantize(
     model: str,
     output: str,
@@ -42,19 +41,19 @@ def quantize(
     force: bool,
     **options: Any,
 ) -> None:
-    """Store the weights of MODEL as small integers: less memory, and more speed.
+    """Quantize MODEL to int8 or int4: less memory, more speed.
 
-    MODEL is a bundle with float32 weights, or a checkpoint folder from the hub.
+    MODEL is a bundle with float32 weights, or a checkpoint folder.
 
     \b
     Schemes:
-        int8            8 bits a weight (8.5 with the scales): next to nothing is lost
-        int4            4 bits, every scale searched for the least error
-        int4-corrected  int4, and what a step leaves behind is corrected (--calibration, --steps)
-        int4-hqq        4 bits, scales searched for the most small errors, whatever the large ones
-        int4-gptq       4 bits, calibrated in the loop (--calibration, --steps): the best, and slow
-        int4-mixed      like int4-gptq, with 8 bits where they do the most good (--bits)
-        int4-plain      4 bits, scales from the largest weights; to compare with
+        int8            8 bits per weight (8.5 with scales); loses next to nothing
+        int4            4 bits, with the scale of least error for each block
+        int4-corrected  int4, then corrects the errors of a step (--calibration, --steps)
+        int4-hqq        4 bits; keeps most errors small and allows a few large ones
+        int4-gptq       4 bits, calibrated in the loop (--calibration, --steps); best, but slow
+        int4-mixed      like int4-gptq, with 8 bits where they help most (--bits)
+        int4-plain      4 bits, scales from the largest weights; for comparison
 
     \b
     Example:
@@ -66,7 +65,7 @@ def quantize(
     from rdlite.quant import find_scheme, write_quantized
 
     if text and not report:
-        raise click.UsageError("--text is for --report; --calibration is what schemes run on")
+        raise click.UsageError("--text is for --report; for the scheme, use --calibration")
     if report:
         if report.suffix != ".md":
             raise click.UsageError(f"--report writes Markdown: {report} must end in .md")
@@ -98,7 +97,7 @@ def _check_report(report: Path, *bundles: str) -> None:
 
     for folder in map(find_model, bundles):
         if folder.resolve() in report.resolve().parents:
-            raise click.UsageError(f"--report: {report} lies in {folder}; give another folder")
+            raise click.UsageError(f"--report: {report} lies in {folder}; choose another folder")
     for suffix in (".md", ".json"):
         check_output_file(report.with_suffix(suffix))
 
@@ -112,4 +111,4 @@ def _write_report(found: "Report", path: Path) -> None:
     write_whole(path.with_suffix(".json"), data.encode())
     plot_errors({found.scheme: found.state_errors}, path.with_suffix(".png"))
     write_whole(path, as_markdown(found).encode())
-    click.echo(f"{path}: what it costs, by depth")
+    click.echo(f"{path}: what quantization costs, by depth")

@@ -18,13 +18,13 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 
 @click.command()
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that read memory.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads to read memory with.")
 @json_option
 def doctor(threads: int | None, as_json: bool) -> None:
-    """Show versions, providers, threads and how fast this machine reads memory.
+    """Show versions, providers, threads and memory bandwidth.
 
-    The read bandwidth bounds the speed of every large model: a core step reads the core's weights
-    once.
+    The read bandwidth limits the speed of every large model, because each core step reads the
+    core's weights once.
 
     \b
     Example:

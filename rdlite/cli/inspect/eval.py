@@ -65,45 +65,45 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "--steps",
     callback=_depths,
     metavar="LIST",
-    help="Depths to measure at, in core steps.  [default: 1,2,4,8,16,32, as far as MODEL goes]",
+    help="Depths to measure, in core steps.  [default: 1,2,4,8,16,32, up to MODEL's limit]",
 )
 @force_steps_option
 @click.option(
     "--tasks",
     callback=_tasks,
     metavar="LIST",
-    help="Only problems of these tasks, like chain,hops. Default: all.",
+    help="Only these tasks, such as chain,hops. Default: all.",
 )
 @click.option(
     "--count",
     type=click.IntRange(1, 10_000),
-    help="Problems for each task and difficulty (fewer where there are no more).  [default: 20]",
+    help="Problems per task and difficulty (fewer if there are not that many).  [default: 20]",
 )
 @click.option(
     "--text",
     type=click.Path(exists=True, dir_okay=False),
-    help="Measure on this text file instead of the tasks: perplexity, or with --against the "
-    "divergence.",
+    help="Measure on this text file instead of the tasks: perplexity, or KL divergence with "
+    "--against.",
 )
-@click.option("--against", type=click.Path(), help="Measure KL divergence from this MODEL.")
+@click.option("--against", type=click.Path(), help="Measure the KL divergence from this model.")
 @click.option(
     "--window",
     type=click.IntRange(2, 4096),
-    help="Tokens of a text that are read together.  [default: 256, or the context]",
+    help="Tokens of the text to read at once.  [default: 256, or the context]",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**64 - 1),
     default=0,
     show_default=True,
-    help="Selects problems and initial states.",
+    help="Random seed for problems and initial states.",
 )
 @threads_option
 @cache_bits_option
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw accuracy over depth into this picture (.png, .svg or .pdf).",
+    help="Draw accuracy by depth as a picture (.png, .svg or .pdf).",
 )
 @json_option
 def evaluate(
@@ -121,11 +121,12 @@ def evaluate(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure what MODEL can do at which depth.
+    """Measure how well MODEL does at each depth.
 
-    By default it is asked problems that no training saw: accuracy by task, difficulty and depth.
-    With --text: perplexity of a text. With --against: KL divergence from another model (say, the
-    one that it was quantized from), on the text or on the problems.
+    By default, asks it problems that it never saw in training and reports the accuracy by task,
+    difficulty and depth. With --text, reports the perplexity of a text. With --against, reports the
+    KL divergence from another model (such as the one it was quantized from), on the text or on the
+    problems.
 
     \b
     Example:

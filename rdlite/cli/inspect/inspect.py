@@ -74,6 +74,7 @@ def _report(bundle: Any) -> dict[str, Any]:
         f"cache_bytes_per_token_at_{steps}_steps": {
             name: cache.bytes_per_token(config, steps) for name, cache in policies.items()
         },
+        **_endings(bundle),
         f"cache_bytes_of_{config.context_length}_tokens": {
             name: config.context_length * cache.bytes_per_token(config, steps)
             for name, cache in policies.items()
@@ -83,6 +84,34 @@ def _report(bundle: Any) -> dict[str, Any]:
             "compared": len(manifest.files) - len(bundle.unhashed),
             "left to 'rdlite verify'": ", ".join(bundle.unhashed) or "none",
         },
+    }
+
+
+def _endings(bundle: Any) -> dict[str, Any]:
+    """Return where answers end and who says so, and what the chat template asks for."""
+    from rdlite.config.generation import GenerationConfig, read_generation_config
+    from rdlite.tokenizer.chat_template import ChatTemplate
+    from rdlite.tokenizer.tokenizer import Tokenizer
+
+    size, special = bundle.config.vocab_size, bundle.manifest.special_tokens
+    data = bundle.read_text("generation_config.json")
+    config = read_generation_config(data, size) if data is not None else GenerationConfig()
+    data = bundle.read_text("tokenizer.json")
+    tokenizer = Tokenizer(data, size) if data is not None else None
+    data = bundle.read_text("chat_template.jinja")
+    template = ChatTemplate(data.decode(errors="replace"), special) if data is not None else None
+    stops = {}
+    for id in config.stop_ids:
+        name = tokenizer.name(id) if tokenizer else None
+        shown = f"#{id}" if name is None else f"{name} (#{id})"
+        stops[shown] = "from " + config.stop_sources.get(str(id), "generation_config.json")
+    for text in config.stop_strings:
+        source = config.stop_sources.get(text, "generation_config.json")
+        stops[f"the text {text}"] = f"from {source}"
+    return {
+        "stops_at": stops or None,
+        "named_as_stops_but_none": dict(config.stops_ignored) or None,
+        "template_variables": sorted(template.variables) if template else None,
     }
 
 
@@ -101,4 +130,6 @@ def _human(group: str, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         unit = " bytes" if "bytes" in group else ""
         return f"{value:,}{unit}"
+    if isinstance(value, list):
+        return one_line(", ".join(map(str, value)) or "none")
     return f"{value:.6g}" if isinstance(value, float) else one_line(str(value))

@@ -24,22 +24,22 @@ COUNT, WINDOWS, WINDOW = 10, 640, 64
     type=click.FloatRange(0, 50),
     default=0.5,
     show_default=True,
-    help="Percent of the answers that may differ from those of full depth.",
+    help="Percent of the answers that may differ from those at full depth.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(2, 1024),
-    help="The full depth, in core steps. Default: twice the model's mean depth.",
+    help="Full depth, in core steps. Default: twice the model's mean depth.",
 )
 @click.option(
     "--text",
     type=click.Path(exists=True, dir_okay=False),
-    help="Tune on this text file, token by token, instead of answers to problems.",
+    help="Tune on this text file, token by token, instead of on problems.",
 )
 @click.option(
     "--count",
     type=click.IntRange(1, 10_000),
-    help="Problems for each task and difficulty, or windows of the text.  "
+    help="Problems per task and difficulty, or windows of the text.  "
     f"[default: {COUNT}, or {WINDOWS}]",
 )
 @click.option(
@@ -47,15 +47,15 @@ COUNT, WINDOWS, WINDOW = 10, 640, 64
     type=click.IntRange(0, 2**64 - 1),
     default=0,
     show_default=True,
-    help="Selects problems and initial states.",
+    help="Random seed for problems and initial states.",
 )
 @threads_option
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw steps against agreement into this picture (.png, .svg or .pdf).",
+    help="Draw steps against agreement as a picture (.png, .svg or .pdf).",
 )
-@click.option("--dry-run", is_flag=True, help="Only measure; leave MODEL as it is.")
+@click.option("--dry-run", is_flag=True, help="Only measure; don't change MODEL.")
 @json_option
 def tune(
     model: str,
@@ -69,12 +69,12 @@ def tune(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Find out when MODEL may stop thinking, and make that its default.
+    """Find out when MODEL may stop early, and make that its default.
 
-    Reads problems (or a text) to the full depth and measures, for every exit rule and threshold,
-    how many steps it would take and how many answers would be others. The loosest thresholds that
-    keep the loss, and the cheapest rule with them, are written into the bundle, with the scales of
-    an int8 cache ('--cache-bits 8').
+    Reads problems (or a text) at full depth. For every exit rule and threshold, it measures how
+    many steps the model would take and how many answers would change. It writes the loosest
+    thresholds that keep the loss, the cheapest rule, and the scales of an int8 cache
+    ('--cache-bits 8') into the bundle.
 
     \b
     Example:
@@ -216,5 +216,5 @@ def _print(report: dict[str, Any], best: "Curve", dry_run: bool) -> None:
             )
         mark = " *" if rule == best.rule else ""
         click.echo(f"{rule:<18}" + "".join(f"{cell:>11}" for cell in cells) + mark)
-    click.echo(f"* answered with it: {report['default_agreement']:.2%} as at full depth")
-    click.echo("Nothing was written." if dry_run else "This is the model's default from now on.")
+    click.echo(f"* answers the same as at full depth: {report['default_agreement']:.2%}")
+    click.echo("Nothing was written." if dry_run else "This is now the model's default.")

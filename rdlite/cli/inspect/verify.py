@@ -19,22 +19,23 @@ if TYPE_CHECKING:
     "--against",
     metavar="OTHER",
     type=click.Path(),
-    help="Another bundle of the same model: compare what each graph computes, and the logits.",
+    help="Another bundle of the same model, to compare each graph and the logits with.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1e6),
     default=1e-4,
     show_default=True,
-    help="With --against: the largest absolute difference that is fine; beyond it the exit status "
-    "is 1. Quantized weights differ by more.",
+    help="With --against: the largest absolute difference to accept; beyond it, the exit code is "
+    "1. Quantized weights differ by more.",
 )
 @json_option
 def verify(model: str, against: str | None, tolerance: float, as_json: bool) -> None:
-    """Check all of MODEL: manifest, sizes, hashes of all files, and the three graphs.
+    """Check MODEL: its manifest, sizes, every hash and the three graphs.
 
-    With --against it is compared with another bundle of the same model, say a portable one with a
-    fused one: prelude, a core step and the coda on the same numbers, then logits from token ids.
+    With --against, compare it with another bundle of the same model, such as a portable one with a
+    fused one: first prelude, one core step and coda on the same numbers, then logits from token
+    ids.
 
     \b
     Example:

@@ -26,26 +26,26 @@ PROMPT = "The lighthouse keeper counted the ships, as every evening, and wrote t
     type=click.IntRange(1, 2**20),
     default=128,
     show_default=True,
-    help="Tokens of the prompt, if the context has room for them.",
+    help="Tokens in the prompt, if the context has room for them.",
 )
 @click.option(
     "--text",
     type=click.Path(exists=True, dir_okay=False),
-    help="The prompt is the beginning of this file. Default: a sentence, again and again.",
+    help="Take the prompt from the start of this file. Default: a repeated sentence.",
 )
 @click.option(
     "--repeats",
     type=click.IntRange(1, 1000),
     default=3,
     show_default=True,
-    help="Runs that count, after one that warms up.",
+    help="Runs to count, after one to warm up.",
 )
 @click.option(
     "--new-tokens",
     type=click.IntRange(2, 2**20),
     default=32,
     show_default=True,
-    help="Tokens to decode, whatever would end the answer.",
+    help="Tokens to decode, even past the end of the answer.",
 )
 @run_options
 @json_option
@@ -58,10 +58,10 @@ def bench(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure MODEL on this machine: loading, reading a prompt, decoding, steps and memory.
+    """Measure how fast MODEL is on this machine, and its memory.
 
-    Medians of all runs, with the least and
-    the most; the machine's read bandwidth is measured in the same run, because it bounds how fast
+    Reports loading, prompt reading, decoding, steps and memory: the median of all runs, with the
+    least and the most. It also measures the machine's read bandwidth, because that limits how fast
     a large model can be.
 
     \b
@@ -115,6 +115,7 @@ def _measure(
                 sampling,
                 options["seed"],
                 speculate=options["speculate"],
+                sampler=options["sampler"],
             )
             found.append(generation.stats)
             peak = peak or _peak_resident()  # before the buffer that the bandwidth is measured on

@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 @max_tokens_option
 @template_variables_option
 @run_options
-@click.option("--system", help="A system prompt.")
-@click.option("--load", "saved", type=click.Path(), help="Go on with a saved conversation.")
+@click.option("--system", help="System prompt.")
+@click.option("--load", "saved", type=click.Path(), help="Continue a saved conversation.")
 @click.option(
     "--show-depth",
     is_flag=True,
-    help="Colour each token by the steps that it took: blue few, vermilion many.",
+    help="Colour each token by its steps: blue is few, vermilion is many.",
 )
 @click.option(
     "--think",
     type=click.Choice(("on", "off")),
-    help="Whether a model that can do so thinks before it answers. Default: the model's.",
+    help="Whether the model thinks before it answers, if it can. Default: the model's.",
 )
 @click.option(
     "--show-thinking/--hide-thinking",
     default=None,
-    help="Show what a model thinks before it answers: dimmed, or through a pipe on standard error. "
+    help="Show what the model thinks before it answers: dimmed, or in a pipe on standard error. "
     "Default: only on a terminal.",
 )
-@click.option("--no-history", is_flag=True, help="Keep no history of what is typed.")
-@click.option("--json", "as_json", is_flag=True, help="Print each token as a line of JSON.")
+@click.option("--no-history", is_flag=True, help="Don't keep a history of what you type.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per token.")
 def chat(
     model: str,
     system: str | None,
@@ -56,10 +56,10 @@ def chat(
     template_var: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
-    """Talk with MODEL (nano, where it is left out); /help lists what can be typed.
+    """Chat with MODEL (default: nano).
 
-    Through a pipe, every line of standard input is a message or a command, standard output gets
-    the answers alone, and the exit code is 2 if one could not be given.
+    Type /help in the chat to list its commands. In a pipe, each line of standard input is a message
+    or a command, and standard output has only the answers. The exit code is 2 if one failed.
 
     \b
     Example:
@@ -68,7 +68,9 @@ def chat(
         echo "What is 48 + 76?" | rdlite chat
     """
     if system and saved:
-        raise click.UsageError("--system is for a new conversation; --load goes on with an old one")
+        raise click.UsageError(
+            "--system starts a new conversation, but --load continues an old one; use one of them"
+        )
     with open_model(model, options) as opened:
         talk = opened.chat(
             system,
@@ -77,6 +79,7 @@ def chat(
             options["seed"],
             options["speculate"],
             variables_for(opened, template_var),
+            options["sampler"],
         )
         if saved:
             talk.load(Path(saved))

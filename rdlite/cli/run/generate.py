@@ -19,15 +19,15 @@ from rdlite.errors import InputError
 @prompt_arguments
 @max_tokens_option
 @run_options
-@click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
+@click.option("--stop", multiple=True, help="Stop at this text; may be repeated.")
 @click.option(
     "--json-schema",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The text is JSON that fits the schema in FILE.",
+    help="Write JSON that fits the schema in FILE.",
 )
-@click.option("--regex", help="The whole text matches this regular expression.")
-@click.option("--stats", "show_stats", is_flag=True, help="Say on stderr what it took.")
+@click.option("--regex", help="Write text that matches this regular expression as a whole.")
+@click.option("--stats", "show_stats", is_flag=True, help="Print statistics to stderr.")
 @json_option
 def generate(
     words: tuple[str, ...],
@@ -38,10 +38,10 @@ def generate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Continue PROMPT, or standard input where it is left out.
+    """Continue PROMPT (default: standard input).
 
-    A single argument is MODEL if it is a path, else PROMPT. With --json, each token is a line, then
-    one with the text and what it took.
+    A single argument is MODEL if it is a path, else PROMPT. With --json, each token is one line,
+    and the last line has the whole text and statistics.
 
     \b
     Example:
@@ -60,6 +60,7 @@ def generate(
             stop=stop,
             speculate=options["speculate"],
             constraint=constraint,
+            sampler=options["sampler"],
         )
         for token in generation:
             if as_json:

@@ -27,44 +27,48 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen at; one that other machines can reach needs an API key.",
+    help="Address to listen on. One that other machines can reach needs an API key.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
-    help="Port to listen at; 0: any that is free.",
+    help="Port to listen on; 0: any free port.",
 )
 @click.option(
     "--api-key",
     envvar="RDLITE_API_KEY",
     metavar="KEY",
-    help="What clients must send. Better set in the environment, RDLITE_API_KEY: others on this "
-    "machine can read command lines.",
+    help="Key that clients must send. Better set it in the environment, as RDLITE_API_KEY: others "
+    "on this machine can read command lines.",
 )
 @click.option(
-    "--allow-host", multiple=True, metavar="NAME", help="A further name to be called by; repeat."
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Another host name to accept; may be repeated.",
 )
 @click.option(
     "--cors-origin",
     multiple=True,
     metavar="ORIGIN",
-    help="Pages of this origin may call the server from a browser; repeat. Default: only its own.",
+    help="Origin whose pages may call the server from a browser; may be repeated. Default: only "
+    "the server's own.",
 )
 @click.option(
     "--slots",
     type=click.IntRange(1, 64),
     default=2,
     show_default=True,
-    help="Answers that are generated at once.",
+    help="Answers to generate at once.",
 )
 @click.option(
     "--queue",
     type=click.IntRange(0, 4096),
     default=16,
     show_default=True,
-    help="Requests that may wait beside them; more are told to come back later.",
+    help="Requests that may wait; any more are told to come back later.",
 )
 @click.option(
     "--prefix-cache",
@@ -72,7 +76,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     metavar="SIZE",
     default="1G",
     show_default=True,
-    help="Memory for texts that were read, kept for requests that begin like them; 0: none.",
+    help="Memory to keep earlier prompts, for requests that start the same way; 0: keep none.",
 )
 @click.option(
     "--lenient",
@@ -98,10 +102,10 @@ def serve(
     template_var: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
-    """Serve MODEL (nano, where it is left out) to other programs, and a page to chat with it.
+    """Serve MODEL (default: nano) through OpenAI's API, with a chat page.
 
-    Programs that know OpenAI's API use it at http://127.0.0.1:8080/v1; the page is at
-    http://127.0.0.1:8080. What a request does not say is as the options below have it.
+    The API is at http://127.0.0.1:8080/v1, the page at http://127.0.0.1:8080. The options below are
+    the defaults for what a request leaves out.
 
     \b
     Example:
@@ -137,12 +141,13 @@ def serve(
             seed=options["seed"],
             speculate=options["speculate"],
             template_variables=variables_for(opened, template_var),
+            sampler=options["sampler"],
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         name = opened.bundle.manifest.name
 
         def ready() -> None:
-            click.echo(f"{name} is served at {address} (API: {address}/v1). Ctrl-C ends it.")
+            click.echo(f"Serving {name} at {address} (API: {address}/v1). Press Ctrl-C to stop.")
 
         serve(opened, settings, listener, ready)

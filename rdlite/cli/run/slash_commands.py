@@ -62,7 +62,7 @@ class Commands:
         rows = [(f"/{n} {c.arguments}".rstrip(), c.says) for n, c in COMMANDS.items()]
         width = max(len(typed) for typed, _ in rows)
         lines = [f"{typed:<{width}}  {says}" for typed, says in rows]
-        lines.append(f"Ctrl-C stops an answer, and leaves at the prompt; {NEWLINE_HINT}.")
+        lines.append(f"Ctrl-C stops an answer; at the prompt, it leaves. {NEWLINE_HINT}.")
         self._screen.tell("\n".join(lines))
 
     def _reset(self, _: str) -> None:
@@ -81,7 +81,7 @@ class Commands:
             return
         self._talk.reset(text)
         self.stats = None
-        self._screen.tell("A new conversation begins with this system prompt.")
+        self._screen.tell("Started over with this system prompt.")
 
     def _steps(self, number: str) -> None:
         talk = self._talk
@@ -122,7 +122,7 @@ class Commands:
         value = decimal("the temperature", text)
         self._talk.sampling = dataclasses.replace(self._talk.sampling, temperature=value)
         self._screen.tell(
-            f"The temperature is {value:g}" + ("." if value else ": always the likeliest.")
+            f"The temperature is {value:g}" + ("." if value else ": always the likeliest token.")
         )
 
     def _seed(self, text: str) -> None:
@@ -133,12 +133,12 @@ class Commands:
 
     def _show(self, _: str) -> None:
         lines = [f"{m['role']}: {showable(m['content'])}" for m in self._talk.messages]
-        self._screen.tell("\n".join(lines) or "Nothing was said yet.")
+        self._screen.tell("\n".join(lines) or "Nothing has been said yet.")
 
     def _regen(self, _: str) -> None:
         question = self._talk.undo()
         if question is None:
-            self._screen.complain("there is no answer to give again")
+            self._screen.complain("there is no answer to repeat")
             return
         self._talk.seed = (self._talk.seed + 1) % 2**64  # or it would be the same answer
         self._answer(question)
@@ -151,10 +151,10 @@ class Commands:
         self._talk.load(path := _path("load", name))
         self.stats = None
         count = sum(message["role"] == "user" for message in self._talk.messages)
-        self._screen.tell(f"Going on with {path}: {count} question{'s' * (count != 1)} so far.")
+        self._screen.tell(f"Continuing {path}: {count} question{'s' * (count != 1)} so far.")
 
     def _statistics(self, _: str) -> None:
-        last = describe_stats(self.stats) if self.stats else "nothing was answered yet"
+        last = describe_stats(self.stats) if self.stats else "nothing has been answered yet"
         used, context = self._talk.context_used, self._talk.model.context
         self._screen.tell(f"{last}; context {used} of {context} tokens")
 
@@ -197,33 +197,35 @@ def decimal(name: str, text: str) -> float:
 
 
 COMMANDS = {
-    "help": Command("", "this list", Commands._help),
+    "help": Command("", "list the commands", Commands._help),
     "steps": Command(
-        "N", "think at most N core steps deep; without N: the model's default", Commands._steps
+        "N",
+        "take at most N core steps for each token; without N: the model's default",
+        Commands._steps,
     ),
     "exit-rule": Command(
         "RULE [T]",
-        "stop thinking when RULE says so, at threshold T; off: never",
+        "stop early when RULE says so, at threshold T; off: never",
         Commands._exit_rule,
     ),
     "think": Command(
         "on|off", "let the model think before it answers, or not, if it can", Commands._think
     ),
     "temp": Command(
-        "T", "sample at temperature T; 0 always takes the likeliest", Commands._temperature
+        "T", "set the temperature; 0 always picks the likeliest token", Commands._temperature
     ),
-    "seed": Command("N", "select initial states and draws", Commands._seed),
+    "seed": Command("N", "set the random seed", Commands._seed),
     "system": Command(
         "TEXT", "start over with a system prompt; without TEXT: show it", Commands._system
     ),
-    "show": Command("", "the conversation so far", Commands._show),
+    "show": Command("", "show the conversation so far", Commands._show),
     "regen": Command("", "answer the last question again", Commands._regen),
-    "save": Command("FILE", "write the conversation to a file", Commands._save),
-    "load": Command("FILE", "go on with a saved conversation", Commands._load),
+    "save": Command("FILE", "save the conversation to a file", Commands._save),
+    "load": Command("FILE", "continue a saved conversation", Commands._load),
     "stats": Command(
-        "", "what the last answer took, and how full the context is", Commands._statistics
+        "", "show what the last answer took, and how full the context is", Commands._statistics
     ),
     "reset": Command("", "forget the conversation", Commands._reset),
-    "quit": Command("", "leave (so do Ctrl-D and Ctrl-C)", Commands._quit),
+    "quit": Command("", "leave (or press Ctrl-D or Ctrl-C)", Commands._quit),
 }
 COMMANDS["exit"] = COMMANDS["quit"]

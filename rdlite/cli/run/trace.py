@@ -1,15 +1,16 @@
 """`rdlite trace`: how a model thought, step by step."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdlite.cli.shared.options import json_option, open_model, plain_run_options
+from rdlite.cli.shared.options import json_option, open_model, plain_run_options, sampler_option
 from rdlite.cli.shared.output import print_json, progress_bar
 from rdlite.cli.shared.prompts import model_and_prompt, prompt_arguments
 from rdlite.config.from_options import depth_of, sampling_of
-from rdlite.utils.printable import label
+from rdlite.utils.printable import label, one_line
 
 if TYPE_CHECKING:
     from rdlite.trace.record import TokenTrace, Trace
@@ -19,32 +20,33 @@ NAME_WIDTH = 16
 
 @click.command()
 @prompt_arguments
-@click.option("--chat", is_flag=True, help="PROMPT is the first message of a chat.")
+@click.option("--chat", is_flag=True, help="Treat PROMPT as the first message of a chat.")
 @click.option(
     "--max-tokens",
     type=click.IntRange(1, 2**22),
     default=32,
     show_default=True,
-    help="Most tokens to watch.",
+    help="Maximum tokens to trace.",
 )
 @click.option(
     "--top",
     type=click.IntRange(1, 100),
     default=5,
     show_default=True,
-    help="How many of the likeliest tokens to tell for each step.",
+    help="How many of the likeliest tokens to show for each step.",
 )
 @plain_run_options
-@click.option("--stop", multiple=True, help="Text that ends it; may be given several times.")
+@sampler_option
+@click.option("--stop", multiple=True, help="Stop at this text; may be repeated.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw it into this picture (.png, .svg or .pdf), up to 48 tokens.",
+    help="Draw the trace as a picture (.png, .svg or .pdf), up to 48 tokens.",
 )
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it into this page (.html), which needs nothing else.",
+    help="Write the trace as a self-contained page (.html).",
 )
 @json_option
 def trace(
@@ -58,11 +60,12 @@ def trace(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Continue PROMPT, or standard input, and tell what MODEL thought at every core step.
+    """Show what MODEL would have said after each core step.
 
-    For each new token: the steps it took and, after each step, how far the state moved and which
-    tokens were the likeliest then. The text is the one that 'rdlite generate' gives, or with
-    --chat 'rdlite chat'. A single argument is MODEL if it is a path, else PROMPT.
+    Continues PROMPT (default: standard input). For each new token it shows the steps taken and,
+    after each step, how far the state moved and which tokens were the likeliest. The text is the
+    same as that of 'rdlite generate', or with --chat, of 'rdlite chat'. A single argument is MODEL
+    if it is a path, else PROMPT.
 
     \b
     Example:
@@ -71,6 +74,11 @@ def trace(
         rdlite trace BUNDLE "2 + 2 =" --exit off --steps 32 --html trace.html
     """
     model, prompt = model_and_prompt(words)
+    if options["sampler"] is not None:
+        if plot or html:
+            raise click.UsageError("--plot and --html show one token after the other, not a window")
+        _wavefront(model, prompt, max_tokens, stop, chat, as_json, options)
+        return
     if html:
         from rdlite.utils.files import check_output_file
 
@@ -109,6 +117,40 @@ def trace(
         from rdlite.trace.plot import plot_trace
 
         plot_trace(found, plot)
+
+
+def _wavefront(
+    model: str,
+    prompt: str,
+    max_tokens: int,
+    stop: tuple[str, ...],
+    chat: bool,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    """Print the parallel sampler's window after each outer step: frozen tokens | guesses."""
+    from rdlite.trace.wavefront import trace_wavefront
+
+    with open_model(model, options) as opened:
+        text, rows = trace_wavefront(
+            opened,
+            prompt,
+            options["sampler"],
+            max_tokens,
+            depth_of(opened.default_depth, options),
+            sampling_of(opened.generation_config.sampling, options),
+            options["seed"],
+            stop,
+            chat,
+        )
+    if as_json:
+        print_json({"text": text, "wavefront": [dataclasses.asdict(row) for row in rows]})
+        return
+    click.echo("step  position  frozen | guesses")
+    for row in rows:
+        frozen, guesses = (" ".join(map(label, texts)) for texts in (row.frozen, row.guesses))
+        click.echo(f"{row.step:>4}  {row.position:>8}  {frozen} | {guesses}")
+    click.echo(f"\n{one_line(text)}")
 
 
 def _print(found: "Trace") -> None:

@@ -28,34 +28,34 @@ def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=int,
                 default=4,
                 show_default=True,
-                help="4 rounds activations to int8, which is faster; 1 computes with float32.",
+                help="4: round activations to int8, which is faster. 1: compute with float32.",
             ),
             click.option(
                 "--bits",
                 type=float,
-                help="For int4-mixed: bits a weight on the average, scales included. Default: 4.6.",
+                help="For int4-mixed: average bits per weight, with scales. Default: 4.6.",
             ),
             click.option(
                 "--calibration",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="For schemes that run the model: a text file. Default: practice problems.",
+                help="Text file for schemes that run the model. Default: practice problems.",
             ),
             click.option(
                 "--steps",
                 type=click.IntRange(1, 1024),
-                help="For schemes that run the model: core steps. Default: its mean depth.",
+                help="Core steps for schemes that run the model. Default: its mean depth.",
             ),
             click.option(
                 "--seed",
                 type=click.IntRange(0, 2**64 - 1),
                 default=0,
                 show_default=True,
-                help="Selects initial states and problems.",
+                help="Random seed for initial states and problems.",
             ),
             click.option(
                 "--threads",
                 type=click.IntRange(1, 256),
-                help="Threads for running the model. Default: one a physical core.",
+                help="Threads to run the model. Default: one per physical core.",
             ),
         )
     ):

@@ -8,28 +8,29 @@ import click
 
 if TYPE_CHECKING:
     from rdlite.api.model import Model
+    from rdlite.config.parallel import Parallel
 
 
 #: Caches that may grow past this are worth a word.
 SAID_BYTES = 2**28
 model_argument = click.argument("model", type=click.Path(), default="nano", required=False)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1, 256),
-    help="Threads for one operator. Default: one a physical core.",
+    help="Threads per operator. Default: one per physical core.",
 )
 force_steps_option = click.option(
     "--force-steps",
     is_flag=True,
-    help="Allow more steps than MODEL was made for, where that is fixed; they ruin its answers.",
+    help="Allow more steps than MODEL was made for; its answers may be ruined.",
 )
 cache_bits_option = click.option(
     "--cache-bits",
     type=int,
     metavar="8",
-    help="Keep the cache in int8: a quarter of the memory, not exact. MODEL needs scales for that, "
-    "which 'rdlite tune' finds. Default: float32.",
+    help="Store the cache as int8: a quarter of the memory, not exact. 'rdlite tune' finds the "
+    "scales that MODEL needs for this. Default: float32.",
 )
 
 
@@ -63,12 +64,33 @@ def _cache_share(ctx: click.Context, param: click.Parameter, value: str | None) 
     return number
 
 
+def _sampler(ctx: click.Context, param: click.Parameter, value: str) -> "Parallel | None":
+    """Read "plain", or "parallel" with knobs."""
+    from rdlite.config.parallel import parse_sampler
+    from rdlite.errors import InputError
+
+    try:
+        return parse_sampler(value)
+    except InputError as problem:
+        raise click.BadParameter(str(problem)) from None
+
+
+sampler_option = click.option(
+    "--sampler",
+    callback=_sampler,
+    metavar="plain|parallel[:KNOB=VALUE,...]",
+    default="plain",
+    show_default=True,
+    help="plain: one token after the other. parallel: draft and refine several together, which is "
+    "not exact; for example parallel:exit_t=0.1,max_wavefront=16.",
+)
+
 max_tokens_option = click.option(
     "--max-tokens",
     type=click.IntRange(1, 2**22),
     default=1024,
     show_default=True,
-    help="Most tokens of an answer.",
+    help="Maximum tokens per answer.",
 )
 
 
@@ -81,9 +103,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="off",
         show_default=True,
         help="Draft up to K tokens at D core steps each and verify them together: the same text, "
-        "sooner. auto: K and D as is quickest by what was seen so far.",
+        "faster. auto: choose K and D by what has been fastest so far.",
     )
-    return plain_run_options(speculate(command))
+    return plain_run_options(speculate(sampler_option(command)))
 
 
 def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,59 +115,60 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--steps",
                 type=click.IntRange(1, 1024),
-                help="Core steps for each token, at most: how deep to think. Default: the model's.",
+                help="Maximum core steps per token: how deep to think. Default: the model's.",
             ),
             force_steps_option,
             click.option(
                 "--exit",
                 metavar="RULE",
-                help="Stop thinking before --steps when this rule says so: latent-diff, "
-                "acceleration, cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, gate "
-                "(of models that have one); off: never. Default: the model's, if 'rdlite tune' "
-                "found one.",
+                help="Stop before --steps when this rule says so: latent-diff, acceleration, "
+                "cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, or gate (for "
+                "models with an exit gate). off: never stop early. Default: the model's, if "
+                "'rdlite tune' found one.",
             ),
             click.option(
                 "--threshold",
                 type=float,
-                help="Of the exit rule. Default: what 'rdlite tune' found, or the rule's own.",
+                help="Threshold of the exit rule. Default: what 'rdlite tune' found, or the "
+                "rule's own.",
             ),
             click.option(
                 "--min-steps",
                 type=click.IntRange(1, 1024),
                 default=1,
                 show_default=True,
-                help="Core steps before the exit rule is first asked.",
+                help="Core steps before the exit rule is first checked.",
             ),
             click.option(
                 "--check-every",
                 type=click.IntRange(1, 1024),
                 default=1,
                 show_default=True,
-                help="Core steps from one question to the exit rule to the next.",
+                help="Core steps between checks of the exit rule.",
             ),
             click.option(
                 "--prompt-exit",
                 type=click.Choice(("mean", "each")),
                 default="mean",
                 show_default=True,
-                help="How the exit rule reads a prompt: a chunk's tokens stop together at their "
-                "mean, or each token at its own step.",
+                help="How the tokens of a prompt stop: together, by the mean of their chunk, or "
+                "each at its own step.",
             ),
             click.option(
                 "--temp",
                 type=click.FloatRange(0, 100),
-                help="Temperature; 0 always takes the likeliest. Default, as for the filters "
-                "below: the model's own.",
+                help="Temperature; 0 always picks the likeliest token. Default, here and for the "
+                "filters below: the model's own.",
             ),
             click.option(
                 "--top-k",
                 type=click.IntRange(0, 2**22),
-                help="Keep the k likeliest tokens; 0 keeps all.",
+                help="Sample from the k likeliest tokens only; 0: from all.",
             ),
             click.option(
                 "--top-p",
                 type=click.FloatRange(0, 1, min_open=True),
-                help="Keep the likeliest tokens up to this probability in all.",
+                help="Sample from the likeliest tokens whose probabilities add up to this.",
             ),
             click.option(
                 "--min-p",
@@ -155,35 +178,35 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--repetition-penalty",
                 type=click.FloatRange(0.01, 100),
-                help="Above 1: tokens that the text has already become less likely.",
+                help="Above 1, tokens already in the text become less likely.",
             ),
             click.option(
                 "--seed",
                 type=click.IntRange(0, 2**64 - 1),
                 default=0,
                 show_default=True,
-                help="Selects initial states and draws; the same seed gives the same text.",
+                help="Random seed; the same seed gives the same text.",
             ),
             click.option(
                 "--device",
                 type=click.Choice(("auto", "cpu", "cuda")),
                 default="cpu",
                 show_default=True,
-                help="Where to run: cuda is an NVIDIA GPU, auto takes one if it can be used.",
+                help="Where to run. cuda: an NVIDIA GPU. auto: a GPU if it works, else the CPU.",
             ),
             threads_option,
             click.option(
                 "--context",
                 type=click.IntRange(1, 2**22),
-                help="Longest text in tokens. Default: what the model allows.",
+                help="Maximum length of the text in tokens. Default: the model's.",
             ),
             click.option(
                 "--cache-share",
                 callback=_cache_share,
                 metavar="N|last",
-                help="Keep the cache of N steps and reuse it for the others; last: keep every "
-                "step's while a prompt is read, and then each token's last. Less memory, not "
-                "exact. Default: keep every step's.",
+                help="Save cache memory; not exact. N: keep N slots and reuse them for the other "
+                "steps. last: after the prompt, keep only each token's last step. Default: a slot "
+                "for every step.",
             ),
             cache_bits_option,
         )

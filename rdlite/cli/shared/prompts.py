@@ -33,5 +33,7 @@ def _tell_apart(words: Sequence[str]) -> tuple[str, str | None]:
     if word == "nano" or os.path.exists(word) or (one_word and os.sep in word):
         return word, None
     if one_word:
-        click.echo(f"note: there is no {one_line(word)} here, so nano continues it", err=True)
+        click.echo(
+            f"note: there is no file {one_line(word)}, so nano continues it as a prompt", err=True
+        )
     return "nano", word

@@ -33,8 +33,8 @@ template_variables_option = click.option(
     multiple=True,
     callback=_parse,
     metavar="NAME=VALUE",
-    help="Set a variable of the chat template's own, like enable_thinking=false; repeat. VALUE is "
-    "JSON, or text. 'rdlite inspect' names those that it asks for.",
+    help="Set a variable of the chat template, such as enable_thinking=false; may be repeated. "
+    "VALUE is JSON or text. 'rdlite inspect' lists the variables.",
 )
 
 

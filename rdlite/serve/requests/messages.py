@@ -38,6 +38,10 @@ def _text_of_part(part: object) -> str:
     return text
 
 
+#: Some clients keep nothing as an empty list.
+Thought = Annotated[str | None, BeforeValidator(lambda value: None if value == [] else value)]
+
+
 class Message(Strict):
     """What somebody said.
 
@@ -51,8 +55,8 @@ class Message(Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(text_of)]
     name: Label | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = Field(default=None, description="The same, as newer clients call it")
+    reasoning_content: Thought = None
+    reasoning: Thought = Field(default=None, description="The same, as newer clients call it")
     refusal: Annotated[None, only("")] = None
     tool_calls: Annotated[None, only([])] = None
     function_call: Annotated[None, only({})] = None

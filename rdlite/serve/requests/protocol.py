@@ -21,7 +21,7 @@ MAX_CHOICES = 8
 def _stops(value: object) -> object:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
-        raise ValueError("must be a text or a list of texts, none empty")
+        raise ValueError("must be a text or a list of texts, and none may be empty")
     if len(texts) > 16 or any(len(text) > 1000 for text in texts):
         raise ValueError("must be at most 16 texts of up to 1000 characters")
     return texts
@@ -47,7 +47,7 @@ def _few(value: object) -> object:
 def _biases(value: dict[str, float]) -> dict[str, float]:
     for key in value:
         if not (key.isascii() and key.isdecimal() and len(key) < 9):
-            raise ValueError(f"has the key {key!r:.40}, which is no token id")
+            raise ValueError(f"has the key {key!r:.40}, which is not a token id")
     return value
 
 
@@ -72,6 +72,9 @@ class DepthRequest(Strict):
     check_every: int | None = Field(default=None, ge=1, le=1024)
     prompt: Literal["mean", "each"] | None = None
     changes: bool | None = Field(default=None, description="Tell how far each step moved the state")
+    sampler: str | None = Field(
+        default=None, max_length=400, description="plain, or parallel[:KNOB=VALUE,...]"
+    )
 
 
 class StreamOptions(Strict):
@@ -119,6 +122,7 @@ class _Common(Strict):
     store: bool | None = None
     service_tier: Label | None = None
     verbosity: Label | None = None
+    client_metadata: Harmless = None
 
 
 class ChatRequest(_Common):

@@ -189,10 +189,10 @@ def test_broken_bodies(server, body):
 
 
 NAMES = """temperature top_p top_k min_p repetition_penalty max_tokens n seed top_logprobs
-depth.max_steps depth.threshold logit_bias.5""".split()
+presence_penalty depth.max_steps depth.threshold logit_bias.5""".split()
 NUMBERS = ["1e308", "-1e308", "1e999", "NaN", "Infinity", "true", "false", '"1"', "[]", "{}"]
-#: Of these any whole number is a good one.
-SIGNED = {"seed", "logit_bias.5", "depth.threshold"}
+#: Of these -1 is a good one.
+SIGNED = {"seed", "logit_bias.5", "depth.threshold", "presence_penalty"}
 
 
 @pytest.mark.parametrize(

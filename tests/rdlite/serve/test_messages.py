@@ -43,7 +43,8 @@ def test_what_templates_ask_for_is_told_to_them():
     thought = answer | {"reasoning_content": "carry the one"}
     assert told(QUESTION, thought) == [QUESTION, thought]
     assert told(QUESTION, answer | {"reasoning": "carry the one"}) == [QUESTION, thought]
-    assert told(QUESTION, answer | {"reasoning_content": None}) == [QUESTION, answer]
+    for nothing in (None, [], ""):
+        assert told(QUESTION, answer | {"reasoning_content": nothing}) == [QUESTION, answer]
 
 
 def test_an_answer_may_have_no_words():
@@ -83,6 +84,7 @@ def test_who_asks_and_what_for_changes_nothing():
         "prompt_cache_key": "session-1",
         "prompt_cache_retention": "24h",
         "prompt_cache_options": {"a": 1},
+        "client_metadata": {"session": "b"},
     }
     without = dict.fromkeys(kept)
     assert read(**kept).model_copy(update=without) == read().model_copy(update=without)

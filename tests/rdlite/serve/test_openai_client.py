@@ -73,6 +73,14 @@ def test_changes_tell_how_far_each_step_moved_the_state(client):
     assert all(change > 0 for changes in choice.depth["changes"] for change in changes)
 
 
+def test_the_parallel_sampler_is_a_field_of_depth(client):
+    question = {"role": "user", "content": "What is 48 + 76?"}
+    answer = chat(client, question, extra_body={"depth": {"sampler": "parallel"}})
+    assert answer.choices[0].message.content == "124"
+    with pytest.raises(openai.BadRequestError, match="no knob"):
+        chat(client, question, extra_body={"depth": {"sampler": "parallel:speed=9"}})
+
+
 def test_a_stream_brings_the_same_token_by_token(client):
     whole = chat(client, seed=3, extra_body={"depth": {"exit": "off", "max_steps": 8}})
     options = {"stream": True, "stream_options": {"include_usage": True}, "seed": 3}

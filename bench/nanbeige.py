@@ -1,0 +1,126 @@
+"""Nanbeige4.2-3B's real shape at int4 with random weights, beside llama.cpp on the same weights.
+
+    .venv/bin/pip install -e '.[cpu,bench]'
+    .venv/bin/python bench/nanbeige.py
+
+Writes a checkpoint of the shape (bfloat16, 8.3 GB), exports it to int4 in one pass in a process of
+its own, whose time and peak memory are reported, and writes the bundle as a GGUF file: Q4_0, bit
+for bit. Then rdlite runs the bundle and llama.cpp the GGUF file, in turn, token after token at two
+loops behind the same prompt. Weights are rounded by int4-plain, which is quicker to make than int4
+and runs like it.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from export_memory import measure
+from llama_cpp_peer import Llama
+from rdlite.export.random_checkpoint import tensor_shapes_of, write_random_checkpoint
+from report import finish, spread
+from shapes import MODELS
+
+import rdlite
+from rdlite.measure.memory_bandwidth import read_bandwidth
+
+NAME = "Nanbeige4.2-3B"
+CONTEXT, TOKENS, ROUNDS = 64, 8, 5
+#: Of a tensor's random numbers; they repeat, which changes no time.
+DRAWN = 10_000_019
+EXPORT = (
+    "import sys; from rdlite.export import export_checkpoint as e; from rdlite.quant import "
+    "find_scheme as f; e(sys.argv[1], sys.argv[2], quant=f('int4-plain'), force=True)"
+)
+
+
+@click.command(help=__doc__)
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 256))
+@click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1, 100))
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where checkpoint, bundle and GGUF file are kept for the next run. Default: nowhere.",
+)
+@click.option("--make", hidden=True, type=click.Path(path_type=Path))
+@click.option("--prepare", is_flag=True, help="Make the files and stop.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
+def main(
+    threads: int,
+    rounds: int,
+    folder: Path | None,
+    make: Path | None,
+    prepare: bool,
+    out: Path | None,
+) -> None:
+    family, raw = MODELS[NAME]
+    if make is not None:
+        shapes = tensor_shapes_of(family.weights(family.read_config(raw)))
+        write_random_checkpoint(make, raw, "bfloat16", shapes=shapes, drawn=DRAWN)
+        (make / "tokenizer.json").unlink()  # llama.cpp takes none without merges
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = folder or Path(name)
+        checkpoint, bundle, took = (folder / each for each in ("checkpoint", "bundle", "took.json"))
+        if not took.exists():
+            if not checkpoint.exists():
+                measure([__file__, "--make", str(checkpoint)])  # or the export has our peak memory
+            peak, seconds = measure(["-c", EXPORT, str(checkpoint), str(bundle)])
+            row = {"what": "export to int4", "seconds": round(seconds), "peak MiB": round(peak)}
+            took.write_text(json.dumps(row))
+        llama = folder / "model.gguf"
+        if not llama.exists():
+            measure(["-m", "rdlite", "gguf", "export", str(bundle), "-o", str(llama)])
+        if prepare:
+            return
+        rows = [json.loads(took.read_text()), *compare(bundle, llama, threads, rounds)]
+    finish("nanbeige", rows, out)
+
+
+def compare(bundle: Path, llama: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """Time both in turn."""
+    before = psutil.Process().memory_info().rss
+    model = rdlite.load(bundle, threads=threads)
+    ids = list(range(CONTEXT))
+    model.generate(ids, 2).text  # noqa: B018
+    resident = psutil.Process().memory_info().rss - before
+    peer = Llama(llama, threads)
+    ours: list[float] = []
+    theirs: list[float] = []
+    rates: list[float] = []
+    for turn in range(rounds + 1):
+        rates.append(read_bandwidth(threads, repeats=1))
+        stats = model.generate(ids, TOKENS + 1).stats
+        time.sleep(0.02)
+        peer.reset()
+        peer.step(CONTEXT)
+        clock = time.perf_counter()
+        for _ in range(TOKENS):
+            peer.step(1)
+        if turn:
+            theirs.append((time.perf_counter() - clock) / TOKENS)
+            ours.append(stats.decode_seconds / TOKENS)
+    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
+    return [
+        {
+            "what": "rdlite, int4",
+            "ms a token": spread([1e3 * x for x in ours], 1),
+            "tokens/s": round(1 / statistics.median(ours), 2),
+            "of llama.cpp's": f"{statistics.median(ratios):.2f}x",
+            "resident MiB": round(resident / 2**20),
+            "read bandwidth GB/s": round(statistics.median(rates) / 1e9, 1),
+        },
+        {
+            "what": "llama.cpp, the same as Q4_0",
+            "ms a token": spread([1e3 * x for x in theirs], 1),
+            "tokens/s": round(1 / statistics.median(theirs), 2),
+        },
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+// A conversation: messages through the chat template, the cache kept between turns.
+
+import { checkOptions, shown } from "./checks.js";
+import { InputError } from "./errors.js";
+import { Generation, generateTokens } from "./generate.js";
+
+const OPTIONS = ["system", "depth", "sampling", "seed"];
+const SEND = ["maxTokens", "signal", "changes", "depth", "sampling"];
+
+export class Chat {
+  /** Use `Model.chat`. @param {import("./model.js").Model} model @param {any} options */
+  constructor(model, options) {
+    checkOptions("chat", options, OPTIONS);
+    void model.tokenizer, model.chatTemplate; // complain now, not at the first message
+    const { system = null, depth = null, sampling = null, seed = 0 } = options;
+    const { temperature, topK, topP, minP, repetitionPenalty } = model.generationConfig;
+    this.model = model;
+    this.options = {
+      depth: depth ?? model.defaultDepth,
+      sampling: sampling ?? { temperature, topK, topP, minP, repetitionPenalty },
+      seed,
+    };
+    model.plan(this.options, 1);
+    this.sequence = model.borrow();
+    /** @type {number[]} */
+    this.tokens = []; // those that the caches hold
+    this.key = ""; // what they depend on besides: depth and seed
+    /** @type {Generation | null} */
+    this.answer = null;
+    /** @type {{role: string, content: string}[]} */
+    this.messages = system ? [{ role: "system", content: system }] : [];
+  }
+
+  /**
+   * Say something and get the answer, token by token; it joins the conversation when it ends, or
+   * as far as it went when it is closed or aborted.
+   * @param {string} text
+   * @param {{maxTokens?: number, signal?: AbortSignal, changes?: boolean,
+   *   depth?: import("./depth.js").Depth, sampling?: import("./sampling.js").Sampling}} [options]
+   * @returns {Generation}
+   */
+  send(text, options = {}) {
+    checkOptions("send", options, SEND);
+    if (typeof text !== "string") throw new InputError(`a message must be text, got ${shown(text)}`);
+    if (this.answer?.stats.finish === null && this.answer.stats.newTokens > 0) {
+      throw new InputError("the last answer still runs; close it or wait for its end");
+    }
+    const messages = [...this.messages, { role: "user", content: text }];
+    const prompt = this.model.encodeChat(messages);
+    const plan = this.model.plan({ ...this.options, ...options }, 1024);
+    this.answer = new Generation(this.run(messages, prompt, plan), plan);
+    return this.answer;
+  }
+
+  /** @param {any[]} messages @param {number[]} prompt @param {any} plan */
+  async *run(messages, prompt, plan) {
+    let [answer, count] = ["", 0];
+    const tokens = [...prompt];
+    this.sequence.truncate(this.common(prompt, plan.key));
+    this.key = plan.key;
+    try {
+      for await (const token of generateTokens(this.sequence, prompt, plan)) {
+        tokens.push(token.id);
+        answer += token.text;
+        count++;
+        yield token;
+      }
+    } finally {
+      this.tokens = tokens.slice(0, this.sequence.length);
+      if (count) this.messages = [...messages, { role: "assistant", content: answer }];
+    }
+  }
+
+  /** Tokens of a prompt that need not be read again; never all. @param {number[]} prompt @param {string} key */
+  common(prompt, key) {
+    if (key !== this.key) return 0;
+    const most = Math.min(this.tokens.length, prompt.length - 1);
+    let same = 0;
+    while (same < most && this.tokens[same] === prompt[same]) same++;
+    return same;
+  }
+
+  /** Take the last question and its answer back; returns the question, null if there is none. */
+  undo() {
+    if (this.messages.at(-1)?.role !== "assistant") return null;
+    const question = this.messages.at(-2)?.content ?? null;
+    this.messages = this.messages.slice(0, -2);
+    return question;
+  }
+
+  /** Free its caches; it cannot be used any more. */
+  close() {
+    this.model.giveBack(this.sequence);
+  }
+}

@@ -1,0 +1,14 @@
+// What rdlite/node and rdlite/web have in common.
+
+export {
+  BundleError,
+  ContextError,
+  GraphError,
+  InputError,
+  RdliteError,
+  RuntimeFailure,
+} from "./errors.js";
+export { RULES, rulesFor } from "./exit-rules.js";
+export { Chat } from "./chat.js";
+export { Generation } from "./generate.js";
+export { Model } from "./model.js";
