@@ -11,11 +11,11 @@ import click
 import numpy as np
 from rdlite.export.exporter import write_bundle
 from rdlite.export.random_checkpoint import hub_config
+from rdlite.quant.options import Options, quantization
 from shapes import HUGINN
 
 from rdlite.architectures import huginn
 from rdlite.architectures.registry import Family
-from rdlite.config.quantization import Quantization
 from rdlite.graphs.builder import Weights
 from rdlite.graphs.packing import Codes, Floats, Scales, count_blocks
 from rdlite.weights.source_model import SourceModel
@@ -57,11 +57,17 @@ class _Drawn:
 
 
 def write_random_bundle(
-    folder: Path, bits: int | None, family: Family, raw: dict[str, Any], name: str = "random"
+    folder: Path,
+    bits: int | None,
+    family: Family,
+    raw: dict[str, Any],
+    name: str = "random",
+    block_size: int | None = None,
 ) -> Path:
-    """Write a bundle of a config.json's shape at 4 or 8 bits, block 32; returns its path.
+    """Write a bundle of a config.json's shape at 4 or 8 bits; returns its path.
 
-    Without bits the weights are float32, and all alike.
+    Blocks are those of the schemes int4 and int8, unless another size is given. Without bits the
+    weights are float32, and all alike.
     """
     config = family.read_config(raw)
     weights = family.weights(config)
@@ -69,17 +75,22 @@ def write_random_bundle(
     if bits is None:
         return write_bundle(original, folder, force=True)
     matrices = dict.fromkeys(original.matrices(), bits)
-    storage = Storage(Quantization("random", matrices), _Drawn(0.002))
+    plan = quantization("random", matrices, Options(block_size=block_size), original)
+    storage = Storage(plan, _Drawn(0.002))
     return write_bundle(original, folder, storage, force=True)
 
 
 def write_random_huginn(
-    folder: Path, bits: int, layers: tuple[int, int, int] = (2, 4, 2), vocabulary: int = HUGINN[3]
+    folder: Path,
+    bits: int,
+    layers: tuple[int, int, int] = (2, 4, 2),
+    vocabulary: int = HUGINN[3],
+    block_size: int | None = None,
 ) -> Path:
     """Write a bundle of Huginn's width and other depths; returns its path."""
     width, heads, inner, _, context, steps = HUGINN
     raw = hub_config(width, heads, inner, vocabulary, context, steps, layers)
-    return write_random_bundle(folder, bits, huginn, raw, "huginn-random")
+    return write_random_bundle(folder, bits, huginn, raw, "huginn-random", block_size)
 
 
 @click.command(help=__doc__)
@@ -87,8 +98,11 @@ def write_random_huginn(
 @click.option("--bits", default=4, show_default=True, type=click.IntRange(4, 8))
 @click.option("--layers", nargs=3, type=int, default=(2, 4, 2), show_default=True)
 @click.option("--vocabulary", default=HUGINN[3], show_default=True, type=click.IntRange(1, 2**22))
-def main(folder: Path, bits: int, layers: tuple[int, int, int], vocabulary: int) -> None:
-    write_random_huginn(folder, bits, layers, vocabulary)
+@click.option("--block-size", type=int, help="Weights that share a scale. Default: the scheme's.")
+def main(
+    folder: Path, bits: int, layers: tuple[int, int, int], vocabulary: int, block_size: int | None
+) -> None:
+    write_random_huginn(folder, bits, layers, vocabulary, block_size)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class BundleWeights:
         for name, weight in weights.items():
             wanted: dict[str, tuple[tuple[int, ...], str]] = {name: (weight.shape, "float32")}
             if name in self._quantization.bits:
-                bits, block_size = self._quantization.bits[name], self._quantization.block_size
+                bits, block_size = self._quantization.bits[name], self._quantization.block_of(name)
                 packed = packed_shape(weight.shape, bits, block_size)
                 wanted = {
                     f"{name}.packed": (packed, "uint8"),

@@ -147,9 +147,10 @@ def _storage(
         if storage is None:
             raise InputError(f"{kind} needs a scheme that chooses integers and scales")
         return storage, "f32"
-    if stored.block_size != BLOCK:
+    other = {stored.block_of(name) for name in stored.bits} - {BLOCK}
+    if other:
         raise InputError(
-            f"the weights share a scale in blocks of {stored.block_size}, GGUF's in blocks of "
+            f"the weights share a scale in blocks of {max(other)}, GGUF's in blocks of "
             f"{BLOCK}; quantize the model again with --block-size {BLOCK}"
         )
     found = {STORED[bits].lower() for bits in stored.bits.values()}

@@ -47,8 +47,8 @@ class Calibrated:
     def prepare(self, original: SourceModel) -> Storage:
         """Run the model and decide how its weights are stored."""
         options = self._options
-        names = quantizable(original, options.block_size)
-        plan = quantization(self._name, dict.fromkeys(names, self._bits), options)
+        names = quantizable(original)
+        plan = quantization(self._name, dict.fromkeys(names, self._bits), options, original)
         # The embedding's rows are looked up as well as multiplied with: it is rounded.
         moved = [name for name in names if name != "embedding.weight"]
         factors = FactorFolder(options.work)

@@ -13,7 +13,7 @@ from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
 from .gptq_scheme import Calibrated, calibration_texts
-from .options import Options
+from .options import Options, least_bits, quantizable, quantization
 from .sensitivity import divergence_of, grouped, with_bits
 
 #: Texts that sensitivity is measured on, and the depths: shares of the mean depth.
@@ -35,15 +35,17 @@ class Mixed:
     def prepare(self, original: SourceModel) -> Storage:
         """Calibrate, measure, and decide how the weights are stored."""
         options = self._options
-        low = 4 + 16 / options.block_size
+        names = quantizable(original)
+        low = least_bits(
+            quantization("int4-mixed", dict.fromkeys(names, 4), options, original), original
+        )
         budget = low + 0.1 if options.bits is None else options.bits
         if not low <= budget <= low + 4:
             raise InputError(
-                f"bits must lie between {low:g} and {low + 4:g} with blocks of "
-                f"{options.block_size} and their scales, got {budget:g}"
+                f"bits must lie between {low:.3g} and {low + 4:.3g} with these blocks and their "
+                f"scales, got {budget:g}"
             )
         storage = self._four.prepare(original)
-        names = storage.quantization.bits
         groups = grouped(names)
         sizes = {
             group: sum(math.prod(original.weights[name].shape) for name in members)

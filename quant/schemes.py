@@ -28,8 +28,9 @@ class Uniform:
 
     def prepare(self, original: SourceModel) -> Storage:
         """Decide how the weights are stored."""
-        bits = dict.fromkeys(quantizable(original, self.options.block_size), self.bits)
-        return Storage(quantization(self.name, bits, self.options), self.quantizer)
+        bits = dict.fromkeys(quantizable(original), self.bits)
+        plan = quantization(self.name, bits, self.options, original)
+        return Storage(plan, self.quantizer)
 
 
 SCHEMES: dict[str, Callable[[str, Options], Scheme]] = {

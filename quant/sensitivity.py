@@ -22,7 +22,8 @@ def with_bits(
     """Return a storage by the same quantizer with other bits, and perhaps another level."""
     old = storage.quantization
     level = old.accuracy_level if accuracy_level is None else accuracy_level
-    new = dataclasses.replace(old, bits=dict(bits), accuracy_level=level)
+    sizes = {name: size for name, size in old.block_sizes.items() if name in bits}
+    new = dataclasses.replace(old, bits=dict(bits), accuracy_level=level, block_sizes=sizes)
     return dataclasses.replace(storage, quantization=new)
 
 

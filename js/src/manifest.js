@@ -76,6 +76,7 @@ const quantization = object({
   scheme: line,
   bits: optional(mapping(oneOf(4, 8)), new Map()),
   block_size: optional(oneOf(16, 32, 64, 128, 256), 32),
+  block_sizes: optional(mapping(oneOf(16, 32, 64, 128, 256)), new Map()),
   accuracy_level: optional(oneOf(1, 4), 4),
 });
 const exit = object({

@@ -34,7 +34,20 @@ class DeviceCacheSlot:
 
     def read(self, start: int, end: int) -> Entries:
         """Return the positions from `start` to `end`, on the host."""
-        entries: Entries = self.data.read()[..., start:end, :]
+        layers, _, _, heads, capacity, size = self.data.shape
+        packed = self._device.empty((layers, 2, 1, heads, end - start, size))
+        width, item = (end - start) * size, HALF.itemsize
+        if width:
+            source = self.data.address + start * size * item
+            self._device.memory.copy(
+                packed.address,
+                width * item,
+                source,
+                capacity * size * item,
+                width * item,
+                layers * 2 * heads,
+            )
+        entries: Entries = packed.read()
         return entries
 
     def write(self, entries: Entries, start: int = 0) -> None:

@@ -4,7 +4,7 @@ Every random draw is a pure function of (seed, position), so that replay and spe
 same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,13 @@ from rdlite.ort.rng import TOKENS, generator_at
 from rdlite.utils.checks import check_seed
 
 Floats = npt.NDArray[np.float32]
+
+#: Chances that are summed up together, and found among each other when a draw falls there.
+BLOCK = 256
+#: How often a token outside the nucleus is drawn again before the nucleus is sorted out.
+TRIES = 16
+#: Below this, float32 may not hold what divides logits; it is greedy long before.
+LEAST_TEMPERATURE = 1e-30
 
 
 class Sampler:
@@ -40,7 +47,9 @@ class Sampler:
         self._top = min(top, vocab_size)
         self._sampling = sampling
         self._seed = check_seed(seed)
-        self._work = np.empty(vocab_size, np.float32)
+        # Whole blocks, the last filled up with zeros.
+        self._blocks = np.zeros((-(-vocab_size // BLOCK), BLOCK), np.float32)
+        self._work = self._blocks.reshape(-1)[:vocab_size]
         self._seen: npt.NDArray[np.bool_] | None = None
         if sampling.repetition_penalty != 1:
             self._seen = np.zeros(vocab_size, np.bool_)
@@ -86,13 +95,14 @@ class Sampler:
     def commit(self, logits: Floats, token: int, position: int) -> float:
         """Remember a token that was chosen from these logits; returns its log-probability."""
         self.accept((token,))
+        total = log_sum(logits, self._work)
         for rule in self._rules:
             rule.chose(token, position)
         if self._top:
             ids = likeliest(logits, self._top)
-            logs = logits[ids].astype(np.float64) - log_sum(logits)
+            logs = logits[ids].astype(np.float64) - total
             self.alternatives = tuple(zip(ids.tolist(), logs.tolist(), strict=True))
-        return log_probability(logits, token)
+        return float(logits[token]) - total
 
     def guess(self, logits: Floats, position: int) -> int:
         """Choose like a call does, for a draft: it is remembered only until a call chooses."""
@@ -106,6 +116,9 @@ class Sampler:
             raise RuntimeFailure(
                 "the model's logits are not numbers; its weights are broken, or its depth unstable"
             )
+        changes = self._bias_ids.size or self._seen is not None or self._rules
+        if not (self._sampling.temperature or changes):
+            return int(logits.argmax())
         work = self._work
         np.copyto(work, logits)
         if self._bias_ids.size:
@@ -120,21 +133,67 @@ class Sampler:
 
     def _draw(self, work: Floats, position: int) -> int:
         sampling = self._sampling
-        ids: npt.NDArray[np.int64] | None = None  # None: all of them, in order
-        if 0 < sampling.top_k < work.size:
-            ids = likeliest(work, sampling.top_k)
-            work = work[ids]
+        random = generator_at(self._seed, position, TOKENS).random
+        if not 0 < sampling.top_k < work.size:
+            return self._draw_from_all(work, random)
+        ids = likeliest(work, sampling.top_k)
+        work = work[ids]
         with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
             chances = np.exp((work.astype(np.float64) - work.max()) / sampling.temperature)
         if sampling.top_p < 1:
             keep = _nucleus(chances, sampling.top_p)
-            ids, chances = keep if ids is None else ids[keep], chances[keep]
+            ids, chances = ids[keep], chances[keep]
         if sampling.min_p:
             chances[chances < sampling.min_p * chances.max()] = 0
-        cumulative = chances.cumsum()
-        draw = generator_at(self._seed, position, TOKENS).random() * cumulative[-1]
-        index = min(int(np.searchsorted(cumulative, draw, side="right")), cumulative.size - 1)
-        return index if ids is None else int(ids[index])
+        return int(ids[_pick(chances, random())])
+
+    def _draw_from_all(self, work: Floats, random: Callable[[], float]) -> int:
+        """Draw from a whole vocabulary, in a few passes over it and without sorting.
+
+        A token outside the nucleus is drawn again: what the first ones that lie in it are is
+        distributed as if all others had been left out.
+        """
+        sampling = self._sampling
+        work -= work.max()
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
+            work /= np.float32(max(sampling.temperature, LEAST_TEMPERATURE))
+        np.exp(work, out=work)  # the largest is 1
+        if sampling.min_p and sampling.top_p == 1:
+            work[work < np.float32(sampling.min_p)] = 0
+        sums = self._blocks.sum(axis=1)
+        ends = sums.cumsum(dtype=np.float64)
+        wanted = sampling.top_p * ends[-1]
+        for _ in range(TRIES):
+            draw = random() * ends[-1]
+            block = min(int(np.searchsorted(ends, draw, side="right")), len(ends) - 1)
+            inside = (draw - ends[block]) / float(sums[block]) + 1 if sums[block] else 0.0
+            index = block * BLOCK + _pick(self._blocks[block], inside)
+            chance = work[index]
+            if sampling.top_p == 1:
+                return index
+            if chance >= sampling.min_p and _chances_before(work, index) < wanted:
+                return index
+        chances = work.astype(np.float64)
+        ids = _nucleus(chances, sampling.top_p)
+        chances = chances[ids]
+        chances[chances < sampling.min_p * chances.max()] = 0
+        return int(ids[_pick(chances, random())])
+
+
+def _pick(chances: npt.NDArray[Any], share: float) -> int:
+    """Return which of some chances lies at a share of their sum; one that is not 0."""
+    cumulative = chances.cumsum(dtype=np.float64)
+    index = int(np.searchsorted(cumulative, share * cumulative[-1], side="right"))
+    return min(index, int(np.searchsorted(cumulative, cumulative[-1])))
+
+
+def _chances_before(chances: Floats, index: int) -> float:
+    """Return the sum of the chances that are likelier, or equal and first."""
+    chance = chances[index]
+    # Quicker than to sum up under a mask.
+    likelier = float(np.maximum(chances, chance).sum())
+    likelier -= float(chance) * int(np.count_nonzero(chances <= chance))
+    return likelier + float(chance) * int(np.count_nonzero(chances[:index] == chance))
 
 
 def likeliest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
@@ -161,7 +220,11 @@ def log_probability(logits: Floats, token: int) -> float:
     return float(logits[token]) - log_sum(logits)
 
 
-def log_sum(logits: Floats) -> float:
-    """Return the natural logarithm of the sum of the exponentials of logits [V]."""
+def log_sum(logits: Floats, work: Floats | None = None) -> float:
+    """Return the natural logarithm of the sum of the exponentials of logits [V].
+
+    With `work`, float32 [V], nothing is allocated.
+    """
     top = logits.max()
-    return float(top) + float(np.log(np.exp(logits - top).sum()))
+    work = np.subtract(logits, top, out=work)
+    return float(top) + float(np.log(np.exp(work, out=work).sum()))

@@ -10,6 +10,7 @@ from rdlite.bundle.reader import Bundle
 from rdlite.config.cache import Cache
 from rdlite.errors import InputError
 from rdlite.graphs.float16 import with_float16
+from rdlite.graphs.int8_halves import with_int8_halves
 from rdlite.graphs.int8_kv import with_int8_cache
 from rdlite.graphs.rotary import Floats, rotary_table, with_positions
 from rdlite.ort.kv_cache import HostSlots, MakeSlot
@@ -73,6 +74,8 @@ class Engine:
             share = cache.share if isinstance(cache.share, int) else None
             self.scales = read_cache_scales(bundle).shared(share)
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
+        if device is None:
+            graphs = {part: with_int8_halves(graph) for part, graph in graphs.items()}
         self.sessions = {}
         provider = device.provider if device else None
         longer = context is not None and context > self.config.rotary_positions

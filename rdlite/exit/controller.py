@@ -92,7 +92,7 @@ class Controller:
             first: row of the first of them.
             together: they leave as one, row `first`.
         """
-        rule, size = self._rule, 1 if together else runner.change.shape[1]
+        rule, size = self._rule, 1 if together else runner.size
         rows = slice(first, first + size)
         settled = self.settled[rows]
         due = steps >= self._min_steps and (steps - self._min_steps) % self._every == 0
@@ -123,7 +123,7 @@ class Controller:
             done: steps that were taken already; the positions have not settled.
         """
         if not done:
-            self.start(first, runner.change.shape[1])
+            self.start(first, runner.size)
         end = self.max_steps if most is None else min(most, self.max_steps)
         for number in range(done, end):
             runner.step(number)

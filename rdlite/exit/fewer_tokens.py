@@ -19,6 +19,7 @@ class FewerTokens:
     """
 
     def __init__(self, runner: Step, ids: npt.NDArray[np.int64]) -> None:
+        self.size = runner.size
         self._runner = runner
         self._ids = ids
 

@@ -13,6 +13,9 @@ Bools = npt.NDArray[np.bool_]
 class Step(Protocol):
     """What a rule can look at after a core step on S positions."""
 
+    #: S; the shape of `change` says it too, but on a device that waits for the step.
+    size: int
+
     @property
     def change(self) -> Floats:
         """How far each state moved, relative to its length: float32 [1, S]."""

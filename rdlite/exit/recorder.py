@@ -35,7 +35,7 @@ class Recorder(Controller):
     def check_exit(self, runner: Step, steps: int, first: int = 0, together: bool = False) -> Bools:
         """Ask the rule after a step; where positions leave one by one, see the last row's."""
         settled = super().check_exit(runner, steps, first, together)
-        if not together and first + runner.change.shape[1] == self._rows:
+        if not together and first + runner.size == self._rows:
             self.record(runner, steps, self._rows - 1, apart=True)
         return settled
 

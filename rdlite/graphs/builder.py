@@ -90,7 +90,7 @@ class GraphBuilder:
             rows: the integers as [N, bytes of a row], not [N, blocks, bytes of a block]; the same
                 bytes.
         """
-        bits, block_size = self.quantization.bits[name], self.quantization.block_size
+        bits, block_size = self.quantization.bits[name], self.quantization.block_of(name)
         shape = self._weights[name].shape
         n, blocks, size = packed_shape(shape, bits, block_size)
         packed = (n, blocks * size) if rows else (n, blocks, size)

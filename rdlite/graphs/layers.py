@@ -26,7 +26,7 @@ def embed(g: GraphBuilder, input_ids: ir.Value) -> ir.Value:
             gather_axis=0,
             quantize_axis=1,
             bits=g.quantization.bits[name],
-            block_size=g.quantization.block_size,
+            block_size=g.quantization.block_of(name),
         )
     else:
         x = g.op.Gather(g.weight(name), input_ids, axis=0)
@@ -47,7 +47,7 @@ def linear(g: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
         K=columns,
         N=rows,
         bits=g.quantization.bits[name],
-        block_size=g.quantization.block_size,
+        block_size=g.quantization.block_of(name),
         accuracy_level=g.quantization.accuracy_level,
     )
 

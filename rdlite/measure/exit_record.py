@@ -39,6 +39,7 @@ class _View:
     """One position of a runner, after one step, for a rule to look at."""
 
     def __init__(self, change: Floats, logits: Floats) -> None:
+        self.size = change.shape[1]
         self.change = change
         self.states = (change[..., None], change[..., None])  # no rule that decodes looks at them
         self.exit_probability: Floats | None = None

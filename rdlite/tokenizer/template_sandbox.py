@@ -132,7 +132,7 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self._macros[called] = max(weight, self._macros.get(called, 0))
         for loop in list(tree.find_all(jinja2.nodes.For)):
             if loop.recursive:
-                raise jinja2.TemplateSyntaxError("recursive loops are not supported", loop.lineno)
+                raise jinja2.TemplateSyntaxError("recursive loops are not read", loop.lineno)
             weight = sum(1 for _ in loop.find_all(jinja2.nodes.Node))
             loop.iter = _filter(loop.iter, "_counted", jinja2.nodes.Const(weight))
         for concat in list(tree.find_all(jinja2.nodes.Concat)):

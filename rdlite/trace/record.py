@@ -245,7 +245,7 @@ class Watcher(Recorder):
         Of positions that leave one by one it keeps the state, which cannot be decoded yet: the
         coda's cache lacks those on the left that have left.
         """
-        if not apart and self._sequence.length + runner.change.shape[1] <= self._first:
+        if not apart and self._sequence.length + runner.size <= self._first:
             return  # it chooses nothing, so it is not decoded
         super().record(runner, steps, row, apart)
         seen = runner.states[steps % 2][0, -1].copy() if apart else _logs(runner.logits(steps)[-1])

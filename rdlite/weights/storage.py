@@ -32,7 +32,7 @@ class Storage:
         if self.quantizer is None:
             yield from source.coded(name)
             return
-        bits, block_size = self.quantization.bits[name], self.quantization.block_size
+        bits, block_size = self.quantization.bits[name], self.quantization.block_of(name)
         largest = 0.0
         for rows in in_rows(source.pieces(name), columns):
             largest = max(largest, float(np.abs(rows).max()))

@@ -212,11 +212,11 @@ def test_factors_undo_what_a_state_was_multiplied_with(text_bundle, tmp_path):
 def test_a_corrected_model_is_the_rounded_one_with_a_better_norm(full_nano, tmp_path):
     nano = rdlite.load(full_nano, threads=1)
     texts = [[*chain(*encode_problem(nano, each))] for each in held_out_problems(1)]
-    options = Options(steps=8, threads=1)
+    options = Options(block_size=32, steps=8, threads=1)
     outs = [
         quantize_bundle(full_nano, tmp_path / scheme, chosen)
         for scheme, chosen in (
-            ("int4", "int4"),
+            ("int4", find_scheme("int4", Options(block_size=32))),
             ("int4-corrected", find_scheme("int4-corrected", options)),
         )
     ]
@@ -321,8 +321,8 @@ def test_the_budget_goes_where_the_harm_is():
 @pytest.mark.parametrize(
     ("scheme", "options", "words"),
     [
-        ("int4-mixed", {"bits": 9}, "bits must lie between 4.5 and 8.5"),
-        ("int4-mixed", {"bits": 4.2}, "bits must lie between 4.5 and 8.5"),
+        ("int4-mixed", {"bits": 9}, "bits must lie between 4.31 and 8.31"),
+        ("int4-mixed", {"bits": 4.2}, "bits must lie between 4.31 and 8.31"),
         ("int4", {"bits": 4.6}, "bits are for int4-mixed"),
         ("int8", {"steps": 4}, "steps means nothing to int8"),
         ("int4-gptq", {"steps": 0}, "steps must be a whole number from 1 to 1024, got 0"),

@@ -74,6 +74,8 @@ def export_command(
         rdlite gguf export nano -o nano.gguf
         rdlite gguf export CHECKPOINT -o model.gguf --type q4_0 --scheme int4-gptq
     """
+    from dataclasses import replace
+
     from rdlite.errors import InputError
     from rdlite.export.read import read_model
     from rdlite.export.to_gguf import QUANTIZED, check_file, check_kind, export_gguf
@@ -85,6 +87,7 @@ def export_command(
     with options_of(str(output), options) as wanted:
         if kind in QUANTIZED and original.quantization is None:
             name = scheme or f"int{QUANTIZED[kind]}"
+            wanted = replace(wanted, block_size=wanted.block_size or 32)
             chosen = find_scheme(name, wanted)
             bits = "int8" if kind == "q8_0" else "int4"
             if not name.startswith(bits) or name == "int4-mixed" or wanted.block_size != 32:

@@ -67,7 +67,7 @@ def _report(bundle: Any) -> dict[str, Any]:
         "rotary": rotary,
         "recurrence": recurrence,
         "weights": dict(manifest.weights),
-        "quantization": _quantization(manifest.quantization),
+        "quantization": _quantization(bundle),
         "parameters": {**manifest.parameters, "all": sum(manifest.parameters.values())},
         "bytes": {name: entry.bytes for name, entry in manifest.files.items()}
         | {"all": sum(entry.bytes for entry in manifest.files.values())},
@@ -115,12 +115,23 @@ def _endings(bundle: Any) -> dict[str, Any]:
     }
 
 
-def _quantization(quantization: Any) -> dict[str, Any] | None:
+def _quantization(bundle: Any) -> dict[str, Any] | None:
+    from rdlite.architectures.registry import FAMILIES
+
+    quantization, family = bundle.manifest.quantization, FAMILIES.get(bundle.config.family)
     if quantization is None:
         return None
+    bits = {}
+    if family is not None:
+        shapes = {name: weight.shape for name, weight in family.weights(bundle.config).items()}
+        for place, scale in (("on_disk", 16), ("in_memory", 32)):  # onnxruntime widens scales
+            bits[f"bits_a_weight_{place}"] = quantization.bits_a_weight(shapes, scale)
     return {
         "scheme": quantization.scheme,
         "block_size": quantization.block_size,
+        "other_block_sizes": ", ".join(f"{n}: {s}" for n, s in quantization.block_sizes.items())
+        or "none",
+        **bits,
         "accuracy_level": quantization.accuracy_level,
         "bits": dict(quantization.bits),
     }

@@ -19,9 +19,8 @@ def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--block-size",
                 type=int,
-                default=32,
-                show_default=True,
-                help="Weights that share a scale: 16, 32, 64, 128 or 256.",
+                help="Weights that share a scale: 16, 32, 64, 128 or 256. Default: 128 with "
+                "4 bits, 32 with 8 bits and in GGUF files.",
             ),
             click.option(
                 "--accuracy-level",
@@ -33,7 +32,8 @@ def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--bits",
                 type=float,
-                help="For int4-mixed: average bits per weight, with scales. Default: 4.6.",
+                help="For int4-mixed: average bits per weight, with scales. Default: 0.1 above the "
+                "least.",
             ),
             click.option(
                 "--calibration",

@@ -22,7 +22,8 @@ class Made:
         self.path = np.asarray(states, np.float32)
         self.all_logits = logits
         self.states = (self.path[0][None].copy(), np.zeros_like(self.path[0][None]))
-        self.change = np.zeros((1, self.path.shape[1]), np.float32)
+        self.size = self.path.shape[1]
+        self.change = np.zeros((1, self.size), np.float32)
         self.taken, self.decoded = [], []
 
     def step(self, number):

@@ -91,7 +91,8 @@ def test_a_bundle_survives(family, tmp_path):
     for scheme in (None, "int4", "int8"):
         stored = bundle
         if scheme:
-            stored = quantize_bundle(bundle, tmp_path / scheme, scheme)
+            wanted = find_scheme(scheme, Options(block_size=32))
+            stored = quantize_bundle(bundle, tmp_path / scheme, wanted)
         out = export_gguf(read_model(stored, as_stored=True), tmp_path / f"{scheme}.gguf")
         back = import_gguf(out, tmp_path / f"{scheme}-back")
         old, new = open_bundle(stored).manifest, open_bundle(back).manifest
@@ -128,7 +129,8 @@ def test_schemes_make_q4_0_and_q8_0(tmp_path):
         result = run("gguf", "export", checkpoint, "-o", out, *arguments)
         assert result.exit_code == 0, result.stderr
         assert "llama.cpp does not know the architecture 'recurrentllama'" in result.stdout
-        export_checkpoint(checkpoint, bundle, quant=find_scheme(scheme))
+        wanted = find_scheme(scheme, Options(block_size=32))
+        export_checkpoint(checkpoint, bundle, quant=wanted)
         with rdlite.load(out) as ours, rdlite.load(bundle) as theirs:
             ids = ids_of("raven-llama-tiny")
             assert (ours.logits(ids) == theirs.logits(ids)).all()
