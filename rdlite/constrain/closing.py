@@ -39,7 +39,7 @@ class Closing:
         `matcher` is used up.
         """
         tokens: list[int] = []
-        visits: dict[bytes, int] = {}
+        last, visit = b"", 0
         while not (matcher.is_accepting() or matcher.is_stopped()):
             if len(tokens) == most:
                 return None
@@ -47,8 +47,8 @@ class Closing:
             bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
             allowed = np.flatnonzero(bits[: len(self._ranks)])
             # Where the same may follow as before, another token may lead on.
-            visit = (visits.get(mask, -1) + 1) % allowed.size
-            visits[mask] = visit
+            visit = (visit + 1) % allowed.size if mask == last else 0
+            last = mask
             ranks = self._ranks[allowed]
             best = np.argsort(ranks, kind="stable")[visit] if visit else ranks.argmin()
             token = int(allowed[best])

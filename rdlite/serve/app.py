@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
@@ -25,37 +23,24 @@ from rdlite.serve.middleware import Guard
 from rdlite.serve.page import add_page
 from rdlite.serve.prefix_cache import PrefixCache
 from rdlite.serve.preprocess import Preprocessor, UnknownModelError
-from rdlite.serve.protocol import ChatRequest, CompletionRequest
-from rdlite.serve.responses import FINISH, Answer, dumps, error
+from rdlite.serve.requests.protocol import ChatRequest, CompletionRequest
+from rdlite.serve.requests.route import StrictRoute
+from rdlite.serve.requests.tokenization import (
+    DetokenizeRequest,
+    TokenizeRequest,
+    detokenize,
+    tokenize,
+)
+from rdlite.serve.responses import FINISH, Answer, dumps, error, joined
 from rdlite.serve.settings import Settings
 from rdlite.serve.stream_queue import StreamQueue
 from rdlite.serve.worker import Job, Worker
-from rdlite.utils.schema import read_json
 from rdlite.version import __version__
 
 CLIENT_LEFT = 499  # nobody reads it, but it is counted
-Prepare = Callable[..., tuple[Job, Answer]]
+Prepare = Callable[..., list[tuple[Job, Answer]]]
+Choice = tuple[Job, Answer, StreamQueue]
 log = logging.getLogger("rdlite.serve")
-
-
-class _StrictRequest(Request):
-    async def json(self) -> Any:
-        """Parse the body; refuses NaN, keys twice, depth without end and lone surrogates."""
-        body = await self.body()
-        try:
-            return await run_in_threadpool(read_json, body, "the body", InputError)
-        except InputError as problem:
-            raise HTTPException(400, str(problem)) from None
-
-
-class _StrictRoute(APIRoute):
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def strict(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
-
-        return strict
 
 
 def create_app(model: Model, settings: Settings) -> FastAPI:
@@ -96,7 +81,8 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         lifespan=lifespan,
         middleware=middleware,
     )
-    app.router.route_class = _StrictRoute
+    app.router.route_class = StrictRoute
+    app.state.lenient = settings.lenient
     add_failures(app)
     add_page(app)
 
@@ -140,27 +126,50 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     async def answer(
         body: ChatRequest | CompletionRequest, request: Request, prepare: Prepare
     ) -> Response:
-        worker, delivery = app.state.worker, StreamQueue()
-        job, shape = await run_in_threadpool(prepare, body, delivery.put)
-        worker.submit(job)
+        worker = app.state.worker
+        queues = [StreamQueue() for _ in range(body.n or 1)]
+        jobs = await run_in_threadpool(prepare, body, [queue.put for queue in queues])
+        choices = [(job, shape, queue) for (job, shape), queue in zip(jobs, queues, strict=True)]
+        worker.submit(jobs[0][0])
+
+        def cancel() -> None:
+            for job, _ in jobs:
+                worker.cancel(job)
+
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return _Stream(_events(job, delivery, shape, with_usage), lambda: worker.cancel(job))
+            return _Stream(_events(choices, worker, with_usage), cancel)
         gone = asyncio.create_task(_wait_until_gone(request))
-        all_tokens = asyncio.create_task(_collect(delivery))
+        all_tokens = asyncio.create_task(_collect(choices, worker))
         try:
             await asyncio.wait({gone, all_tokens}, return_when=asyncio.FIRST_COMPLETED)
             if not all_tokens.done():
                 return Response(status_code=CLIENT_LEFT)
             try:
-                tokens = all_tokens.result()
+                texts = all_tokens.result()
             except Exception as problem:
                 return answer_to(problem)
-            return _json(shape.whole(tokens, job.plan.stats))
+            wholes = [
+                shape.whole(tokens, job.plan.stats)
+                for (job, shape), tokens in zip(jobs, texts, strict=True)
+            ]
+            return _json(joined(wholes, [job.plan.stats for job, _ in jobs]))
         finally:
-            worker.cancel(job)
+            cancel()
             gone.cancel()
             all_tokens.cancel()
+
+    @app.post("/tokenize")
+    async def to_tokens(body: TokenizeRequest) -> Response:
+        return _json(await run_in_threadpool(tokenize, model, body))
+
+    @app.post("/detokenize")
+    async def to_text(body: DetokenizeRequest) -> Response:
+        return _json(await run_in_threadpool(detokenize, model, body))
+
+    @app.post("/v1/embeddings", include_in_schema=False)
+    async def embeddings() -> Response:
+        raise InputError("this server's model writes text; it makes no embeddings")
 
     return app
 
@@ -180,18 +189,20 @@ class _Stream(StreamingResponse):
 
 
 async def _events(
-    job: Job, delivery: StreamQueue, shape: Answer, with_usage: bool
+    choices: Sequence[Choice], worker: Worker, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Yield an answer token by token, and what went wrong if something did."""
-    opens = True
+    """Yield answers token by token, and what went wrong if something did."""
     try:
-        async for token in delivery.tokens():
-            yield _event(shape.chunk([token], None, opens))
-            opens = False
-        stats = job.plan.stats
-        yield _event(shape.chunk([], FINISH.get(stats.finish), opens))
+        for number, (job, shape, queue) in enumerate(choices):
+            if number:  # what the first one read of the prompt serves the others
+                worker.submit(job)
+            opens = True
+            async for token in queue.tokens():
+                yield _event(shape.chunk([token], None, opens))
+                opens = False
+            yield _event(shape.chunk([], FINISH.get(job.plan.stats.finish), opens))
         if with_usage:
-            yield _event(shape.usage_chunk(stats))
+            yield _event(choices[0][1].usage_chunk([job.plan.stats for job, *_ in choices]))
         yield b"data: [DONE]\n\n"
     except Exception as problem:
         if not isinstance(problem, RdliteError):
@@ -207,8 +218,13 @@ def _event(value: object) -> bytes:
     return b"data: " + dumps(value) + b"\n\n"
 
 
-async def _collect(delivery: StreamQueue) -> list[Token]:
-    return [token async for token in delivery.tokens()]
+async def _collect(choices: Sequence[Choice], worker: Worker) -> list[list[Token]]:
+    texts = []
+    for number, (job, _, queue) in enumerate(choices):
+        if number:
+            worker.submit(job)
+        texts.append([token async for token in queue.tokens()])
+    return texts
 
 
 async def _wait_until_gone(request: Request) -> None:

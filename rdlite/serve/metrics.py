@@ -9,7 +9,17 @@ from rdlite.serve.worker import Worker
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 SPEEDS = (0.3, 1, 3, 10, 30, 100, 300, 1000)
-PATHS = ("/", "/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions")
+PATHS = (
+    "/",
+    "/health",
+    "/metrics",
+    "/v1/models",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/tokenize",
+    "/detokenize",
+    "/v1/embeddings",
+)
 STEPS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 
 

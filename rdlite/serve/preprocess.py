@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rdlite.api.chat_file import model_hash
@@ -11,14 +11,27 @@ from rdlite.config.depth import changed_depth
 from rdlite.config.parallel import parse_sampler
 from rdlite.config.sampling import Sampling
 from rdlite.errors import InputError
-from rdlite.serve.protocol import ChatRequest, CompletionRequest, DepthRequest
+from rdlite.serve.requests.answer_shape import constraint_for
+from rdlite.serve.requests.effort import depth_for
+from rdlite.serve.requests.protocol import ChatRequest, CompletionRequest, DepthRequest
 from rdlite.serve.responses import Answer
 from rdlite.serve.settings import Settings
 from rdlite.serve.worker import Item, Job
 from rdlite.tokenizer.thinking import ThinkingSplitter, opens_thinking
 
 COMPLETION_TOKENS = 16  # what OpenAI's API generates of a completion, unless told
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
+
+
+Deliver = Callable[[Item], None]
 
 
 class UnknownModelError(InputError):
@@ -34,8 +47,11 @@ class Preprocessor:
         self.name = model.bundle.manifest.name
         self.fingerprint = "rdlite-" + model_hash(model.bundle)[:12]
 
-    def chat(self, body: ChatRequest, deliver: Callable[[Item], None]) -> tuple[Job, Answer]:
-        """Return the job of a chat; raises InputError for what this model cannot do."""
+    def chat(self, body: ChatRequest, queues: Sequence[Deliver]) -> list[tuple[Job, Answer]]:
+        """Return a job for each choice of a chat, each of which fills one of the queues.
+
+        Raises InputError for what this model cannot do.
+        """
         if body.top_logprobs is not None and not body.logprobs:
             raise InputError("top_logprobs needs logprobs: true")
         limits = {body.max_tokens, body.max_completion_tokens} - {None}
@@ -49,69 +65,81 @@ class Preprocessor:
         prompt = self._model.encode(rendered, add_special_tokens=False)
         most = next(iter(limits), None) or self._settings.max_tokens
         top = (body.top_logprobs or 0) if body.logprobs else None
-        thinking = ThinkingSplitter(opens_thinking(rendered))
-        return self._job(body, prompt, most, top, thinking, deliver)
+        return self._jobs(body, prompt, most, top, opens_thinking(rendered), queues)
 
     def completion(
-        self, body: CompletionRequest, deliver: Callable[[Item], None]
-    ) -> tuple[Job, Answer]:
-        """Return the job of a completion; raises InputError for what this model cannot do."""
+        self, body: CompletionRequest, queues: Sequence[Deliver]
+    ) -> list[tuple[Job, Answer]]:
+        """Return a job for each choice of a completion; raises InputError likewise."""
         ids = self._model.encode(body.prompt)
         most = body.max_tokens or COMPLETION_TOKENS
-        return self._job(body, ids, most, body.logprobs, None, deliver)
+        return self._jobs(body, ids, most, body.logprobs, None, queues)
 
-    def _job(
+    def _jobs(
         self,
         body: ChatRequest | CompletionRequest,
         prompt: list[int],
         most: int,
         top: int | None,
-        thinking: ThinkingSplitter | None,
-        deliver: Callable[[Item], None],
-    ) -> tuple[Job, Answer]:
+        thinks: bool | None,
+        queues: Sequence[Deliver],
+    ) -> list[tuple[Job, Answer]]:
+        """`thinks`: whether a chat's answer begins with thinking; None: it is no chat."""
         settings, model, asked = self._settings, self._model, body.depth or DepthRequest()
-        if body.model != self.name:
+        if body.model is not None and body.model != self.name:
             raise UnknownModelError(
                 f"this server has the model {self.name}, not {body.model!r:.80}"
             )
         if body.stream_options is not None and not body.stream:
             raise InputError("stream_options needs stream: true")
+        effort = body.reasoning_effort if isinstance(body, ChatRequest) else None
+        full = model.config.steps_or_default(settings.depth.max_steps)
         sampler = settings.sampler if asked.sampler is None else parse_sampler(asked.sampler)
         wanted = asked.model_dump(exclude={"changes", "sampler"})
         if sampler is not None and wanted["exit"] is None:
             wanted["exit"] = "off"  # it freezes tokens by a rule of its own
-        depth = changed_depth(settings.depth, **wanted)
+        depth = changed_depth(depth_for(effort, settings.depth, full), **wanted)
+        constraint = constraint_for(body.response_format, body.grammar, body.regex)
         changes = bool(asked.changes)
         # Without a seed, answers are drawn anew; where states start stays, so that what was read
         # of one request serves the next.
         seed = settings.seed if body.seed is None else body.seed
-        plan = model.plan(
-            most,
-            depth,
-            self._sampling(body),
-            seed,
-            body.stop or (),
-            speculate=None if changes or sampler is not None else settings.speculate,
-            top_logprobs=top or 0,
-            changes=changes,
-            draws=secrets.randbits(64) if body.seed is None else None,
-            sampler=sampler,
-        )
-        answer = Answer(
-            chat=thinking is not None,
-            thinking=thinking,
-            model=self.name,
-            fingerprint=self.fingerprint,
-            tokenizer=model.tokenizer if plan.stream else None,
-            stop_ids=plan.stop_ids,
-            top=top,
-            changes=changes,
-        )
         # A seed asks for the same answer each time. Where the positions of a prompt's chunk stop
         # together, or share slots of the cache, that depends on what was read before.
         adaptive = depth.exit is not None and depth.prompt == "mean"
         alone = body.seed is not None and (adaptive or model.cache.share is not None)
-        return Job(prompt, plan, (depth, seed), deliver, alone), answer
+        first: Answer | None = None
+        jobs = []
+        for index, deliver in enumerate(queues):
+            plan = model.plan(
+                most,
+                depth,
+                self._sampling(body),
+                seed,
+                body.stop or (),
+                speculate=None if changes or sampler is not None else settings.speculate,
+                top_logprobs=top or 0,
+                changes=changes,
+                draws=_draws(body.seed, index),
+                min_tokens=body.min_tokens or 0,
+                constraint=constraint,
+                sampler=sampler,
+            )
+            answer = Answer(
+                chat=thinks is not None,
+                thinking=None if thinks is None else ThinkingSplitter(thinks),
+                model=self.name,
+                fingerprint=self.fingerprint,
+                tokenizer=model.tokenizer if plan.stream else None,
+                stop_ids=plan.stop_ids,
+                top=top,
+                changes=changes,
+                index=index,
+            )
+            first = first or answer
+            answer.id, answer.created = first.id, first.created
+            jobs.append((Job(prompt, plan, (depth, seed), deliver, alone), answer))
+        return jobs
 
     def _sampling(self, body: ChatRequest | CompletionRequest) -> Sampling:
         given: dict[str, Any] = {name: getattr(body, name) for name in SAMPLING}
@@ -119,3 +147,11 @@ class Preprocessor:
         if body.logit_bias:
             changes["logit_bias"] = {int(id): bias for id, bias in body.logit_bias.items()}
         return dataclasses.replace(self._settings.sampling, **changes)
+
+
+def _draws(seed: int | None, index: int) -> int | None:
+    """Return the seed of a choice's draws; None: the request's own."""
+    if seed is None:
+        return secrets.randbits(64)
+    # An odd factor: no two choices of a request, nor neighbouring seeds', draw the same.
+    return None if index == 0 else (seed + index * 0x9E3779B97F4A7C15) % 2**64

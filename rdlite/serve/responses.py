@@ -46,6 +46,7 @@ class Answer:
         stop_ids: tokens that end an answer and are no part of its text.
         top: alternatives to tell of each token; None: tell no log-probabilities at all.
         changes: whether they are told.
+        index: of the choice that it is.
     """
 
     chat: bool
@@ -56,6 +57,7 @@ class Answer:
     top: int | None
     changes: bool
     thinking: ThinkingSplitter | None = None
+    index: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
     _offset: int = 0  # of the text so far, in characters
@@ -96,9 +98,9 @@ class Answer:
         last = self.thinking.finish() if ended else Piece("", "")
         return Piece(piece.reasoning + last.reasoning, piece.content + last.content)
 
-    def usage_chunk(self, stats: Stats) -> Json:
+    def usage_chunk(self, stats: Sequence[Stats]) -> Json:
         """Return what a stream ends with, where that was asked for."""
-        return self._frame(".chunk") | {"choices": [], "usage": usage(stats)}
+        return self._frame(".chunk") | {"choices": [], "usage": usage_of(stats)}
 
     def _frame(self, suffix: str) -> Json:
         return {
@@ -110,7 +112,7 @@ class Answer:
         }
 
     def _choice(self, said: Json, tokens: Sequence[Token], finish: str | None) -> Json:
-        choice: Json = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        choice: Json = {"index": self.index, **said, "logprobs": None, "finish_reason": finish}
         said_tokens = [token for token in tokens if token.id not in self.stop_ids]
         if self.top is not None and said_tokens:
             logprobs = self._chat_logprobs if self.chat else self._text_logprobs
@@ -191,3 +193,21 @@ def usage(stats: Stats) -> Json:
         "core_steps": stats.core_steps,
         "mean_steps": stats.mean_steps,
     }
+
+
+def joined(answers: Sequence[Json], stats: Sequence[Stats]) -> Json:
+    """Return the choices of one request, each made by `Answer.whole`, as one answer."""
+    choices = [choice for answer in answers for choice in answer["choices"]]
+    return answers[0] | {"choices": choices, "usage": usage_of(stats)}
+
+
+def usage_of(stats: Sequence[Stats]) -> Json:
+    """Return what the choices of one request took; its prompt counts once."""
+    if len(stats) == 1:
+        return usage(stats[0])
+    total = usage(stats[0])
+    new, steps = sum(s.new_tokens for s in stats), sum(s.core_steps for s in stats)
+    total["completion_tokens"], total["core_steps"] = new, steps
+    total["total_tokens"] = total["prompt_tokens"] + new
+    total["mean_steps"] = steps / new if new else 0.0
+    return total

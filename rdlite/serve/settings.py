@@ -37,6 +37,7 @@ class Settings:
         sampling: likewise.
         seed: of initial states, likewise.
         speculate: whether to draft tokens.
+        lenient: drop parameters that are unknown, with a warning, rather than refuse them.
         template_variables: of the chat template's own, where the request does not say.
         sampler: the parallel sampler, where the request does not say; None: token by token.
 
@@ -56,6 +57,7 @@ class Settings:
     sampling: Sampling
     seed: int = 0
     speculate: Speculate = None
+    lenient: bool = False
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     sampler: Parallel | None = None
 

@@ -78,6 +78,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     show_default=True,
     help="Memory to keep earlier prompts, for requests that start the same way; 0: keep none.",
 )
+@click.option(
+    "--lenient",
+    is_flag=True,
+    help="Drop parameters that are unknown, with a line in the log and the header "
+    "X-Rdlite-Ignored, rather than refuse the request.",
+)
 @max_tokens_option
 @template_variables_option
 @run_options
@@ -91,6 +97,7 @@ def serve(
     slots: int,
     queue: int,
     prefix_cache: int,
+    lenient: bool,
     max_tokens: int,
     template_var: tuple[tuple[str, Any], ...],
     **options: Any,
@@ -127,6 +134,7 @@ def serve(
             slots=slots,
             waiting=queue,
             prefix_bytes=prefix_cache,
+            lenient=lenient,
             max_tokens=max_tokens,
             depth=depth_of(opened.default_depth, options),
             sampling=sampling_of(opened.generation_config.sampling, options),

@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from rdlite.serve.protocol import ChatRequest
+from rdlite.serve.requests.protocol import ChatRequest
 
 QUESTION = {"role": "user", "content": "What is 48 + 76?"}
 

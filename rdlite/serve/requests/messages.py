@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from rdlite.serve.strict import MAX_HARMLESS_CHARACTERS, Label, Strict, _small, only
+from rdlite.serve.requests.strict import MAX_HARMLESS_CHARACTERS, Label, Strict, _small, only
 
 #: Keys of a message that elsewhere change what is answered. All that nobody gave a meaning passes.
 WITH_EFFECT = frozenset(

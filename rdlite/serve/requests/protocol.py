@@ -5,14 +5,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from rdlite.errors import InputError
-from rdlite.serve.messages import Message
-from rdlite.serve.strict import Harmless, Label, Strict, only
+from rdlite.serve.requests.answer_shape import MAX_SHAPE, ResponseFormat
+from rdlite.serve.requests.effort import Effort
+from rdlite.serve.requests.messages import Message
+from rdlite.serve.requests.strict import Harmless, Label, Strict, _small, only
 from rdlite.tokenizer.chat_template import check_variables
 from rdlite.utils.checks import check_integer
 
 MAX_MESSAGES = 2048
 MAX_BIASES = 4096
 MAX_TOKENS = 2**22
+MAX_CHOICES = 8
 
 
 def _stops(value: object) -> object:
@@ -82,7 +85,7 @@ class StreamOptions(Strict):
 
 
 class _Common(Strict):
-    model: str = Field(max_length=200)
+    model: str | None = Field(default=None, max_length=200)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
@@ -102,15 +105,23 @@ class _Common(Strict):
     stop: Annotated[list[str], BeforeValidator(_stops)] | None = None
     seed: Annotated[int, AfterValidator(_seed)] | None = None
     depth: DepthRequest | None = None
-    n: Annotated[None, only(1)] = None
-    presence_penalty: Annotated[None, only(0)] = None
-    frequency_penalty: Annotated[None, only(0)] = None
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    min_tokens: int | None = Field(default=None, ge=0, le=MAX_TOKENS)
+    response_format: ResponseFormat | None = None
+    grammar: str | None = Field(default=None, max_length=MAX_SHAPE)
+    regex: str | None = Field(default=None, max_length=MAX_SHAPE)
     # Who asks, and bookkeeping of OpenAI's: without effect here.
     user: Label | None = None
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
     prompt_cache_options: Harmless = None
+    metadata: Annotated[dict[str, Any], AfterValidator(_small)] | None = None
+    store: bool | None = None
+    service_tier: Label | None = None
+    verbosity: Label | None = None
     client_metadata: Harmless = None
 
 
@@ -127,7 +138,6 @@ class ChatRequest(_Common):
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    response_format: Annotated[None, only({"type": "text"})] = None
     modalities: Annotated[None, only(["text"])] = None
     tools: Annotated[None, only([])] = None
     tool_choice: Annotated[None, only("none")] = None
@@ -136,10 +146,7 @@ class ChatRequest(_Common):
     function_call: Annotated[None, only("none")] = None
     audio: Annotated[None, only()] = None
     prediction: Annotated[None, only()] = None
-    reasoning_effort: Annotated[None, only()] = None
-    metadata: Annotated[None, only({})] = None
-    service_tier: Annotated[None, only("auto", "default")] = None
-    store: Annotated[None, only(False)] = None
+    reasoning_effort: Effort | None = None
 
 
 class CompletionRequest(_Common):
