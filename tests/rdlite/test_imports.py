@@ -60,7 +60,15 @@ def test_telemetry_is_off_unless_the_user_says_otherwise():
     assert "ORT=0" in loaded_by("import os; os.environ['ORT_DISABLE_TELEMETRY'] = '0'\n" + code)
 
 
+PUBLIC = """
+    BundleError Cache Chat CheckpointError Constraint ContextError Cuda Depth DepthWarning
+    FamilyError GGUFError Generation GraphError HubError InputError Model ModelConfig
+    OutputError Parallel RdliteError RoundingWarning RuntimeFailure Sampling Stats Token load
+""".split()
+
+
 def test_public_names_are_exactly_these():
+    assert sorted(rdlite.__all__) == PUBLIC
     assert sorted(rdlite.__all__) == sorted(rdlite._HOME_OF.keys())
     for name in rdlite.__all__:
         assert getattr(rdlite, name).__doc__
