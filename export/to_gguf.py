@@ -1,11 +1,8 @@
 """Writes a model as one GGUF file, each tensor once, in a hidden folder first."""
 
-import json
 import math
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,13 +14,13 @@ from rdlite.errors import InputError, OutputError
 from rdlite.gguf.block_layout import BLOCK, to_gguf, turn
 from rdlite.gguf.block_layout import TYPES as STORED
 from rdlite.gguf.header import MAGIC
-from rdlite.gguf.metadata import CARRIED, Item, config_items
-from rdlite.gguf.tensor_names import IN_METADATA, Piece, architecture, pieces
-from rdlite.gguf.tokenizer import TEMPLATE, tokenizer_items
+from rdlite.gguf.tensor_names import Piece, architecture, pieces
 from rdlite.utils.files import sync_folder
 from rdlite.utils.progress import Progress, meter
 from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
+
+from .gguf_items import add_item, metadata_items
 
 if TYPE_CHECKING:
     import gguf
@@ -87,8 +84,10 @@ def export_gguf(
     try:
         writer = gguf.GGUFWriter(partial, architecture(original.config.family))
         try:
-            for item in _items(original, plans, storage, licence, url):
-                _add(writer, item)
+            kinds = {plan.type for plan in plans if len(plan.parts[0].shape) == 2}
+            file_type = FILE_TYPES[kinds.pop()] if len(kinds) == 1 else MIXED
+            for item in metadata_items(original, file_type, storage, licence, url):
+                add_item(writer, item)
             for plan in plans:
                 for part in plan.parts:
                     _announce(writer, plan, part)
@@ -233,69 +232,3 @@ def _groups(
     for rows in in_rows(source.pieces(plan.name), shape[-1]):
         encoded = gguf.quants.quantize(np.ascontiguousarray(rows), kind)
         yield np.ascontiguousarray(encoded).view(np.uint8).reshape(len(rows), -1)
-
-
-def _items(
-    original: SourceModel,
-    plans: list[_Plan],
-    storage: Storage | None,
-    licence: str | None,
-    url: str | None,
-) -> Iterator[Item]:
-    """Yield all metadata but the architecture, which the writer adds."""
-    config, texts = original.config, original.text_files
-    yield Item("general.name", "STRING", original.name)
-    yield Item("general.type", "STRING", "model")
-    yield Item("general.description", "STRING", "A looped language model, to be run by rdlite")
-    licence = licence or _licence(texts.get("README.md", b""))
-    for key, text in (("general.license", licence), ("general.source.url", url)):
-        if text:
-            yield Item(key, "STRING", text)
-    kinds = {plan.type for plan in plans if len(plan.parts[0].shape) == 2}
-    file_type = FILE_TYPES[kinds.pop()] if len(kinds) == 1 else MIXED
-    yield Item("general.file_type", "UINT32", file_type)
-    yield Item("general.quantization_version", "UINT32", 2)
-    yield from config_items(config)
-    arch = architecture(config.family)
-    for name, key in IN_METADATA.items():
-        if name in original.weights:
-            numbers = np.concatenate([*original.source.pieces(name)]).tolist()
-            yield Item(f"{arch}.{key}", "FLOAT32[]", numbers)
-    if "tokenizer.json" in texts:
-        yield from tokenizer_items(texts["tokenizer.json"], original.special_tokens, config)
-    else:  # llama.cpp wants to be told
-        yield Item("tokenizer.ggml.model", "STRING", "no_vocab")
-    if "chat_template.jinja" in texts:
-        yield Item(TEMPLATE, "STRING", texts["chat_template.jinja"].decode(errors="replace"))
-    for name, key in CARRIED.items():
-        if name in texts:
-            yield Item(key, "STRING", texts[name].decode(errors="replace"))
-    yield Item("rdlite.special_tokens", "STRING", json.dumps(dict(original.special_tokens)))
-    if storage is not None:
-        plain = asdict(storage.quantization)
-        yield Item("rdlite.scheme", "STRING", plain["scheme"])
-        yield Item("rdlite.accuracy_level", "UINT32", plain["accuracy_level"])
-    tuned = original.tuned
-    if tuned is not None and tuned.exit is not None:
-        yield Item("rdlite.exit", "STRING", json.dumps(asdict(tuned.exit)))
-    if tuned is not None and tuned.cache_scales is not None:
-        yield Item("rdlite.cache_scales.steps", "UINT32", tuned.cache_scales_steps)
-        yield Item("rdlite.cache_scales", "UINT8[]", tuned.cache_scales)
-
-
-def _licence(card: bytes) -> str | None:
-    """Return the licence that the head of a model card names, as cards on the hub do."""
-    head = re.match(rb"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
-    named = head and re.search(rb"^license:[ \t]*[\"']?([\w.+-]{1,60})", head[1], re.MULTILINE)
-    return named[1].decode() if named else None
-
-
-def _add(writer: "gguf.GGUFWriter", item: Item) -> None:
-    import gguf
-
-    kind, value = item.type, item.value
-    if kind.endswith("[]"):
-        inner = gguf.GGUFValueType[kind.removesuffix("[]")]
-        writer.add_key_value(item.key, value, gguf.GGUFValueType.ARRAY, inner)
-    else:
-        writer.add_key_value(item.key, value, gguf.GGUFValueType[kind])

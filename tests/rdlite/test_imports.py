@@ -1,5 +1,6 @@
 """What importing costs: no torch, no transformers, and next to nothing before a name is used."""
 
+import collections
 import subprocess
 import sys
 
@@ -64,3 +65,15 @@ def test_public_names_are_exactly_these():
     for name in rdlite.__all__:
         assert getattr(rdlite, name).__doc__
     assert set(rdlite.__all__) <= set(dir(rdlite))
+
+
+def test_rooms_stay_small():
+    import pathlib
+
+    root = pathlib.Path(__file__).parents[2]
+    files = [path for top in ("rdlite", "export", "quant") for path in root.glob(f"{top}/**/*.py")]
+    assert len(files) > 200
+    long = [str(path) for path in files if len(path.read_text().splitlines()) > 300]
+    assert not long, "cut these along their subjects"
+    modules = collections.Counter(path.parent for path in files if path.stem != "__init__")
+    assert not [folder for folder, count in modules.items() if count > 14]
