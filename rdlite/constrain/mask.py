@@ -27,6 +27,7 @@ Integers = npt.NDArray[np.int64]
 #: write spaces for ever.
 WHITESPACE = r" |\n[ \t]{0,20}"
 KEPT_GRAMMARS = 16
+STRIDE = 16  # tokens from one look for a way to the end to the next
 
 
 class Constraints:
@@ -138,9 +139,12 @@ class TokenMask:
         #: Index of the first token of which only the way to the end was left.
         self._closes_at = 0
         self._way: list[int] = []
+        #: By index / STRIDE, whether the way to the end takes nearly all that is left.
+        self._tight: dict[int, bool] = {}
         self._matcher = matcher
         self._vocab_size = vocab_size
-        self._bits = np.zeros(-(-vocab_size // 32), np.int32)
+        self._bits = np.zeros(4 * -(-vocab_size // 32), np.uint8)
+        self._address = self._bits.ctypes.data
         self._first = 0
         #: The answer, drafts included; how much of it was chosen; how much the matcher has read.
         self._text: list[int] = []
@@ -157,6 +161,7 @@ class TokenMask:
         self._margin = min(24, self._most // 4)
         self._text.clear()
         self._barred.clear()
+        self._tight.clear()
         self._matcher.reset()
 
     def apply(self, logits: Floats, position: int) -> None:
@@ -197,6 +202,8 @@ class TokenMask:
             del self._text[index:]
             if self._closes_at > index:
                 self._closes_at = self._most
+            for late in [late for late in self._tight if late * STRIDE > index]:
+                del self._tight[late]
             for late in [late for late in self._barred if late > index]:
                 del self._barred[late]
             if self._read > index:
@@ -209,13 +216,11 @@ class TokenMask:
         if barred is None:
             self._go_to(index)
             bits = self._bits
-            self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+            self._matcher.unsafe_compute_mask_ptr(self._address, bits.nbytes)
             if self._matcher.is_error():
                 self._fail()
             np.invert(bits, out=bits)
-            barred = np.unpackbits(
-                bits.view(np.uint8), count=self._vocab_size, bitorder="little"
-            ).view(np.bool_)
+            barred = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
             self._close(index, barred)
             self._barred[index] = barred
         return barred
@@ -224,9 +229,14 @@ class TokenMask:
         """Leave only the next token of the way to the end, if there is room for no other."""
         left = self._most - index
         if index < self._closes_at:
-            if left > HORIZON or (left > 64 and index % 8):
+            # A way costs as much as some masks: one is looked for now and then, at the same
+            # indices whatever was drafted, and at each only where the last one has become tight.
+            if left > HORIZON or (index % STRIDE and not self._tight.get(index // STRIDE)):
                 return
             way = self._closing.way(self._matcher.deep_copy(), left)
+            if index % STRIDE == 0:
+                long = HORIZON if way is None else len(way)
+                self._tight[index // STRIDE] = long + self._margin + 2 * STRIDE >= left
             if way is None or len(way) + self._margin < left:
                 return
             self._closes_at, self._way = index, way
