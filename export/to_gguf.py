@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.bundle.writer import clear_leftovers
+from rdlite.config.quantization import Quantization
 from rdlite.errors import InputError, OutputError
 from rdlite.gguf.block_layout import BLOCK, to_gguf, turn
 from rdlite.gguf.block_layout import TYPES as STORED
@@ -134,6 +135,15 @@ def check_kind(kind: str | None) -> None:
         raise InputError(f"type must be one of {', '.join(TYPES)}, got {kind!r:.40}")
 
 
+def _check_blocks(quantization: Quantization) -> None:
+    other = {quantization.block_of(name) for name in quantization.bits} - {BLOCK}
+    if other:
+        raise InputError(
+            f"the weights share a scale in blocks of {max(other)}, GGUF's in blocks of "
+            f"{BLOCK}; quantize the model again with --block-size {BLOCK}"
+        )
+
+
 def _storage(
     original: SourceModel, kind: str | None, storage: Storage | None
 ) -> tuple[Storage | None, str]:
@@ -145,13 +155,9 @@ def _storage(
             return None, kind or "f32"
         if storage is None:
             raise InputError(f"{kind} needs a scheme that chooses integers and scales")
+        _check_blocks(storage.quantization)
         return storage, "f32"
-    other = {stored.block_of(name) for name in stored.bits} - {BLOCK}
-    if other:
-        raise InputError(
-            f"the weights share a scale in blocks of {max(other)}, GGUF's in blocks of "
-            f"{BLOCK}; quantize the model again with --block-size {BLOCK}"
-        )
+    _check_blocks(stored)
     found = {STORED[bits].lower() for bits in stored.bits.values()}
     if kind is not None and {kind} != found:
         raise InputError(

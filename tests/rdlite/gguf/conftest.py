@@ -6,7 +6,7 @@ import pytest
 from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from rdlite.export.read import read_model
 from rdlite.export.to_gguf import export_gguf
-from rdlite.quant import find_scheme
+from rdlite.quant import Options, find_scheme
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def small(tmp_path_factory):
     files = {}
     for kind in ("f32", "f16", "bf16", "q4_1", "q4_0", "q8_0"):
         scheme = {"q4_0": "int4", "q8_0": "int8"}.get(kind)
-        storage = find_scheme(scheme).prepare(huginn) if scheme else None
+        storage = find_scheme(scheme, Options(block_size=32)).prepare(huginn) if scheme else None
         path = export_gguf(huginn, folder / f"{kind}.gguf", kind, storage)
         files[kind] = path.read_bytes()
     ouro = read_model(os.path.join(os.path.dirname(__file__), "../../data/ouro-tiny"))

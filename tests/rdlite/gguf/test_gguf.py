@@ -464,3 +464,11 @@ def test_llama_cpp_names_the_architecture_and_does_not_crash(nano_gguf):
     assert done.returncode == 0, done.stderr
     assert "refused" in done.stdout
     assert "unknown model architecture: 'huginn'" in done.stderr
+
+
+def test_a_scheme_of_wider_blocks_is_refused_in_one_line(text_checkpoint, tmp_path):
+    original = read_model(text_checkpoint)
+    wide = find_scheme("int4").prepare(original)
+    with pytest.raises(InputError, match="quantize the model again with --block-size 32"):
+        export_gguf(original, tmp_path / "wide.gguf", "q4_0", wide)
+    assert not list(tmp_path.iterdir())
