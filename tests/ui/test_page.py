@@ -35,7 +35,7 @@ def serving(*options, key=None, port=0):
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             said = process.stdout.readline()
-            found = re.search(r"served at (http://\S+)", said)
+            found = re.search(r"Serving \S+ at (http://\S+)", said)
             assert found, f"the server said {said!r}"
             yield process, found[1]
         finally:
