@@ -59,11 +59,8 @@ class Wavefront:
             first: the token after it.
             most: tokens that are wanted, `first` among them.
         """
-        wanted, inner, width = (
-            self._wanted,
-            self._wanted.inner_recurrence,
-            sequence.config.hidden_size,
-        )
+        wanted, inner = self._wanted, self._wanted.inner_recurrence
+        width = sequence.config.hidden_size
         tokens, frozen = [*prompt, first], len(prompt) + 1
         counts = np.zeros(sequence.context + wanted.headway + 1, np.int64)
         counts[:frozen] = self._steps
