@@ -149,6 +149,9 @@ class Session:
             # The parts run one after the other: threads that spin after one part's call would
             # take the cores from the next part's.
             "session.force_spinning_stop": "1",
+            # Loads five times as fast. The mapped weights stay in memory until all are packed, but
+            # those are clean pages of a file, which the system takes back where memory is short.
+            "session.prepack.enable_parallel": "1",
         }
         try:
             options = self._ort.SessionOptions()
