@@ -44,6 +44,7 @@ class Sequence:
         self._outer_slots: dict[str, Slot] = {}
         self._runners: dict[int, Runner] = {}
         self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
+        self._logits = np.zeros((1, 0, engine.config.vocab_size), np.float32)
 
     def runner(self, position: int, size: int, steps: int) -> Runner:
         """Return the runner of `size` positions from `position` on, ready for up to `steps` steps.
@@ -105,8 +106,8 @@ class Sequence:
         """
         end = self.length if length is None else length
         outer = {part: slot.read(0, end) for part, slot in self._outer_slots.items()}
-        core = enumerate(self.steps_cache.entries())
-        return {**outer, **{f"core.{index}": kept[..., :end, :] for index, kept in core}}
+        core = enumerate(self.steps_cache.entries(end))
+        return {**outer, **{f"core.{index}": kept for index, kept in core}}
 
     def restore(self, entries: Mapping[str, Entries], length: int, gathered: bool) -> None:
         """Take what `entries` gave for so many positions; their shapes and dtypes are right."""
@@ -148,6 +149,13 @@ class Sequence:
         if size > held:
             self._rows = np.zeros((3, 1, 1 << (size - 1).bit_length(), width), np.float32)
         return [block[:, :size] for block in self._rows]
+
+    def logit_rows(self, positions: int) -> Floats:
+        """Room for float32 [1, positions, V], shared like `rows`."""
+        _, held, width = self._logits.shape
+        if positions > held:
+            self._logits = np.zeros((1, 1 << (positions - 1).bit_length(), width), np.float32)
+        return self._logits[:, :positions]
 
     def _all_slots(self) -> tuple[Slot, ...]:
         return (*self.steps_cache.slots, *self._outer_slots.values())

@@ -6,6 +6,7 @@ the first time: from then on a step is one call into onnxruntime.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -40,6 +41,9 @@ class Text(Protocol):
     def rows(self, size: int) -> list[Floats]:
         """Room for three float32 [1, size, E]."""
 
+    def logit_rows(self, positions: int) -> Floats:
+        """Room for float32 [1, positions, V]."""
+
 
 class Runner:
     """Buffers for S new positions, and the calls that run on them, each bound once.
@@ -64,7 +68,8 @@ class Runner:
         self.size = size
         self._start = self._end = 0
         self._vocab_size = config.vocab_size
-        # Of the text a runner keeps only this, so that both are freed when they are let go.
+        # Of the text a runner keeps alive only parts, so that both are freed when they are let go.
+        self._text = weakref.ref(text)
         self._core = text.steps_cache
         self._sessions = text.sessions
         self._interrupt = text.interrupt
@@ -192,7 +197,9 @@ class Runner:
         slot = self._coda_slot
         wanted = np.arange(self.size - positions, self.size, dtype=np.int64)
         state = self._states[steps % 2]
-        logits = np.zeros((1, positions, self._vocab_size), np.float32)
+        text = self._text()
+        assert text is not None  # it holds its runners
+        logits = text.logit_rows(positions)
         return (
             {"state": state, "logit_positions": wanted, **self._lengths, **slot.inputs()},
             {"logits": logits, **slot.outputs()},

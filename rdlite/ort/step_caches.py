@@ -66,10 +66,10 @@ class StepCaches:
         """Forget every position from `length` on."""
         self._filled = [min(filled, length) for filled in self._filled]
 
-    def entries(self) -> list[Entries]:
-        """Return what is filled of each slot: [layers, key/value, 1, K, positions, D]."""
+    def entries(self, end: int) -> list[Entries]:
+        """Return what is filled of each slot up to a position: [layers, key/value, 1, K, n, D]."""
         pairs = zip(self.slots, self._filled, strict=True)
-        return [slot.read(0, filled) for slot, filled in pairs]
+        return [slot.read(0, min(filled, end)) for slot, filled in pairs]
 
     def restore(self, entries: Sequence[Entries], gathered: bool, capacity: int) -> None:
         """Take what `entries` gave; nothing is filled yet, and shapes and dtypes are right."""
