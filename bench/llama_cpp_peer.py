@@ -64,24 +64,29 @@ def write_llama(
 class Llama:
     """A loaded GGUF that decodes rows of tokens over a context."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, context: int = 512, batch: int = 64) -> None:
         self._log = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(self._log, ctypes.c_void_p(0))
         self._model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx, options.n_batch, options.n_ubatch = 512, 64, 64
+        options.n_ctx, options.n_batch, options.n_ubatch = context, batch, batch
         options.n_threads = options.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(self._model, options)
         if not self._context:
             raise click.ClickException("llama.cpp cannot load the model")
 
     def step(self, size: int) -> None:
-        """Decode `size` tokens that follow what is in the cache, and forget them."""
+        """Decode `size` tokens that follow what is in the cache."""
         tokens = (llama_cpp.llama_token * size)(*[1] * size)
         if llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, size)):
             raise click.ClickException("llama.cpp failed")
+
+    def keep(self, positions: int) -> None:
+        """Forget all but the first positions of the cache."""
+        memory = llama_cpp.llama_get_memory(self._context)
+        llama_cpp.llama_memory_seq_rm(memory, 0, positions, -1)
 
     def reset(self) -> None:
         """Empty the cache."""

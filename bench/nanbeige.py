@@ -4,10 +4,10 @@
     .venv/bin/python bench/nanbeige.py
 
 Writes a checkpoint of the shape (bfloat16, 8.3 GB), exports it to int4 in one pass in a process of
-its own, whose time and peak memory are reported, and writes the bundle as a GGUF file: Q4_0, bit
-for bit. Then rdlite runs the bundle and llama.cpp the GGUF file, in turn, token after token at two
-loops behind the same prompt. Weights are rounded by int4-plain, which is quicker to make than int4
-and runs like it.
+its own, whose time and peak memory are reported. A second bundle, in blocks of 32, becomes a GGUF
+file: Q4_0, bit for bit. Then rdlite runs the first, in blocks of 128, and llama.cpp the GGUF file,
+in turn, token after token at two loops behind the same prompt. Weights are rounded by int4-plain,
+which is quicker to make than int4 and runs like it.
 """
 
 import json
@@ -34,7 +34,8 @@ CONTEXT, TOKENS, ROUNDS = 64, 8, 5
 DRAWN = 10_000_019
 EXPORT = (
     "import sys; from rdlite.export import export_checkpoint as e; from rdlite.quant import "
-    "find_scheme as f; e(sys.argv[1], sys.argv[2], quant=f('int4-plain'), force=True)"
+    "Options, find_scheme as f; o = Options(block_size=int(sys.argv[3])); "
+    "e(sys.argv[1], sys.argv[2], quant=f('int4-plain', o), force=True)"
 )
 
 
@@ -69,12 +70,14 @@ def main(
         if not took.exists():
             if not checkpoint.exists():
                 measure([__file__, "--make", str(checkpoint)])  # or the export has our peak memory
-            peak, seconds = measure(["-c", EXPORT, str(checkpoint), str(bundle)])
+            peak, seconds = measure(["-c", EXPORT, str(checkpoint), str(bundle), "128"])
             row = {"what": "export to int4", "seconds": round(seconds), "peak MiB": round(peak)}
             took.write_text(json.dumps(row))
         llama = folder / "model.gguf"
         if not llama.exists():
-            measure(["-m", "rdlite", "gguf", "export", str(bundle), "-o", str(llama)])
+            narrow = folder / "narrow"
+            measure(["-c", EXPORT, str(checkpoint), str(narrow), "32"])
+            measure(["-m", "rdlite", "gguf", "export", str(narrow), "-o", str(llama)])
         if prepare:
             return
         rows = [json.loads(took.read_text()), *compare(bundle, llama, threads, rounds)]
@@ -107,7 +110,7 @@ def compare(bundle: Path, llama: Path, threads: int, rounds: int) -> list[dict[s
     ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
     return [
         {
-            "what": "rdlite, int4",
+            "what": "rdlite, int4 in blocks of 128",
             "ms a token": spread([1e3 * x for x in ours], 1),
             "tokens/s": round(1 / statistics.median(ours), 2),
             "of llama.cpp's": f"{statistics.median(ratios):.2f}x",
