@@ -63,7 +63,7 @@ class Speculation:
         self.pace = pace
         self._most = 1 if controller.decodes else positions
         self._controller = controller
-        self._group = RaggedBatch(controller, positions, width)
+        self._group = RaggedBatch(controller, positions, width, by_rows=True)
         self._start = start
         self._sampler = sampler
         self._ends = ends
@@ -175,8 +175,7 @@ class Speculation:
         """Think all rows to their ends; returns their logits, float32 [rows, V]."""
         group, report, clock = self._group, self._stats, perf_counter()
         drafted = min(self._round.steps, self._controller.max_steps)
-        runner = group.finish(sequence, self._first, rows, drafted)
-        logits = runner.logits(int(group.steps[rows - 1]), rows)
+        logits = group.logits(sequence, self._first, rows, drafted)
         report.together = int(group.steps[:rows].sum()) - report.alone
         report.finishing = perf_counter() - clock
         return logits

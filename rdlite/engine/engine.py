@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rdlite.bundle.cache_scales import read_cache_scales
 from rdlite.bundle.manifest import PARTS
 from rdlite.bundle.reader import Bundle
 from rdlite.config.cache import Cache
+from rdlite.engine.row_check import rows_pair
+from rdlite.engine.rows import EngineRows, spare_slot
 from rdlite.errors import InputError
 from rdlite.graphs.float16 import with_float16
 from rdlite.graphs.int8_halves import with_int8_halves
 from rdlite.graphs.int8_kv import with_int8_cache
 from rdlite.graphs.rotary import Floats, rotary_table, with_positions
-from rdlite.ort.kv_cache import HostSlots, MakeSlot
+from rdlite.ort.kv_cache import HostSlots, MakeSlot, Slot
+from rdlite.ort.row_runner import RowRunner
 from rdlite.ort.runner import Runner, Text
 from rdlite.ort.session import Session
 
@@ -76,7 +79,7 @@ class Engine:
             graphs = {part: with_int8_cache(graph) for part, graph in graphs.items()}
         if device is None:
             graphs = {part: with_int8_halves(graph) for part, graph in graphs.items()}
-        self.sessions = {}
+        self.sessions: dict[str, Any] = {}
         provider = device.provider if device else None
         longer = context is not None and context > self.config.rotary_positions
         if longer and portable:
@@ -85,16 +88,36 @@ class Engine:
                 f"a context of {context} needs the checkpoint exported with --flavour fused"
             )
         tables: dict[str, Floats] = {}  # the parts share them
+        stretched: dict[str, bytes] = {}
+        own: dict[str, dict[str, Floats]] = {}
         for part in PARTS:
-            graph, names = graphs[part], tuple[str, ...]()
+            stretched[part], names = graphs[part], tuple[str, ...]()
             if context is not None and longer:
-                graph, names = with_positions(graph, context)
+                stretched[part], names = with_positions(graphs[part], context)
             for name in names:
                 if name not in tables:
                     tables[name] = rotary_table(self.config, name, context or 0)
+            own[part] = {name: tables[name] for name in names}
+
+        def make(part: str, graph: bytes, in_order: bool = True) -> Session:
             with bundle.data_folder(part) as folder:
-                own = {name: tables[name] for name in names}
-                self.sessions[part] = Session(part, graph, folder, threads, provider, own)
+                return Session(part, graph, folder, threads, provider, own[part], in_order)
+
+        #: Calls that take rows of any texts; None where a row has not the bits it has alone.
+        self.rows: EngineRows | None = None
+        pairs = None if device or portable else rows_pair(stretched.values())
+        if pairs is None:
+            for part, graph in stretched.items():
+                self.sessions[part] = make(part, graph, in_order=False)
+            return
+        self.rows = EngineRows(stretched, make, self.config, pairs, self._spare)
+        self.sessions = {part: rows.chunks for part, rows in self.rows.parts.items()}
+
+    def _spare(self, part: str) -> Slot:
+        scales: Any = self.scales
+        if scales is not None:
+            scales = scales.of_slot(0) if part == "core" else getattr(scales, part)
+        return spare_slot(self.slots(), getattr(self.config.layers, part), scales)
 
     def slots(self) -> MakeSlot:
         """Return what makes the cache slots of one text."""
@@ -104,8 +127,10 @@ class Engine:
 
         return device_slots(self.device, self.config)
 
-    def runner(self, sequence: Text, size: int) -> Runner:
-        """Return a new runner of a text."""
+    def runner(self, sequence: Text, size: int, by_rows: bool = False) -> Runner:
+        """Return a new runner of a text, by rows if the engine can."""
+        if by_rows and self.rows is not None:
+            return RowRunner(sequence, size, self.rows)
         if self.device is None:
             return Runner(sequence, size)
         from rdlite.cuda.runner import DeviceRunner

@@ -11,7 +11,7 @@ import numpy as np
 
 from rdlite.engine.engine import Engine
 from rdlite.ort.kv_cache import Entries, Slot, next_capacity
-from rdlite.ort.runner import Floats, Runner
+from rdlite.ort.runner import Desk, Floats, Runner
 from rdlite.ort.session import Interrupt, Session
 from rdlite.ort.step_caches import StepCaches
 from rdlite.utils.memory import check_growth
@@ -37,27 +37,30 @@ class Sequence:
         self._pending = 0  # positions that were read and not committed
         #: Ends what runs on this text, from another thread.
         self.interrupt = Interrupt()
+        self.desk = Desk()
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
         self._make_slot = engine.slots()
         self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales, self._make_slot)
         self._outer_slots: dict[str, Slot] = {}
-        self._runners: dict[int, Runner] = {}
+        self._runners: dict[tuple[int, bool], Runner] = {}
         self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
         self._logits = np.zeros((1, 0, engine.config.vocab_size), np.float32)
 
-    def runner(self, position: int, size: int, steps: int) -> Runner:
+    def runner(self, position: int, size: int, steps: int, by_rows: bool = False) -> Runner:
         """Return the runner of `size` positions from `position` on, ready for up to `steps` steps.
 
-        It is good until the next runner is asked for.
+        It is good until the next runner is asked for. With `by_rows`, where the engine can, each
+        position gets the bits that it would get alone.
         """
         self._make_room(position + size, steps)
-        runner = self._runners.pop(size, None)
+        key = size, by_rows or size == 1
+        runner = self._runners.pop(key, None)
         if runner is None:
             if len(self._runners) >= MAX_RUNNERS:
                 self._runners.pop(next(iter(self._runners))).drop()
-            runner = self.engine.runner(self, size)
-        self._runners[size] = runner  # in the order of last use
+            runner = self.engine.runner(self, *key)
+        self._runners[key] = runner  # in the order of last use
         runner.prepare(steps)
         runner.place(position)
         return runner

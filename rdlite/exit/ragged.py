@@ -6,7 +6,7 @@ import numpy as np
 
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
-from rdlite.ort.runner import Runner
+from rdlite.ort.runner import Floats, Runner
 
 
 class RaggedBatch:
@@ -18,8 +18,15 @@ class RaggedBatch:
     on its left are finished first, and then those on its right, which see what the left ones left.
     """
 
-    def __init__(self, controller: Controller, size: int, width: int) -> None:
-        """Make room for `size` positions, states being `width` wide."""
+    def __init__(
+        self, controller: Controller, size: int, width: int, by_rows: bool = False
+    ) -> None:
+        """Make room for `size` positions, states being `width` wide.
+
+        With `by_rows` each position gets the bits that it would get alone.
+        """
+        self._by_rows = by_rows
+        self._apart = False  # the positions make calls of their own
         self._controller = controller
         self._states = np.zeros((size, width), np.float32)
         self._embeds = np.zeros((size, width), np.float32)
@@ -46,10 +53,12 @@ class RaggedBatch:
             A runner of these positions; `logits(steps)` with the last one's steps decodes it.
         """
         controller, most = self._controller, self._controller.max_steps
+        engine = sequence.engine
+        self._apart = self._by_rows and engine.rows is None and engine.device is None
         todo = self._unsettled(0, size, done)
         while todo:
             low, high, steps = todo.pop()
-            runner = sequence.runner(first + low, high - low, most)
+            runner = sequence.runner(first + low, high - low, most, self._by_rows)
             runner.put_state(steps, self._states[low:high])
             runner.put_embeds(self._embeds[low:high])
             left = False
@@ -59,9 +68,22 @@ class RaggedBatch:
                 left = controller.has_rule and bool(controller.check_exit(runner, steps, low).any())
             self.take(runner, low, steps)
             todo += self._unsettled(low, high, steps)
-        runner = sequence.runner(first, size, most)
+        runner = sequence.runner(first, size, most, self._by_rows)
         runner.put_state(int(self.steps[size - 1]), self._states[:size])
         return runner
+
+    def logits(self, sequence: Sequence, first: int, size: int, done: int) -> Floats:
+        """Think the first `size` rows to their ends and decode them; as `finish`: [size, V]."""
+        runner = self.finish(sequence, first, size, done)
+        if not self._apart:
+            return runner.logits(int(self.steps[size - 1]), size)
+        result = np.empty((size, sequence.config.vocab_size), np.float32)
+        for row in range(size):
+            steps = int(self.steps[row])
+            runner = sequence.runner(first + row, 1, self._controller.max_steps)
+            runner.put_state(steps, self._states[row : row + 1])
+            result[row] = runner.logits(steps)[0]
+        return result
 
     def _unsettled(self, low: int, high: int, steps: int) -> list[tuple[int, int, int]]:
         """Runs of neighbouring rows that go on from `steps`, the last one first."""
@@ -70,6 +92,8 @@ class RaggedBatch:
         runs, end = [], low
         for settled, neighbours in groupby(self._controller.settled[low:high].tolist()):
             start, end = end, end + len(list(neighbours))
-            if not settled:
+            if not settled and self._apart:
+                runs += [(row, row + 1, steps) for row in range(start, end)]
+            elif not settled:
                 runs.append((start, end, steps))
         return runs[::-1]

@@ -23,12 +23,51 @@ Floats = npt.NDArray[np.float32]
 Arrays = dict[str, Any]
 
 
+class Desk:
+    """Where a text asks for its turn, if others are worked on in the same thread."""
+
+    def __init__(self) -> None:
+        self.company: Company | None = None
+
+
+class Company(Protocol):
+    """Texts that are worked on together."""
+
+    def wait(self, desk: Desk) -> None:
+        """Return when it is this text's turn to make a call."""
+
+    def by_rows(self, desk: Desk, ask: Ask) -> None:
+        """Return when a call that took rows of other texts too has done what is asked."""
+
+
+class Ask:
+    """What a runner by rows wants of a part of the model.
+
+    Attributes:
+        runner: whose positions, a row each.
+        part: "prelude", "core" or "coda".
+        number: of the core step, from 0; or how many were taken before the coda.
+        size: how many rows.
+        taken: how many of them calls have taken.
+        problem: why one of them failed.
+    """
+
+    __slots__ = ("number", "part", "problem", "runner", "size", "taken")
+
+    def __init__(self, runner: Any, part: str, number: int) -> None:
+        self.runner, self.part, self.number = runner, part, number
+        self.size: int = runner.size
+        self.taken = 0
+        self.problem: Exception | None = None
+
+
 class Text(Protocol):
     """What a runner takes of the text that it reads."""
 
     config: ModelConfig
     sessions: Mapping[str, Session]
     interrupt: Interrupt
+    desk: Desk
     steps_cache: StepCaches
     #: Positions that the caches have room for.
     capacity: int
@@ -73,6 +112,7 @@ class Runner:
         self._core = text.steps_cache
         self._sessions = text.sessions
         self._interrupt = text.interrupt
+        self._desk = text.desk
         self._coda_slot = text.outer_slot("coda")
         self._lengths: Arrays = {
             "seqlens_k": text.seqlens_k,
@@ -80,8 +120,8 @@ class Runner:
         }
         self._prelude_slot = text.outer_slot("prelude")
         self._allocate(text)
-        self.prelude = self._bind("prelude", self.prelude_arrays())
-        # Bound when first taken: under an exit rule, most sizes take few of the steps.
+        # All are bound when first taken: under an exit rule, most sizes take few of the steps.
+        self._prelude: Run | None = None
         self.steps: list[Run | None] = []
         self._codas: dict[tuple[int, int], tuple[Run, Callable[[], Floats]]] = {}
         self._decoded = (0, 0)  # what the coda decoded last: steps, positions
@@ -152,10 +192,21 @@ class Runner:
     def drop(self) -> None:
         """Let go of what the runner has beside its memory; it is used no more."""
 
+    def prelude(self) -> None:
+        """Embed the token ids."""
+        if self._prelude is None:
+            self._prelude = self._bind("prelude", self.prelude_arrays())
+        self._call(self._prelude)
+
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""
         self._core.backfill(number, self._start, self._end)
-        run = self.steps[number] or self._bind_step(number)
+        self._call(self.steps[number] or self._bind_step(number))
+
+    def _call(self, run: Run) -> None:
+        company = self._desk.company
+        if company is not None:
+            company.wait(self._desk)
         run()
 
     def logits(self, steps: int, positions: int = 1) -> Floats:
@@ -168,7 +219,7 @@ class Runner:
             self._codas[key] = self._bind_coda(*key)
         run, read = self._codas[key]
         if self._decoded != (steps, positions):
-            run()
+            self._call(run)
             self._decoded = (steps, positions)
         return read()
 

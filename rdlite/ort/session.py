@@ -110,6 +110,21 @@ class Interrupt:
             options.terminate = ends
 
 
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A call into a session that keeps none of the arrays alive that it works on.
+
+    Attributes:
+        input: binds a value of `Session.values` to the name of an input.
+        output: the same for outputs.
+        run: raises RuntimeFailure.
+    """
+
+    input: Callable[[str, Any], None]
+    output: Callable[[str, Any], None]
+    run: Run
+
+
 class Session:
     """One loaded graph. Calls that are bound once can then be run from any thread."""
 
@@ -121,6 +136,7 @@ class Session:
         threads: int | None,
         provider: Provider | None = None,
         weights: Mapping[str, Array] | None = None,
+        in_order: bool = False,
     ) -> None:
         """Load a checked graph.
 
@@ -131,6 +147,8 @@ class Session:
             threads: threads for one operator; None lets onnxruntime choose, one a physical core.
             provider: what runs it; None: the CPU.
             weights: by name, those that are given here and not in files; they are kept, not copied.
+            in_order: whether nodes must run in the order of the graph, which onnxruntime changes
+                where it sees no edge between them.
 
         Raises:
             RuntimeFailure: onnxruntime is missing, or refuses the graph, or would run it, or a
@@ -157,6 +175,8 @@ class Session:
             options = self._ort.SessionOptions()
             options.log_severity_level = 4  # what goes wrong is raised, in one line
             options.intra_op_num_threads = threads or 0
+            if in_order:
+                options.execution_order = self._ort.ExecutionOrder.PRIORITY_BASED
             if weights:
                 options.add_external_initializers(list(weights), self._weights)
             if provider.name != CPU:  # a part that ran there would be slow in silence
@@ -220,6 +240,27 @@ class Session:
                 raise RuntimeFailure(f"onnxruntime failed in {name}: {said}{hint(said)}") from None
 
         return run
+
+    def values(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """Return what `Binding` takes for arrays, which must outlive the calls that use it."""
+        make = self._ort.OrtValue.ortvalue_from_numpy
+        return {name: make(array)._ortvalue for name, array in arrays.items()}
+
+    def binding(self) -> "Binding":
+        """Return a call whose arrays may be bound anew, one by one, between runs."""
+        binding = self._session.io_binding()
+        # Beneath onnxruntime's own wrapper: with many rows, binding is what the host does most.
+        inner = binding._iobinding
+        run = self._session.run_with_iobinding
+
+        def execute() -> None:
+            try:
+                run(binding)
+            except Exception as problem:
+                said = _line(problem)
+                raise RuntimeFailure(f"onnxruntime failed in {self._name}: {said}") from None
+
+        return Binding(inner.bind_ortvalue_input, inner.bind_ortvalue_output, execute)
 
     def release(self, graph: int) -> None:
         """Let go of what was captured under a number."""

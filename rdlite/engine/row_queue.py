@@ -1,0 +1,77 @@
+"""What is called next: a queue of texts that wait for rows, or for a call of their own.
+
+Pure; knows no session. Calls by rows and calls of single texts (chunks of prompts) take turns, so
+a row waits for one chunk at most, and a chunk for one call by rows and the chunks before it.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+from rdlite.ort.row_batch import Piece
+from rdlite.ort.runner import Ask, Desk
+
+#: Calls by rows that others may be made before one that waits to be fuller.
+PATIENCE = 2
+
+
+class RowQueue:
+    """Asks by part, and desks that wait for a turn of their own. Not thread-safe."""
+
+    def __init__(self, width: int) -> None:
+        """Have nothing to do; a call takes `width` rows at most."""
+        self._width = width
+        self._asks: dict[str, deque[Ask]] = {"coda": deque(), "prelude": deque(), "core": deque()}
+        self._passed = dict.fromkeys(self._asks, 0)
+        self._turns: deque[Desk] = deque()
+        self._rows_next = False
+
+    def ask(self, ask: Ask) -> None:
+        """Add rows of a text."""
+        self._asks[ask.part].append(ask)
+
+    def wait(self, desk: Desk) -> None:
+        """Add a text that wants to make a call of its own."""
+        self._turns.append(desk)
+
+    def remove(self, desk: Desk, ask: Ask | None) -> None:
+        """Forget what a text waits for."""
+        if desk in self._turns:
+            self._turns.remove(desk)
+        if ask is not None and ask in self._asks[ask.part]:
+            self._asks[ask.part].remove(ask)
+
+    def take(self) -> Desk | list[Piece] | None:
+        """Return whose turn it is, or the rows of the next call, all of one part; None: nothing."""
+        waiting = {part: sum(a.size - a.taken for a in asks) for part, asks in self._asks.items()}
+        rows = sum(waiting.values())
+        if self._turns and not (rows and self._rows_next):
+            self._rows_next = True
+            return self._turns.popleft()
+        self._rows_next = False
+        return self._pieces(self._choose(waiting)) if rows else None
+
+    def _choose(self, waiting: Mapping[str, int]) -> str:
+        """Choose a part: what ends a token or begins one, unless most rows are elsewhere."""
+        rows, chosen = sum(waiting.values()), ""
+        for part in ("coda", "prelude", "core"):
+            if not waiting[part]:
+                continue
+            full = 2 * waiting[part] >= min(rows, self._width)
+            if not chosen and (full or self._passed[part] >= PATIENCE):
+                chosen = part
+        chosen = chosen or max(waiting, key=lambda part: waiting[part])
+        for part, count in waiting.items():
+            self._passed[part] = 0 if part == chosen or not count else self._passed[part] + 1
+        return chosen
+
+    def _pieces(self, part: str) -> list[Piece]:
+        asks, room, pieces = self._asks[part], self._width, list[Piece]()
+        while asks and room:
+            ask = asks[0]
+            low = ask.taken
+            ask.taken = min(ask.size, low + room)
+            pieces.append((ask, low, ask.taken))
+            room -= ask.taken - low
+            if ask.taken == ask.size:
+                asks.popleft()
+        return pieces

@@ -1,0 +1,113 @@
+"""A runner whose positions are rows, each with the bits that it has alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from rdlite.errors import Interrupted
+from rdlite.ort.row_batch import BoundSlot
+from rdlite.ort.runner import Ask, Floats, Runner, Text
+from rdlite.ort.session import Array, Session
+
+
+class Rows(Protocol):
+    """What calls the graphs by rows."""
+
+    #: Whether a position alone has other bits than a row beside others.
+    pairs: bool
+
+    def run(self, ask: Ask) -> None:
+        """Do what one text asks."""
+
+
+class RowRunner(Runner):
+    """Like a Runner; rows of other texts may share its calls. One that is alone needs no rows."""
+
+    def __init__(self, text: Text, size: int, rows: Rows) -> None:
+        self._rows = rows
+        super().__init__(text, size)
+        self._row_logits: Floats = np.zeros((0, 0), np.float32)
+        self._bound: dict[tuple[str, int], BoundSlot] = {}
+        self._plain = size == 1 and not rows.pairs
+
+    @property
+    def position(self) -> int:
+        """Of the first row."""
+        return self._start
+
+    def prelude(self) -> None:
+        """Embed the token ids."""
+        if self._plain and self._desk.company is None:
+            super().prelude()
+        else:
+            self._ask("prelude", 0)
+
+    def step(self, number: int) -> None:
+        """Take core step `number`, counted from 0."""
+        if self._plain and self._desk.company is None:
+            super().step(number)
+        else:
+            self._core.backfill(number, self._start, self._end)
+            self._ask("core", number)
+
+    def logits(self, steps: int, positions: int = 1) -> Floats:
+        """Decode the state after `steps` steps: float32 [P, V] of the last P positions."""
+        if self._plain and self._desk.company is None:
+            return super().logits(steps, positions)
+        if self._decoded != (steps, self.size):
+            text = self._text()
+            assert text is not None  # it holds its runners
+            self._row_logits = text.logit_rows(self.size)[0]
+            self._ask("coda", steps)
+            self._decoded = (steps, self.size)
+        return self._row_logits[self.size - positions :]
+
+    def _ask(self, part: str, number: int) -> None:
+        company, ask = self._desk.company, Ask(self, part, number)
+        if self._interrupt.is_set:
+            raise Interrupted
+        if company is None:
+            self._rows.run(ask)
+        else:
+            company.by_rows(self._desk, ask)
+        if self._interrupt.is_set:
+            raise Interrupted
+
+    def bound_slot(self, ask: Ask, session: Session) -> BoundSlot:
+        """Return the cache that a call works on."""
+        key = ask.part, ask.number if ask.part == "core" else 0
+        bound = self._bound.get(key)
+        if bound is None:
+            if ask.part == "core":
+                slot = self._core.slots[self._core.index(ask.number)]
+            else:
+                slot = self._prelude_slot if ask.part == "prelude" else self._coda_slot
+            bound = self._bound[key] = BoundSlot(session, slot)
+        return bound
+
+    def load(self, ask: Ask, low: int, high: int, arrays: Mapping[str, Array], at: int) -> None:
+        """Write what rows from `low` to `high` give a call, from row `at` of its arrays on."""
+        end = at + high - low
+        if ask.part == "core":
+            arrays["state"][at:end] = self._states[ask.number % 2][0, low:high]
+            arrays["embeds"][at:end] = self._embeds[0, low:high]
+        elif ask.part == "coda":
+            arrays["state"][at:end] = self._states[ask.number % 2][0, low:high]
+        else:
+            arrays["input_ids"][at:end] = self._input_ids[0, low:high]
+
+    def store(self, ask: Ask, low: int, high: int, arrays: Mapping[str, Array], at: int) -> None:
+        """Take what came of them."""
+        end = at + high - low
+        if ask.part == "core":
+            self._states[(ask.number + 1) % 2][0, low:high] = arrays["next_state"][at:end]
+            self._change[0, low:high] = arrays["change"][at:end]
+            if self._gate is not None:
+                self._gate[0, low:high] = arrays["exit_probability"][at:end]
+        elif ask.part == "coda":
+            self._row_logits[low:high] = arrays["logits"][at:end]
+        else:
+            self._embeds[0, low:high] = arrays["embeds"][at:end]
