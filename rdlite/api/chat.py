@@ -155,18 +155,18 @@ class Chat:
 
         path, model = Path(path), self.model
         saved, arrays = read_chat(path)
-        for what, theirs, ours in (
-            ("the model", saved.model, model_hash(model.bundle)),
-            ("a cache", (saved.share, saved.bits), (str(model.cache.share), model.cache.bits)),
-            ("a depth", saved.depth, self.depth),
-        ):
-            if theirs != ours:
-                values = (
-                    f"{saved.name}, not this one"
-                    if what == "the model"
-                    else f"{theirs}, not {ours}"
-                )
-                raise InputError(f"{path} was saved with {what} {values}; open it with the same")
+        kept = (str(model.cache.share), model.cache.bits)
+        if saved.model != model_hash(model.bundle):
+            what = f"the model {saved.name}, not this one; open it with the same"
+        elif (saved.share, saved.bits) != kept:
+            theirs, ours = _words_of_cache(saved.share, saved.bits), _words_of_cache(*kept)
+            what = f"{theirs}, not {ours}; open it with the same"
+        elif saved.depth != self.depth:
+            what = f"{saved.depth.words()}, not {self.depth.words()}; go back to those first"
+        else:
+            what = ""
+        if what:
+            raise InputError(f"{path} was saved with {what}")
         tokens = check_arrays(path, arrays, model.config, model.cache, model.context)
         entries = {name: array for name, array in arrays.items() if name != "tokens"}
         if tokens and not {"prelude", "coda", "core.0"} <= entries.keys():
@@ -244,3 +244,8 @@ class Chat:
         if self._answer is not None:
             self._answer.close()
             self._answer = None
+
+
+def _words_of_cache(share: str, bits: int | None) -> str:
+    shared = "a slot for each step" if share == "None" else f"a shared cache ({share})"
+    return f"{shared} in {'float32' if bits is None else f'int{bits}'}"

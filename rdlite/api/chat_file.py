@@ -4,6 +4,7 @@ The file is safetensors: the tokens, what every slot of the caches holds of them
 JSON in its metadata. It is read like a file from a stranger.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -108,14 +109,19 @@ def write_chat(path: Path, saved: SavedChat, tokens: list[int], entries: Entries
     arrays["tokens"] = np.array(tokens, np.int64)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
+        partial.touch()  # says what is wrong with the folder; save_file names a file of its own
         save_file(arrays, partial, {KEY: json.dumps(dataclasses.asdict(saved))})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, SafetensorError) as problem:
-        raise OutputError(f"cannot write {path}: {problem}") from None
+    except OSError as problem:
+        raise OutputError(f"cannot write {path}: {problem.strerror or problem}") from None
+    except SafetensorError as problem:
+        why = str(problem).partition(" at path ")[0]
+        raise OutputError(f"cannot write {path}: {why}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def is_chat(path: Path) -> bool:

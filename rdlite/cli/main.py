@@ -22,6 +22,7 @@ from rdlite.cli.run.generate import generate
 from rdlite.cli.run.page import page
 from rdlite.cli.run.serve import serve
 from rdlite.cli.run.trace import trace
+from rdlite.cli.shared.narrow import context_options, narrow
 from rdlite.cli.shared.output import complain
 from rdlite.errors import RdliteError
 from rdlite.utils.printable import one_line
@@ -49,7 +50,8 @@ class _Group(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _note
-                result = super().main(*args, **kwargs | {"standalone_mode": False})
+                kwargs |= {**context_options(), "standalone_mode": False}
+                result = super().main(*args, **kwargs)
             sys.stdout.flush()
         except click.UsageError as problem:
             help_of = (
@@ -108,3 +110,4 @@ GROUPS: dict[str, tuple[click.Command, ...]] = {
 for commands in GROUPS.values():
     for command in commands:
         main.add_command(command)
+narrow(main)

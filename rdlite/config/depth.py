@@ -71,6 +71,21 @@ class Depth:
                 "which looks at the last position's predictions; or read with prompt='mean'"
             )
 
+    def words(self) -> str:
+        """Say it in a line, for people."""
+        steps = "the model's steps" if self.max_steps is None else f"{self.max_steps} steps"
+        parts = [steps]
+        if self.exit is not None:
+            at = "" if self.threshold is None else f" at {self.threshold:g}"
+            parts.append(f"exit rule {self.exit}{at}")
+        if self.min_steps != 1:
+            parts.append(f"at least {self.min_steps}")
+        if self.check_every != 1:
+            parts.append(f"checked every {self.check_every}")
+        if self.prompt != "mean":
+            parts.append("each position of the prompt at its own step")
+        return ", ".join(parts)
+
 
 def default_depth(recurrence: Recurrence, defaults: ExitDefaults | None) -> Depth:
     """Return how deep a model thinks when it is not told."""

@@ -7,13 +7,19 @@ from click.core import ParameterSource
 
 from rdlite.cli.shared.bundle_options import options_of, quantize_options, report_bundle
 from rdlite.cli.shared.output import progress_bar
+from rdlite.cli.shared.renamed import Renamed
 
 
 @click.command()
 @click.argument("checkpoint", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to write.")
 @click.option(
-    "--quant", metavar="SCHEME", help="Quantize on the way; see 'rdlite quantize --help'."
+    "--scheme",
+    "quant",
+    cls=Renamed,
+    formerly="--quant",
+    metavar="NAME",
+    help="Quantize on the way; see 'rdlite quantize --help'.",
 )
 @quantize_options
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is already a bundle.")
@@ -26,7 +32,7 @@ def export(checkpoint: str, output: str, quant: str | None, force: bool, **optio
     \b
     Example:
         rdlite export Huginn-0125 -o huginn
-        rdlite export Huginn-0125 -o huginn-int4 --quant int4
+        rdlite export Huginn-0125 -o huginn-int4 --scheme int4
     """
     from rdlite.export import export_checkpoint
     from rdlite.quant import find_scheme
@@ -34,7 +40,7 @@ def export(checkpoint: str, output: str, quant: str | None, force: bool, **optio
     source = click.get_current_context().get_parameter_source
     given = [name for name in options if source(name) is ParameterSource.COMMANDLINE]
     if quant is None and given:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} is for quantizing; add --quant")
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is for quantizing; add --scheme")
     with options_of(output, options) as chosen, progress_bar("weights") as progress:
         scheme = None if quant is None else find_scheme(quant, chosen)
         out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)

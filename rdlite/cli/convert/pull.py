@@ -60,4 +60,4 @@ def pull(repo: str, output: str | None, revision: str, offline: bool) -> None:
     click.echo(f"{folder}: {size / 2**20:.1f} MiB")
     name = shlex.quote(str(folder))
     bundle = shlex.quote(f"{folder.name}-int4")
-    click.echo(f"Next: rdlite export {name} -o {bundle} --quant int4")
+    click.echo(f"Next: rdlite export {name} -o {bundle} --scheme int4")

@@ -267,7 +267,7 @@ def _divergence_report(
 
 def _print_table(steps: Sequence[int], report: Report) -> None:
     def row(name: str, cells: Sequence[object]) -> None:
-        click.echo(f"{name:<24}" + "".join(f"{cell:>9}" for cell in cells))
+        click.echo(f"{name:<24}" + "".join(f" {cell:>9}" for cell in cells))
 
     row("steps", steps)
     if "perplexity" in report:

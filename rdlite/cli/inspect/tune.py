@@ -216,5 +216,8 @@ def _print(report: dict[str, Any], best: "Curve", dry_run: bool) -> None:
             )
         mark = " *" if rule == best.rule else ""
         click.echo(f"{rule:<18}" + "".join(f"{cell:>11}" for cell in cells) + mark)
+    click.echo(
+        "For a token: steps taken, looks (checks of the rule that decode), cost (both, in steps)."
+    )
     click.echo(f"* answers the same as at full depth: {report['default_agreement']:.2%}")
     click.echo("Nothing was written." if dry_run else "This is now the model's default.")

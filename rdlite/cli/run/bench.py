@@ -11,6 +11,7 @@ import click
 
 from rdlite.cli.shared.options import json_option, model_argument, open_model, run_options
 from rdlite.cli.shared.output import print_json, progress_bar
+from rdlite.cli.shared.renamed import Renamed
 from rdlite.config.from_options import depth_of, sampling_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ PROMPT = "The lighthouse keeper counted the ships, as every evening, and wrote t
     help="Runs to count, after one to warm up.",
 )
 @click.option(
-    "--new-tokens",
+    "--max-tokens",
+    "new_tokens",
+    cls=Renamed,
+    formerly="--new-tokens",
     type=click.IntRange(2, 2**20),
     default=32,
     show_default=True,
@@ -67,7 +71,7 @@ def bench(
     \b
     Example:
         rdlite bench BUNDLE --steps 8
-        rdlite bench BUNDLE --exit latent-diff --speculate auto --json
+        rdlite bench BUNDLE --exit-rule latent-diff --speculate auto --json
     """
     clock = time.perf_counter()
     with open_model(model, options) as opened:

@@ -9,6 +9,7 @@ import click
 from rdlite.cli.run.chat_screen import Lines, Pipe, Screen, Terminal
 from rdlite.cli.run.slash_commands import COMMANDS, Commands, Leave, steps_of
 from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
+from rdlite.cli.shared.output import wrapped
 from rdlite.cli.shared.template_variables import template_variables_option, variables_for
 from rdlite.config.from_options import depth_of, sampling_of
 from rdlite.utils.printable import one_line
@@ -102,13 +103,12 @@ def chat(
 def _greet(talk: "Chat") -> None:
     model = talk.model
     manifest = model.bundle.manifest
-    click.echo(
-        one_line(
-            f"{manifest.name} ({manifest.model.family}, {sum(manifest.parameters.values()):,} "
-            f"parameters, core in {manifest.weights.get('core')}), {steps_of(talk)} a token, "
-            f"context {model.context}. /help for help."
-        )
+    line = one_line(
+        f"{manifest.name} ({manifest.model.family}, {sum(manifest.parameters.values()):,} "
+        f"parameters, core in {manifest.weights.get('core')}), {steps_of(talk)} a token, "
+        f"context {model.context}. /help for help."
     )
+    click.echo(wrapped(line))
 
 
 class _Conversation:
@@ -124,7 +124,7 @@ class _Conversation:
         return self._commands.status() if self._commands else ""
 
     def run(self, screen: Screen) -> None:
-        """Loop until /quit, the end of the input, or Ctrl-C at the prompt."""
+        """Loop until /quit, the end of the input, or Ctrl-C twice at the prompt."""
         from rdlite.errors import RdliteError
 
         def answer(message: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from rdlite.cli.shared.output import complain, describe_stats, print_json, say
+from rdlite.cli.shared.output import complain, describe_stats, print_json, say, width, wrapped
 from rdlite.utils.printable import showable
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: blue for few steps, then sky, green and orange, vermilion for the most.
 HUES = (32, 74, 36, 172, 166)
 NEWLINE_HINT = "Alt-Enter starts a new line"
+LEAVING = "Ctrl-C again leaves; /save FILE keeps the conversation"
 
 
 class Screen(Protocol):
@@ -136,6 +137,7 @@ class Terminal:
         self._thinking = thinking
         self._thought = False  # something was, in this answer
         self._depth = depth and "NO_COLOR" not in os.environ
+        self._leaving = False  # Ctrl-C was pressed once, and nothing was typed since
         keys = KeyBindings()
 
         @keys.add("enter")
@@ -146,6 +148,18 @@ class Terminal:
         @keys.add("c-j")
         def _(event: Any) -> None:
             event.current_buffer.insert_text("\n")
+
+        @keys.add("c-c")
+        def _(event: Any) -> None:
+            if self._leaving and not event.current_buffer.text:
+                event.app.exit(exception=KeyboardInterrupt)
+            event.current_buffer.reset()
+            self._leaving = True
+
+        def toolbar() -> str:
+            if not self._leaving or self._session.default_buffer.text:
+                return status()
+            return f" {LEAVING}" if len(LEAVING) < width() else " Ctrl-C again leaves; /save FILE"
 
         kept: History = InMemoryHistory()
         if history is not None and _private(history):
@@ -158,11 +172,12 @@ class Terminal:
             history=kept,
             completer=WordCompleter([f"/{name}" for name in commands], sentence=True),
             complete_while_typing=False,
-            bottom_toolbar=status,
+            bottom_toolbar=toolbar,
         )
 
     def read(self) -> str | None:
         """Return what is typed next; None at the end."""
+        self._leaving = False
         try:
             return self._session.prompt()
         except (EOFError, KeyboardInterrupt):
@@ -196,12 +211,12 @@ class Terminal:
         if stats is None:
             return
         if self._depth:
-            click.echo(legend(most))
-        click.secho(f"[{describe_stats(stats)}]", dim=True)
+            click.echo(legend(most, width()))
+        click.secho(wrapped(f"[{describe_stats(stats)}]"), dim=True)
 
     def tell(self, text: str) -> None:
         """Show what a command has to say."""
-        click.echo(text)
+        click.echo(wrapped(text))
 
     def complain(self, text: str) -> None:
         """Show what went wrong."""
@@ -230,14 +245,18 @@ def _level(steps: int, most: int) -> int:
     return round((len(HUES) - 1) * math.log(max(1, steps)) / math.log(most))
 
 
-def legend(most: int) -> str:
-    """Return a line that says which colours mean how many steps."""
+def legend(most: int, columns: int) -> str:
+    """Return which colours mean how many steps, in lines of at most so many columns."""
     ranges: dict[int, list[int]] = {}
     for steps in range(1, most + 1):
         ranges.setdefault(_level(steps, most), []).append(steps)
-    parts = []
+    text, used = "steps:", len("steps:")
     for level, steps_of in sorted(ranges.items()):
         first, last = steps_of[0], steps_of[-1]
-        name = f"{first}" if first == last else f"{first}-{last}"
-        parts.append(click.style(f"■ {name}", fg=HUES[level]))
-    return "steps: " + "  ".join(parts)
+        part = f"■ {first}" if first == last else f"■ {first}-{last}"
+        gap = " " if text == "steps:" else "  "
+        if used + len(gap) + len(part) > columns:
+            text, used, gap = text + "\n", 0, "  "
+        text += gap + click.style(part, fg=HUES[level])
+        used += len(gap) + len(part)
+    return text

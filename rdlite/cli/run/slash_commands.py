@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rdlite.cli.run.chat_screen import NEWLINE_HINT, Screen
-from rdlite.cli.shared.output import describe_stats
+from rdlite.cli.shared.output import describe_stats, width
 from rdlite.utils.printable import showable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Commands:
         """Carry out a line without its slash; raises Leave, RdliteError."""
         name, _, rest = line.partition(" ")
         name, rest = name.strip(), rest.strip()
-        command = COMMANDS.get(name)
+        command = COMMANDS.get(ALIASES.get(name, name))
         if command is None or (rest and not command.arguments):
             typed = " ".join(line.split())[:80]
             self._screen.complain(f"/{typed} is not a command; /help lists them")
@@ -50,19 +50,28 @@ class Commands:
 
     def status(self) -> str:
         """What the status line says."""
-        talk = self._talk
+        talk, stats = self._talk, self.stats
         used = f"context {talk.context_used} of {talk.model.context}"
-        if self.stats is None:
-            return f" {steps_of(talk)} a token · {used} · {NEWLINE_HINT} · /help"
-        stats = self.stats
-        speed = f"{stats.tokens_per_second:.1f} tokens/s · " if stats.tokens_per_second else ""
-        return f" {speed}{stats.mean_steps:.1f} steps a token · {used}"
+        if stats is None:
+            parts = [used, "/help", f"{steps_of(talk)} a token", NEWLINE_HINT]
+        else:
+            parts = [used, f"{stats.mean_steps:.1f} steps a token"]
+            if stats.tokens_per_second:
+                parts.append(f"{stats.tokens_per_second:.1f} tokens/s")
+        line = f" {parts[0]}"
+        for part in parts[1:]:  # as many as fit, the weightiest first
+            if len(line) + len(part) + 3 <= width():
+                line += f" · {part}"
+        return line
 
     def _help(self, _: str) -> None:
         rows = [(f"/{n} {c.arguments}".rstrip(), c.says) for n, c in COMMANDS.items()]
-        width = max(len(typed) for typed, _ in rows)
-        lines = [f"{typed:<{width}}  {says}" for typed, says in rows]
-        lines.append(f"Ctrl-C stops an answer; at the prompt, it leaves. {NEWLINE_HINT}.")
+        column = max(len(typed) for typed, _ in rows)
+        lines = [f"{typed:<{column}}  {says}" for typed, says in rows]
+        lines.append(
+            "Ctrl-C stops an answer; at the prompt, it clears the line, and pressed twice, it "
+            f"leaves. {NEWLINE_HINT}."
+        )
         self._screen.tell("\n".join(lines))
 
     def _reset(self, _: str) -> None:
@@ -226,6 +235,7 @@ COMMANDS = {
         "", "show what the last answer took, and how full the context is", Commands._statistics
     ),
     "reset": Command("", "forget the conversation", Commands._reset),
-    "quit": Command("", "leave (or press Ctrl-D or Ctrl-C)", Commands._quit),
+    "quit": Command("", "leave (or press Ctrl-D, or Ctrl-C twice)", Commands._quit),
 }
-COMMANDS["exit"] = COMMANDS["quit"]
+#: Other names for commands, which /help does not list.
+ALIASES = {"exit": "quit"}

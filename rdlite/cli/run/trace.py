@@ -71,7 +71,7 @@ def trace(
     Example:
         rdlite trace --chat "What is 48 + 76?"
         rdlite trace BUNDLE "The capital of France is" --max-tokens 8 --plot trace.png
-        rdlite trace BUNDLE "2 + 2 =" --exit off --steps 32 --html trace.html
+        rdlite trace BUNDLE "2 + 2 =" --exit-rule off --steps 32 --html trace.html
     """
     model, prompt = model_and_prompt(words)
     if options["sampler"] is not None:

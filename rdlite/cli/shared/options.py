@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rdlite.cli.shared.renamed import Renamed
+
 if TYPE_CHECKING:
     from rdlite.api.model import Model
     from rdlite.config.parallel import Parallel
@@ -119,7 +121,10 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             force_steps_option,
             click.option(
-                "--exit",
+                "--exit-rule",
+                "exit",
+                cls=Renamed,
+                formerly="--exit",
                 metavar="RULE",
                 help="Stop before --steps when this rule says so: latent-diff, acceleration, "
                 "cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, or gate (for "

@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +25,32 @@ def print_json(value: object, indent: int | None = 1) -> None:
 
 def complain(text: str) -> None:
     """Print an error to standard error."""
-    click.echo(f"error: {one_line(text)}", err=True)
+    text = f"error: {one_line(text)}"
+    click.echo(wrapped(text) if sys.stderr.isatty() else text, err=True)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size().columns
+
+
+def wrapped(text: str) -> str:
+    """Break the lines of a text between words where the terminal would break them within."""
+    columns = width()
+
+    def lines(line: str) -> list[str]:
+        # What stands in columns goes on where its last one begins.
+        indent = len(line) - len(line.split("  ")[-1].lstrip()) if "  " in line.strip() else 0
+        return textwrap.wrap(
+            line,
+            columns,
+            subsequent_indent=" " * min(indent, columns // 2),
+            replace_whitespace=False,
+            break_on_hyphens=False,
+        ) or [""]
+
+    fits = all(len(line) <= columns for line in text.split("\n"))
+    return text if fits else "\n".join(chain.from_iterable(map(lines, text.split("\n"))))
 
 
 def say(text: str) -> None:

@@ -1,8 +1,12 @@
 """Help: the commands in their groups, and the page that is made of it."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from rdlite.cli.main import GROUPS, main
@@ -36,3 +40,28 @@ def test_the_page_is_what_the_program_says():
     assert (DOCS / "commands.md").read_text() == page, "run `make docs`"
     for command in ("rdlite chat", "rdlite gguf import", "rdlite pull"):
         assert f" {command}\n\n```text\nUsage: {command} [OPTIONS]" in page
+
+
+@pytest.mark.parametrize("name", ["", "chat", "gguf export"])
+def test_help_fits_forty_columns(name):
+    environment = {**os.environ, "COLUMNS": "40"}
+    command = [sys.executable, "-m", "rdlite", *name.split(), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    for line in shown.stdout.splitlines():  # examples are to be copied as they are
+        assert len(line) <= 40 or "rdlite " in line or "--" in line, line
+
+
+@pytest.mark.parametrize(
+    ("command", "new", "old"),
+    [("chat", "--exit-rule", "--exit"), ("bench", "--max-tokens", "--new-tokens"),
+     ("export", "--scheme", "--quant")],
+)  # fmt: skip
+def test_old_names_of_options_work_and_are_not_shown(command, new, old):
+    found = main.commands[command]
+    context = found.make_context(command, [], resilient_parsing=True)
+    assert f"{new} " in found.get_help(context)
+    assert f"{old} " not in found.get_help(context)
+    parser = found.make_parser(context)
+    for name in (new, old):
+        values, *_ = parser.parse_args([name, "7"])
+        assert "7" in values.values()

@@ -1,6 +1,7 @@
 """The chat on a real terminal, seen through an emulated screen."""
 
 import os
+import re
 import sys
 import time
 
@@ -109,11 +110,11 @@ def test_commands_and_leaving(start, endless):
     screen = start(*endless)
     screen.wait("200 steps a token, context 640", "context 0 of")
     screen.type("/help")
-    screen.wait("forget the conversation", "Alt-Enter starts a new line.")
+    screen.wait("forget the conversation", "pressed twice, it leaves.")
     screen.type("/steps 2")
     screen.wait("2 steps a token from now on")
     screen.type("hello")
-    screen.wait("cut off by --max-tokens]", "2.0 steps a token · context 5")
+    screen.wait("--max-tokens]", "2.0 steps a token")
     screen.type("/quit")
     assert screen.leave() == 0
 
@@ -131,7 +132,12 @@ def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(start, endless):
     screen.until(answers, "answer")
     screen.child.sendintr()
     screen.wait("[stopped]")
-    screen.wait("steps a token · context")
+    screen.until(screen.prompts, "prompt")
+    screen.type("not sent\x03", end="")
+    screen.wait("Ctrl-C again leaves; /save FILE keeps the conversation")
+    assert "> not sent" not in screen.screen.display
+    screen.type("typed after all\x03", end="")  # the line again, not the chat
+    screen.wait("Ctrl-C again leaves")
     screen.type("\x03", end="")
     assert screen.leave() == 0
 
@@ -154,8 +160,7 @@ def test_history_multiple_lines_and_editing(start, tmp_path):
     screen.wait("12457")
     screen.type("\x1b[A\x1b[A", end="")  # up, up: the question of two lines
     screen.wait("> What is 48\n  + 76?")
-    screen.child.send("\x15\x7f\x15\x15")
-    screen.child.sendintr()
+    screen.child.send("\x03\x03")
     assert screen.leave() == 0
     files = [path for path in (tmp_path / "home").rglob("history") if path.is_file()]
     assert len(files) == 1
@@ -164,7 +169,7 @@ def test_history_multiple_lines_and_editing(start, tmp_path):
     again.wait("context 0 of")
     again.child.send("\x1b[A")
     again.wait("> Sort 52714.")
-    again.child.sendintr()
+    again.child.send("\x03\x03")
     assert again.leave() == 0
 
 
@@ -243,6 +248,37 @@ def test_narrow_and_wide_screens(start, columns):
     screen.until(screen.prompts, "prompt")
     assert all(len(line) <= columns for line in screen.screen.display)
     assert screen.quit() == 0
+
+
+def test_forty_columns_break_lines_between_words(start):
+    screen = start("chat", "--show-depth", rows=40, columns=40)
+    screen.wait("context 0 of 1024 · /help")
+    screen.type("What is 48 + 76?")
+    screen.wait("steps: ■ 1", "tokens/s")
+    screen.type("/help")
+    screen.wait("it leaves.")
+    words = screen.text().split()
+    for word in ("conversation", "likeliest", "prompt;", "■"):
+        assert word in words
+    assert re.search(r"■ \d+-32$", screen.text(), re.MULTILINE)
+    assert screen.quit() == 0
+
+
+def test_errors_about_files_name_what_was_asked_for(start, tmp_path):
+    screen = start("chat", columns=200)
+    screen.wait("context 0 of")
+    screen.type("Sort 21.")
+    screen.wait("tokens/s")
+    screen.type(f"/save {tmp_path}/no/talk.chat")
+    screen.wait(f"cannot write {tmp_path}/no/talk.chat: No such file or directory")
+    screen.type(f"/save {tmp_path}/talk.chat")
+    screen.wait("Saved to")
+    screen.type("/steps 2")
+    screen.type(f"/load {tmp_path}/talk.chat")
+    screen.wait("was saved with 32 steps", "not 2 steps")
+    assert "Depth(" not in screen.text()
+    screen.type("/exit")  # a name of /quit that /help does not list
+    assert screen.leave() == 0
 
 
 def test_a_resize_while_typing(start):
