@@ -96,6 +96,11 @@ def main() -> None:
         rdlite chat
         rdlite export CHECKPOINT -o BUNDLE
         rdlite chat BUNDLE
+
+    Completion in your shell (or write zsh or fish for bash):
+
+    \b
+        eval "$(_RDLITE_COMPLETE=bash_source rdlite)"
     """
 
 

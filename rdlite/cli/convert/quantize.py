@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rdlite.cli.shared.bundle_options import options_of, quantize_options, report_bundle
-from rdlite.cli.shared.options import model_argument
 from rdlite.cli.shared.output import progress_bar
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_argument
+@click.argument("model", type=click.Path())  # nano is quantized already
 @click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to write.")
 @click.option(
     "--scheme", default="int4", show_default=True, metavar="NAME", help="Quantization scheme."

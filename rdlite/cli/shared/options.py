@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rdlite.cli.shared.renamed import Renamed
+from rdlite.cli.shared.suggested import Suggested
+from rdlite.config.exit_rules import RULES
 
 if TYPE_CHECKING:
     from rdlite.api.model import Model
@@ -125,6 +127,7 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "exit",
                 cls=Renamed,
                 formerly="--exit",
+                type=Suggested(lambda: ("off", *RULES)),
                 metavar="RULE",
                 help="Stop before --steps when this rule says so: latent-diff, acceleration, "
                 "cosine, kl, gated-kl, minp-kl, entropy-diff, argmax-stability, or gate (for "

@@ -48,7 +48,7 @@ def test_help_fits_forty_columns(name):
     command = [sys.executable, "-m", "rdlite", *name.split(), "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     for line in shown.stdout.splitlines():  # examples are to be copied as they are
-        assert len(line) <= 40 or "rdlite " in line or "--" in line, line
+        assert len(line) <= 40 or "rdlite" in line or "--" in line, line
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,17 @@ def test_old_names_of_options_work_and_are_not_shown(command, new, old):
     for name in (new, old):
         values, *_ = parser.parse_args([name, "7"])
         assert "7" in values.values()
+
+
+def test_a_shell_completes_the_values_of_options():
+    asked = {"_RDLITE_COMPLETE": "bash_complete", "COMP_WORDS": "rdlite chat --exit-rule lat",
+             "COMP_CWORD": "3"}  # fmt: skip
+    result = CliRunner().invoke(main, [], prog_name="rdlite", env=asked)
+    assert result.output == "plain,latent-diff\n"
+    assert "_RDLITE_COMPLETE=bash_source" in main.help
+
+
+def test_quantize_has_no_model_of_its_own():
+    result = CliRunner().invoke(main, ["quantize", "-o", "x"])
+    assert result.exit_code == 2
+    assert "Missing argument 'MODEL'" in result.output
