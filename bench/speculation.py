@@ -12,9 +12,7 @@ and the quartiles of texts. The last columns say how the time was spent: core st
 else drafting takes (prelude, initial states, decoding); finishing all positions together and
 decoding them; the rest (choosing tokens, their text, the loop).
 
-The texts are those of plain decoding with float32 weights. nano's activations are rounded to int8,
-where the last bit of a sum, which depends on how many positions share a call, can decide to where:
-"same texts" counts those that came out the same.
+"same texts" counts those that came out the same as by plain decoding: all of them, or it is a bug.
 """
 
 import tempfile

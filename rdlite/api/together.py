@@ -6,7 +6,7 @@ waits while the others come to where they ask. What a text computes does not dep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -26,8 +26,9 @@ Event = Token | None | Exception
 class Together(Generic[K]):
     """Texts by keys of any kind. To be used from one thread; cancellations may come from any."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Work on no text yet."""
+    def __init__(self, engine: Engine, called: Callable[[int], None] = lambda rows: None) -> None:
+        """Work on no text yet; `called` is told the rows of each call that takes rows."""
+        self._called = called
         self._rows = engine.rows
         self._queue = RowQueue(engine.rows.width if engine.rows else 1)
         self._texts: dict[Desk, greenlet] = {}
@@ -35,8 +36,6 @@ class Together(Generic[K]):
         self._desks: dict[Ask, Desk] = {}
         self._events: list[tuple[K, Event]] = []
         self._hub: greenlet | None = None
-        #: Calls by rows that were made, and the rows that they took.
-        self.calls = self.rows = 0
 
     def __len__(self) -> int:
         """How many texts are worked on."""
@@ -104,8 +103,7 @@ class Together(Generic[K]):
 
     def _call(self, pieces: list[Piece]) -> None:
         assert self._rows is not None
-        self.calls += 1
-        self.rows += sum(high - low for _, low, high in pieces)
+        self._called(sum(high - low for _, low, high in pieces))
         try:
             self._rows.run_pieces(pieces)
         except Exception as problem:

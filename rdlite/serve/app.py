@@ -56,7 +56,14 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker = Worker(settings.slots, settings.waiting, prefixes, metrics.finished)
+        worker = Worker(
+            settings.slots,
+            settings.waiting,
+            prefixes,
+            metrics.finished,
+            metrics.waited,
+            metrics.called,
+        )
         metrics.watch(worker, prefixes)
         app.state.worker = worker
         try:

@@ -20,6 +20,7 @@ PATHS = (
     "/detokenize",
     "/v1/embeddings",
 )
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEPS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 
 
@@ -62,6 +63,19 @@ class Metrics:
             registry=registry,
         )
 
+        self._waited = Histogram(
+            "rdlite_queue_seconds",
+            "How long requests wait for a slot",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._rows = Histogram(
+            "rdlite_rows_per_call",
+            "Positions, of whatever answers, that share a call",
+            buckets=ROWS,
+            registry=registry,
+        )
+
     def watch(self, worker: Worker, prefixes: PrefixCache) -> None:
         """Tell how many slots are busy, how many requests wait, and what is kept."""
         for name, text, value in (
@@ -71,6 +85,14 @@ class Metrics:
             ("rdlite_prefix_bytes", "Caches kept for later requests", lambda: prefixes.bytes),
         ):
             Gauge(name, text, registry=self._registry).set_function(value)
+
+    def waited(self, seconds: float) -> None:
+        """Count a request that has got a slot."""
+        self._waited.observe(seconds)
+
+    def called(self, rows: int) -> None:
+        """Count a call that took rows."""
+        self._rows.observe(rows)
 
     def finished(self, stats: Stats) -> None:
         """Count a generation that has ended."""

@@ -5,6 +5,7 @@ import threading
 from rdlite.api.model import Model
 from rdlite.decode.plan import CHUNK
 from rdlite.decode.prompt_cache import CachedPrompt, How
+from rdlite.engine.engine import Engine
 
 
 class PrefixCache:
@@ -22,6 +23,11 @@ class PrefixCache:
         """Memory of the caches that are kept; those in use are not among them."""
         with self._lock:
             return self._bytes()
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the model."""
+        return self._model.pool.check_open()
 
     def new(self) -> CachedPrompt:
         """Return a text of which nothing was read."""

@@ -1,4 +1,7 @@
-"""Runs what was asked for: a bounded line of jobs, and slots that take from it, a thread each."""
+"""Runs what was asked for: a bounded line of jobs, and slots that take from it.
+
+One thread works on the jobs of all slots: their positions share calls, and do not compete.
+"""
 
 import logging
 import math
@@ -6,10 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from rdlite.api.together import Event, Together
 from rdlite.decode.plan import Plan
-from rdlite.decode.prompt_cache import How
+from rdlite.decode.prompt_cache import CachedPrompt, How
 from rdlite.decode.results import Stats, Token
 from rdlite.errors import RdliteError, RuntimeFailure
 from rdlite.serve.prefix_cache import PrefixCache
@@ -51,7 +55,7 @@ class Job:
         prompt: token ids that fit in the context.
         plan: of the generation.
         how: its depth and seed.
-        deliver: called from a slot's thread with each token, and then with None or an error.
+        deliver: called from the worker's thread with each token, and then with None or an error.
         alone: nothing that was read before may serve it.
     """
 
@@ -60,6 +64,7 @@ class Job:
     how: How
     deliver: Callable[[Item], None]
     alone: bool = False
+    asked_at: float = field(default_factory=time.monotonic)
 
     @property
     def done(self) -> int:
@@ -67,10 +72,11 @@ class Job:
         return self.plan.stats.prompt_steps + self.plan.stats.core_steps
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Slot:
-    thread: threading.Thread
     job: Job | None = None
+    kept: CachedPrompt | None = None
+    started: float = 0.0
     #: What the job had done when somebody last asked, and when that had last changed.
     seen: int = -1
     seen_at: float = 0.0
@@ -94,7 +100,7 @@ class Health:
 
 
 class Worker:
-    """Owns the threads that run a model. Thread-safe."""
+    """Owns the thread that runs a model. Thread-safe."""
 
     def __init__(
         self,
@@ -102,15 +108,21 @@ class Worker:
         waiting: int,
         prefixes: PrefixCache,
         finished: Callable[[Stats], None],
+        waited: Callable[[float], None] = lambda seconds: None,
+        called: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        """Start the threads.
+        """Start the thread.
 
         Args:
             slots: generations that run at once, at least one.
             waiting: jobs that may wait beside them.
             prefixes: gives texts to go on from, and keeps them between jobs.
-            finished: called with what each job took, from a slot's thread.
+            finished: called with what each job took, from the worker's thread, as are those below.
+            waited: called with the seconds that a job waited for a slot.
+            called: called with the rows of each call that took rows.
         """
+        self._waited = waited
+        self._together: Together[_Slot] = Together(prefixes.engine, called)
         self._prefixes = prefixes
         self._finished = finished
         self._most_waiting = waiting
@@ -118,12 +130,9 @@ class Worker:
         self._changed = threading.Condition()
         self._stopping = False
         self._seconds = 1.0  # that a job takes, by those of late
-        self._slots = [
-            _Slot(threading.Thread(target=self._run, args=(i,), name=f"slot-{i}", daemon=True))
-            for i in range(slots)
-        ]
-        for slot in self._slots:
-            slot.thread.start()
+        self._slots = [_Slot() for _ in range(slots)]
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
 
     def submit(self, job: Job) -> None:
         """Put a job in the line; raises BusyError if it is full, or StoppingError."""
@@ -150,14 +159,14 @@ class Worker:
         with self._changed:
             problem, now = None, time.monotonic()
             for index, slot in enumerate(self._slots):
-                if not slot.thread.is_alive():
-                    problem = f"slot {index} has died"
-                elif (job := slot.job) is None:
+                if (job := slot.job) is None:
                     slot.seen = -1
                 elif (done := job.done) != slot.seen:
                     slot.seen, slot.seen_at = done, now
                 elif now - slot.seen_at > STUCK_S:
                     problem = f"slot {index} has done nothing for {now - slot.seen_at:.0f} s"
+            if not self._thread.is_alive():
+                problem = "the worker has died"
             busy = sum(slot.job is not None for slot in self._slots)
             return Health(problem, len(self._slots), busy, len(self._line))
 
@@ -175,44 +184,62 @@ class Worker:
             job.deliver(StoppingError())
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Hurry, and return when the threads have ended, or after `timeout` s."""
+        """Hurry, and return when the thread has ended, or after `timeout` s."""
         self.hurry()
-        end = time.monotonic() + timeout
-        for slot in self._slots:
-            slot.thread.join(max(0.0, end - time.monotonic()))
+        self._thread.join(timeout)
 
-    def _run(self, index: int) -> None:
+    def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._line or self._stopping)
-                if self._stopping:
+                self._changed.wait_for(
+                    lambda: self._line or self._stopping or any(slot.job for slot in self._slots)
+                )
+                if self._stopping and not any(slot.job for slot in self._slots):
                     return
-                slot = self._slots[index]
-                job = slot.job = self._line.popleft()
-                slot.seen = -1  # what the job before it had done says nothing of this one
-            clock = time.monotonic()
-            result = self._serve(job)
-            with self._changed:
-                slot.job = None
-                self._seconds += 0.2 * (time.monotonic() - clock - self._seconds)
-            job.deliver(result)  # who has seen the end of an answer finds its slot free
+                begun = []
+                for slot in self._slots:
+                    if slot.job is None and self._line:
+                        slot.job, slot.started = self._line.popleft(), time.monotonic()
+                        slot.seen = -1  # what the job before it had done says nothing of this one
+                        begun.append(slot)
+            for slot in begun:
+                self._begin(slot)
+            for slot, event in self._together.turn():
+                if isinstance(event, Token):
+                    assert slot.job is not None
+                    slot.job.deliver(event)
+                else:
+                    self._end(slot, event)
 
-    def _serve(self, job: Job) -> Item:
-        """Run a job, and return how it ended. Whatever goes wrong is the job's, not the slot's."""
+    def _begin(self, slot: _Slot) -> None:
+        job = slot.job
+        assert job is not None
+        self._waited(slot.started - job.asked_at)
         try:
             kept = self._prefixes.new() if job.alone else self._prefixes.take(job.prompt, job.how)
-            for token in kept.generate(job.prompt, job.plan, job.how):
-                job.deliver(token)
-            if not job.alone:
+        except Exception as problem:
+            self._end(slot, problem)
+            return
+        slot.kept = kept
+        tokens = kept.generate(job.prompt, job.plan, job.how)
+        self._together.add(slot, kept.sequence, tokens)
+
+    def _end(self, slot: _Slot, event: Event) -> None:
+        """Tell how a job ended. Whatever went wrong is the job's, not the slot's."""
+        job, kept, result = slot.job, slot.kept, event
+        assert job is not None
+        if event is None:
+            if kept is not None and not job.alone:
                 self._prefixes.give(kept)
             self._finished(job.plan.stats)
             if self._stopping and job.plan.stats.finish == "cancelled":
-                return StoppingError()
-        except RdliteError as problem:
-            return problem
-        except MemoryError:
-            return RuntimeFailure("there is not enough memory for this request")
-        except Exception as problem:
-            log.exception("a generation failed")
-            return problem
-        return None
+                result = StoppingError()
+        elif isinstance(event, MemoryError):
+            result = RuntimeFailure("there is not enough memory for this request")
+        elif isinstance(event, Exception) and not isinstance(event, RdliteError):
+            log.error("a generation failed", exc_info=event)
+        slot.kept = None
+        with self._changed:
+            slot.job = None
+            self._seconds += 0.2 * (time.monotonic() - slot.started - self._seconds)
+        job.deliver(result)  # who has seen the end of an answer finds its slot free
