@@ -25,7 +25,7 @@ def test_it_says_where_it_went_and_what_comes_next(hub):
     assert result.exit_code == 0, result.output
     assert result.output.startswith("a folder: ")
     assert result.output.endswith(
-        "Next: rdlite export 'a folder' -o 'a folder-int4' --quant int4\n"
+        "Next: rdlite export 'a folder' -o 'a folder-int4' --scheme int4\n"
     )
     assert not result.stderr  # no bar where there is no terminal
 
