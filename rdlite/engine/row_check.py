@@ -16,7 +16,7 @@ from rdlite.ort.session import Session
 #: Operator, bits, block size and accuracy level of a product.
 Kind = tuple[str, int, int, int]
 MOST = 16  # rows that are tried
-#: With float32 activations a second row costs 1.8 times a single one, more than company is worth.
+#: With float32 activations a second row costs more than company is worth.
 COSTLY_LEVEL = 1
 
 

@@ -141,7 +141,8 @@ def test_moments_are_those_of_the_loop(text_bundle):
     with rdlite.load(text_bundle) as model:
         start = start_at(model.config, "random", 4)
         for ids in texts:
-            runner = model.new_sequence().begin(ids, steps)
+            sequence = model.new_sequence()
+            runner = sequence.begin(ids, steps)
             start(runner, 0)
             for step in range(steps):
                 rows.append(np.concatenate((runner.states[step % 2][0], runner.embeds[0]), axis=1))

@@ -78,7 +78,8 @@ def test_retrofitted_logits_and_states(retrofitted, steps):
     assert agree(model.logits(ids, steps), expected[f"logits_zero_r{steps}"][0])
     states = expected["input_states"][0]
     assert agree(model.logits(ids, steps, states), expected[f"logits_state_r{steps}"][0])
-    runner = model.new_sequence().begin(ids, steps)
+    sequence = model.new_sequence()
+    runner = sequence.begin(ids, steps)
     runner.states[0][0] = states
     for number in range(steps):
         runner.step(number)
@@ -91,7 +92,8 @@ def test_retrofitted_reading_in_chunks(retrofitted):
 
 
 def test_ouro_logits_states_and_gate(ouro):
-    runner = ouro.model.new_sequence().begin(ouro.ids, 4)
+    sequence = ouro.model.new_sequence()  # which holds the runner
+    runner = sequence.begin(ouro.ids, 4)
     start_at(ouro.model.config, "random")(runner, 0)
     for step in range(4):
         runner.step(step)
@@ -114,7 +116,8 @@ def test_ouro_reading_in_chunks_and_greedy_ids(ouro):
 def test_the_gate_stops_where_the_published_code_selects(ouro, threshold):
     """It selects for each position among all loops; with the steps it selects come its logits."""
     rule = make_rule("gate", float(threshold), 0)
-    runner = ouro.model.new_sequence().begin(ouro.ids, 4)
+    sequence = ouro.model.new_sequence()  # which holds the runner
+    runner = sequence.begin(ouro.ids, 4)
     start_at(ouro.model.config, "random")(runner, 0)
     rule.start(0, len(ouro.ids))
     steps = np.full(len(ouro.ids), 4)
@@ -132,7 +135,8 @@ def test_where_all_positions_agree_the_logits_are_the_selected_ones(ouro):
     """With q = 1 all go to the end; with a q under every first word of the gate, none goes on."""
     for threshold, depth in ((1.0, 4), (0.1, 1)):
         controller = ouro.model.plan(1, Depth(exit="gate", threshold=threshold), None, 0, ())
-        runner = ouro.model.new_sequence().begin(ouro.ids, 4)
+        sequence = ouro.model.new_sequence()  # which holds the runner
+        runner = sequence.begin(ouro.ids, 4)
         start_at(ouro.model.config, "random")(runner, 0)
         assert controller.controller.run_steps(runner) == depth
         assert agree(runner.logits(depth, len(ouro.ids)), ouro.expected[f"logits_steps{depth}"][0])
