@@ -60,5 +60,5 @@ def check_scheme(scheme: str) -> None:
     if scheme not in SCHEMES:
         raise InputError(
             f"a download can be stored as {', '.join(SCHEMES)}, not as {scheme!r:.40}; for other "
-            "schemes: 'rdlite pull', then 'rdlite export --quant'"
+            "schemes: 'rdlite pull', then 'rdlite export --scheme'"
         )
