@@ -19,6 +19,18 @@ from rdlite.weights.source import WeightSource
 from rdlite.weights.storage import Storage
 
 
+def data_files(graphs: Graphs, weights: Weights) -> dict[str, list[str]]:
+    """Return the files of external data, and the weights that go into each, in order.
+
+    A weight that several graphs use is stored once, in shared.onnx.data.
+    """
+    files: dict[str, list[str]] = {}
+    for name, parts in users_of(graphs, weights).items():
+        owner = parts[0] if len(parts) == 1 else "shared"
+        files.setdefault(f"{owner}.onnx.data", []).append(name)
+    return files
+
+
 def write_graphs(
     folder: Path,
     graphs: Graphs,
@@ -27,14 +39,8 @@ def write_graphs(
     storage: Storage | None = None,
     progress: Progress | None = None,
 ) -> dict[str, FileEntry]:
-    """Write the three graphs and their external data; returns the entries of all files.
-
-    A weight that several graphs use is stored once, in shared.onnx.data.
-    """
-    files: dict[str, list[str]] = {}
-    for name, parts in users_of(graphs, weights).items():
-        owner = parts[0] if len(parts) == 1 else "shared"
-        files.setdefault(f"{owner}.onnx.data", []).append(name)
+    """Write the three graphs and their external data; returns the entries of all files."""
+    files = data_files(graphs, weights)
     total = sum(4 * math.prod(weights[name].shape) for names in files.values() for name in names)
     advance = meter(total, progress)
     entries: dict[str, FileEntry] = {}

@@ -8,7 +8,7 @@ from rdlite.bundle.writer import check_replaceable, new_folder, write_bytes, wri
 from rdlite.graphs.serialize import Graphs
 from rdlite.utils.progress import Progress
 from rdlite.version import __version__
-from rdlite.weights.source_model import SourceModel, describe_weights
+from rdlite.weights.source_model import SourceModel, Tuned, describe_weights
 from rdlite.weights.storage import Scheme, Storage
 
 from .bundle_folder import with_files, write_graphs
@@ -75,8 +75,32 @@ def write_bundle(
         tuned = original.tuned
         if original.quantization is not None:
             storage = Storage(original.quantization, None)
+    manifest = new_manifest(original, storage, tuned, portable=graphs is not None)
+    with new_folder(out, force) as folder:
+        entries: dict[str, FileEntry] = {
+            name: write_bytes(folder, name, data) for name, data in original.text_files.items()
+        }
+        if manifest.cache_scales and tuned and tuned.cache_scales:
+            name = manifest.cache_scales.file
+            entries[name] = write_bytes(folder, name, tuned.cache_scales)
+        if graphs is None:
+            graphs = build_graphs(original.family, original.config, manifest.quantization)
+        entries |= write_graphs(
+            folder, graphs, original.weights, original.source, storage, progress
+        )
+        write_manifest(folder, with_files(manifest, entries))
+    return out
+
+
+def new_manifest(
+    original: SourceModel,
+    storage: Storage | None,
+    tuned: Tuned | None = None,
+    portable: bool = False,
+) -> Manifest:
+    """Return the manifest of a bundle to be made, without its files."""
     quantization = storage.quantization if storage else None
-    manifest = Manifest(
+    return Manifest(
         contract_version=CONTRACT_VERSION,
         producer=f"rdlite {__version__}",
         name=original.name,
@@ -88,19 +112,5 @@ def write_bundle(
         quantization=quantization,
         cache_scales=tuned.entry if tuned else None,
         exit=tuned.exit if tuned else None,
-        flavour="portable" if graphs else "fused",
+        flavour="portable" if portable else "fused",
     )
-    with new_folder(out, force) as folder:
-        entries: dict[str, FileEntry] = {
-            name: write_bytes(folder, name, data) for name, data in original.text_files.items()
-        }
-        if manifest.cache_scales and tuned and tuned.cache_scales:
-            name = manifest.cache_scales.file
-            entries[name] = write_bytes(folder, name, tuned.cache_scales)
-        if graphs is None:
-            graphs = build_graphs(original.family, original.config, quantization)
-        entries |= write_graphs(
-            folder, graphs, original.weights, original.source, storage, progress
-        )
-        write_manifest(folder, with_files(manifest, entries))
-    return out

@@ -14,6 +14,7 @@ from rdlite.cli.convert.quantize import quantize
 from rdlite.cli.inspect.doctor import doctor
 from rdlite.cli.inspect.eval import evaluate
 from rdlite.cli.inspect.inspect import inspect
+from rdlite.cli.inspect.models import models
 from rdlite.cli.inspect.tune import tune
 from rdlite.cli.inspect.verify import verify
 from rdlite.cli.run.bench import bench
@@ -88,7 +89,9 @@ def _fail(message: str) -> NoReturn:
 def main() -> None:
     """Run looped (recurrent-depth) language models on this machine.
 
-    MODEL is a bundle made by 'rdlite export', or a .gguf file. Default: nano, the small model that
+    MODEL is a bundle made by 'rdlite export', a .gguf file, or a model of the
+    Hugging Face Hub, which is downloaded and converted once: ORG/NAME[@revision][:scheme],
+    ORG/NAME/FILE.gguf, or a short name ('rdlite models known'). Default: nano, the small model that
     comes with rdlite. (To run your own bundle called nano, write ./nano.)
 
     \b
@@ -108,7 +111,7 @@ def main() -> None:
 GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Run": (chat, generate, serve, page),
     "Convert": (pull, export, quantize, gguf),
-    "Inspect": (trace, inspect, verify, doctor),
+    "Inspect": (models, trace, inspect, verify, doctor),
     "Measure": (evaluate, bench, tune),
 }
 

@@ -89,7 +89,7 @@ def pull(
         if offline and old and revision in (old.revision, old.commit) and _is_whole(folder, old):
             return folder
         source = HubCache(repo, revision) if offline else Hub(repo, revision)
-        files = _wanted(source)
+        files = wanted_files(source)
         new = Record(
             source.repo, revision, source.commit, {name: f.digest for name, f in files.items()}
         )
@@ -101,7 +101,7 @@ def pull(
         config = _read_object(folder / "config.json")
         if accept:
             accept(config)
-        weights = [files[name] for name in _weights(folder, files)]
+        weights = [files[name] for name in weight_names(folder, files)]
         _check_room(folder, weights)
         fetch.advance = meter(sum(file.size for file in weights), progress)
         for file in weights:
@@ -113,7 +113,7 @@ def pull(
     return folder
 
 
-def _wanted(source: Source) -> dict[str, HubFile]:
+def wanted_files(source: Source) -> dict[str, HubFile]:
     """Return the files that may be fetched; raises HubError where there is no checkpoint."""
     files = {
         name: file
@@ -145,7 +145,7 @@ def _is_bare(name: str) -> bool:
     return name[0] != "." and not set(name) & set('/\\:*?"<>|') and name.isprintable()
 
 
-def _weights(folder: Path, names: Collection[str]) -> list[str]:
+def weight_names(folder: Path, names: Collection[str]) -> list[str]:
     """Return which of the files are the model's weights, as exporting will choose them."""
     found = sorted(name for name in names if name.endswith(WEIGHTS))
     if INDEX in names:
@@ -207,7 +207,7 @@ def _is_whole(folder: Path, record: Record) -> bool:
     texts = [name for name in TEXTS if name in record.files]
     if not all((folder / name).is_file() for name in texts):
         return False
-    return all((folder / name).is_file() for name in _weights(folder, record.files))
+    return all((folder / name).is_file() for name in weight_names(folder, record.files))
 
 
 def _prepare(folder: Path, old: Record | None, new: Record) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rdlite.cli.shared.models import download_options, model_path
 from rdlite.cli.shared.renamed import Renamed
 from rdlite.cli.shared.suggested import Suggested
 from rdlite.config.exit_rules import RULES
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 
 #: Caches that may grow past this are worth a word.
 SAID_BYTES = 2**28
-model_argument = click.argument("model", type=click.Path(), default="nano", required=False)
+
+
+def model_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument MODEL, and what a download of it asks for."""
+    argument = click.argument("model", callback=model_path, default="nano", required=False)
+    return argument(download_options(command))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 threads_option = click.option(
     "--threads",

@@ -2,13 +2,20 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
+from rdlite.cli.shared.models import download_options, resolve
+from rdlite.store.known import KNOWN
 from rdlite.utils.printable import one_line
 
-prompt_arguments = click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
+
+def prompt_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments, and what a download of MODEL asks for."""
+    argument = click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
+    return argument(download_options(command))
 
 
 def model_and_prompt(words: Sequence[str]) -> tuple[str, str]:
@@ -18,7 +25,7 @@ def model_and_prompt(words: Sequence[str]) -> tuple[str, str]:
         if sys.stdin.isatty():
             raise click.UsageError("give a PROMPT, or pipe one in")
         prompt = sys.stdin.buffer.read().decode(errors="replace").removesuffix("\n")
-    return model, prompt
+    return resolve(model), prompt
 
 
 def _tell_apart(words: Sequence[str]) -> tuple[str, str | None]:
@@ -30,7 +37,7 @@ def _tell_apart(words: Sequence[str]) -> tuple[str, str | None]:
         return "nano", None
     word = words[0]
     one_word = len(word.split()) == 1
-    if word == "nano" or os.path.exists(word) or (one_word and os.sep in word):
+    if word == "nano" or word in KNOWN or os.path.exists(word) or (one_word and os.sep in word):
         return word, None
     if one_word:
         click.echo(

@@ -230,7 +230,7 @@ def test_chat_complains_and_goes_on(text_bundle):
         (["generate", "BUNDLE", "x", "--steps", "many"], "'many' is not a valid integer"),
         (["generate"], "the prompt is empty"),
         (["generate", "BUNDLE", "x", "y"], "got 3 arguments; put the PROMPT in quotation marks"),
-        (["generate", "some/where"], "some/where is not a folder"),
+        (["generate", "./some/where"], "some/where is not a folder"),
         (["nope"], "No such command 'nope'"),
         (["generate", "BUNDLE", ""], "the prompt is empty"),
         (["generate", "BUNDLE", "x" * 641], "641 tokens, the context is 640"),

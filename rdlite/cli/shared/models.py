@@ -1,0 +1,103 @@
+"""MODEL on the command line: a path, nano, or a name of the hub that is downloaded if need be."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdlite.cli.shared.output import progress_bar
+from rdlite.errors import InputError
+from rdlite.utils.memory import free_bytes, in_gb
+
+if TYPE_CHECKING:
+    from rdlite.store.fill import Plan
+
+YES, KEEP = "rdlite.yes", "rdlite.keep_checkpoint"
+#: What a model takes beside its weights: graphs, activations, the start of a cache.
+MORE = 1.15
+
+
+def download_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what commands that may download a MODEL ask for."""
+
+    def remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        ctx.meta[YES if param.name == "yes" else KEEP] = value
+
+    for flag, text in (
+        ("--keep-checkpoint", "With a download: keep the checkpoint too."),
+        ("--yes", "Download MODEL without asking, if it is a name of the hub."),
+    ):
+        command = click.option(
+            flag, is_flag=True, is_eager=True, expose_value=False, callback=remember, help=text
+        )(command)
+    return command
+
+
+def resolve(word: str) -> str:
+    """Return the path of a MODEL, downloaded if it is a name and not in the store."""
+    from rdlite.store.entries import find, touch
+    from rdlite.store.names import read_name
+
+    name = read_name(word)
+    if name is None:
+        _did_you_mean(word)
+        return word
+    entry = find(name)
+    if entry is None:
+        from rdlite.store.fill import fill
+
+        meta = click.get_current_context().meta
+        with progress_bar("weights") as progress:
+            entry = fill(
+                name,
+                "int4",
+                approve=lambda plan: _approve(word, plan, bool(meta.get(YES))),
+                waiting=lambda: click.echo(
+                    f"note: another rdlite is at {name.repo}; waiting for it", err=True
+                ),
+                keep_checkpoint=bool(meta.get(KEEP)),
+                progress=progress,
+            )
+        click.echo(
+            f"note: {entry.name} is in {entry.path}: {entry.record.scheme}, {in_gb(entry.bytes)}",
+            err=True,
+        )
+    touch(entry)
+    return str(entry.path)
+
+
+def _did_you_mean(word: str) -> None:
+    from rdlite.store.known import near
+
+    if word == "nano" or "/" in word or Path(word).exists():
+        return
+    if meant := near(word):
+        raise InputError(f"there is no file and no known model {word!r:.60}; did you mean {meant}?")
+
+
+def _approve(word: str, plan: "Plan", yes: bool) -> None:
+    """Say what is missing, and ask; raises InputError where nobody can be asked."""
+    free = free_bytes()
+    if free is not None and plan.stored * MORE > free:
+        smaller = "" if plan.scheme.startswith("int4") else "; int4 takes less: NAME:int4"
+        raise InputError(
+            f"{word} as {plan.scheme} needs {in_gb(int(plan.stored * MORE))} of memory and "
+            f"{in_gb(free)} are free{smaller}"
+        )
+    said = (
+        f"{word} is not here: {in_gb(plan.download)} to download, kept as {plan.scheme}, "
+        f"{in_gb(plan.stored)}"
+    )
+    if yes:
+        click.echo(f"note: {said}", err=True)
+    elif not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InputError(f"{said}; --yes downloads it")
+    else:
+        click.confirm(f"{said}. Download it?", default=True, abort=True, err=True)
+
+
+def model_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Turn a MODEL of the command line into its path: a callback of arguments and options."""
+    return None if value is None else resolve(value)
