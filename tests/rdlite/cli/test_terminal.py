@@ -19,7 +19,8 @@ class Screen:
     def __init__(self, arguments, home, rows=24, columns=100, **env):
         self.screen = pyte.HistoryScreen(columns, rows, history=1000)
         self.stream = pyte.Stream(self.screen)
-        outer = {n: v for n, v in os.environ.items() if n not in ("XDG_CONFIG_HOME", "NO_COLOR")}
+        not_ours = ("XDG_CONFIG_HOME", "NO_COLOR", "COLUMNS", "LINES")  # the terminal says its size
+        outer = {n: v for n, v in os.environ.items() if n not in not_ours}
         env = {**outer, "TERM": "xterm-256color", "HOME": str(home), **env}
         self.child = pexpect.spawn(
             sys.executable,
