@@ -69,7 +69,7 @@ def main(huginn: bool, rounds: int, threads: int | None, out: Path | None) -> No
             made = Path(folder) / "huginn"
             shape = ["--layers", "0", "4", "0", "--vocabulary", "262", "--block-size", str(block)]
             subprocess.run([sys.executable, random_bundle.__file__, str(made), *shape], check=True)
-            with rdlite.load(made, threads=threads) as model:
+            with rdlite.load(made, threads=threads, together=True) as model:
                 short = {"max_tokens": 6, "depth": Depth(4)}
                 found += rows_of(f"Huginn int4 {block}", model, min(rounds, 3), **short)
     finish("rows", found, out)

@@ -27,6 +27,7 @@ def load(
     context: int | None = None,
     cache: Cache | None = None,
     force_steps: bool = False,
+    together: bool = False,
 ) -> Model:
     """Open a model.
 
@@ -41,6 +42,10 @@ def load(
         cache: what to keep of past positions; None: one slot per step, in float32.
         force_steps: let models that were made for some depth go past it, which ruins their answers;
             warns with DepthWarning if this is such a model.
+        together: work on many texts at once, and verify drafts at once, also with weights in blocks
+            whose last bits depend on whether a position is alone (int4 in blocks over 32). Then
+            positions are read in pairs, and one text alone takes up to a third longer. Without it,
+            such models take texts in turn. Others need none of this.
 
     Raises:
         BundleError: the bundle breaks a rule of its format.
@@ -63,4 +68,4 @@ def load(
         check_integer("context", context, 1, config.context_length)
         steps = config.recurrence.mean_steps
         check_context(context, steps, context * cache.bytes_per_token(config, steps))
-    return Model(bundle, threads, context, cache, found, force_steps)
+    return Model(bundle, threads, context, cache, found, force_steps, together)

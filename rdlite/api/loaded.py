@@ -45,6 +45,7 @@ class Loaded:
         cache: Cache,
         device: Device | None = None,
         force_steps: bool = False,
+        together: bool = False,
     ) -> None:
         """Use `rdlite.load`."""
         self.bundle = bundle
@@ -68,7 +69,8 @@ class Loaded:
         #: Where it runs: "cpu" or "cuda".
         self.device = "cpu" if device is None else device.name
         #: The sequences of its texts.
-        self.pool = SequencePool(Engine(bundle, cache, threads, device, context), context)
+        engine = Engine(bundle, cache, threads, device, context, together)
+        self.pool = SequencePool(engine, context)
         #: Checks the options of a generation and makes what its loop needs.
         self.plan = Planner(
             self.config,

@@ -125,7 +125,7 @@ def serve(
 
     check_listening(host, api_key)
     check_names(allow_host, cors_origin)
-    with listen(host, port) as listener, open_model(model, options) as opened:
+    with listen(host, port) as listener, open_model(model, options, together=True) as opened:
         settings = Settings(
             host=host,
             api_key=api_key,

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rdlite.utils.memory import free_bytes, in_gb
 
 if TYPE_CHECKING:
     from rdlite.store.fill import Plan
+    from rdlite.utils.progress import Progress
 
 YES, KEEP = "rdlite.yes", "rdlite.keep_checkpoint"
 #: What a model takes beside its weights: graphs, activations, the start of a cache.
@@ -49,7 +51,16 @@ def resolve(word: str) -> str:
         from rdlite.store.fill import fill
 
         meta = click.get_current_context().meta
-        with progress_bar("weights") as progress:
+        with ExitStack() as stack:
+            # The bar is drawn when bytes arrive: before, there may be a question on the terminal.
+            bars: list[Progress | None] = []
+
+            def progress(done: int, total: int) -> None:
+                if not bars:
+                    bars.append(stack.enter_context(progress_bar("weights")))
+                if bars[0] is not None:
+                    bars[0](done, total)
+
             entry = fill(
                 name,
                 "int4",

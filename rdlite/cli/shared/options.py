@@ -231,7 +231,7 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def open_model(model: str, options: dict[str, Any]) -> "Model":
+def open_model(model: str, options: dict[str, Any], together: bool = False) -> "Model":
     """Load MODEL as the run options say."""
     from rdlite.api.load import load
     from rdlite.config.cache import Cache
@@ -245,6 +245,7 @@ def open_model(model: str, options: dict[str, Any]) -> "Model":
         context=options["context"],
         cache=cache,
         force_steps=options["force_steps"],
+        together=together or options.get("speculate") is not None,
     )
     if options["context"] is not None:
         steps = opened.config.recurrence.mean_steps

@@ -54,7 +54,7 @@ def loaded(request, kind, folder, nano, exact_nano, large):
             bundle, cache = request.getfixturevalue("scaled_bundle"), Cache(bits=8)
         else:
             bundle = export_checkpoint(DATA / kind, folder / "b")
-        with rdlite.load(bundle, threads=1, cache=cache) as model:
+        with rdlite.load(bundle, threads=1, cache=cache, together=True) as model:
             yield model
 
 
