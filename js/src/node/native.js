@@ -38,7 +38,7 @@ const line = (problem) => String(/** @type {any} */ (problem)?.message ?? proble
 /** @type {ReturnType<typeof open> | null} */
 let opened = null;
 
-/** The functions of FUNCTIONS; those with a status throw what it says. */
+/** FUNCTIONS as they are, `make` for those that give an object, and `check`, which throws what a status says. */
 export function native() {
   process.env.ORT_DISABLE_TELEMETRY ??= "1";
   try {
