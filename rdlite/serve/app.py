@@ -17,6 +17,8 @@ from rdlite.api.model import Model
 from rdlite.config.exit_rules import rules_for
 from rdlite.decode.results import Token
 from rdlite.errors import InputError, RdliteError
+from rdlite.serve.access.keyring import Keyring
+from rdlite.serve.access.request_log import RequestLog
 from rdlite.serve.error_handlers import add_failures, answer_to, describe
 from rdlite.serve.metrics import Counted, Metrics
 from rdlite.serve.middleware import Guard
@@ -52,7 +54,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         1, settings.depth, settings.sampling, settings.seed, (), speculate=settings.speculate
     )
     metrics, prefixes = Metrics(), PrefixCache(model, settings.prefix_bytes)
-    preparer = Preprocessor(model, settings)
+    preparer, keyring = Preprocessor(model, settings), Keyring(settings.api_key, settings.api_keys)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,12 +68,14 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         )
         metrics.watch(worker, prefixes)
         app.state.worker = worker
+        watching = asyncio.create_task(keyring.watch())
         try:
             yield
         finally:
+            watching.cancel()
             await run_in_threadpool(worker.stop)
 
-    middleware = [Middleware(Counted, metrics), Middleware(Guard, settings)]
+    middleware = [Middleware(Counted, metrics), Middleware(Guard, settings, keyring)]
     if settings.origins:
         cors = Middleware(
             CORSMiddleware,
@@ -80,6 +84,8 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
             allow_headers=["*"],  # OpenAI's own client sends a dozen of its own
         )
         middleware.insert(1, cors)
+    if settings.log != "off":
+        middleware.insert(0, Middleware(RequestLog, settings.log == "texts"))
     app = FastAPI(
         title="rdlite",
         version=__version__,
@@ -90,6 +96,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     )
     app.router.route_class = StrictRoute
     app.state.lenient = settings.lenient
+    app.state.keyring = keyring
     add_failures(app)
     add_page(app)
 
@@ -139,13 +146,14 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         choices = [(job, shape, queue) for (job, shape), queue in zip(jobs, queues, strict=True)]
         worker.submit(jobs[0][0])
 
-        def cancel() -> None:
+        def end() -> None:
             for job, _ in jobs:
                 worker.cancel(job)
+                request.state.call.spend(job.plan.stats)
 
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return _Stream(_events(choices, worker, with_usage), cancel)
+            return _Stream(_events(choices, worker, with_usage), end)
         gone = asyncio.create_task(_wait_until_gone(request))
         all_tokens = asyncio.create_task(_collect(choices, worker))
         try:
@@ -162,7 +170,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
             ]
             return _json(joined(wholes, [job.plan.stats for job, _ in jobs]))
         finally:
-            cancel()
+            end()
             gone.cancel()
             all_tokens.cancel()
 

@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rdlite.decode.results import Stats
+from rdlite.serve.access.caller import Call
 from rdlite.serve.prefix_cache import PrefixCache
 from rdlite.serve.worker import Worker
 
@@ -31,6 +32,18 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         self.requests = Counter(
             "rdlite_requests", "Requests answered", ["path", "status"], registry=registry
+        )
+        self.key_requests = Counter(
+            "rdlite_key_requests",
+            "Requests answered, by the name of the key that they came with",
+            ["key", "status"],
+            registry=registry,
+        )
+        self.key_tokens = Counter(
+            "rdlite_key_tokens",
+            "Tokens, by the name of the key: read (in the cache already or not), new",
+            ["key", "kind"],
+            registry=registry,
         )
         self._tokens = Counter(
             "rdlite_tokens",
@@ -113,7 +126,7 @@ class Metrics:
 
 
 class Counted:
-    """ASGI middleware that counts requests by path and status."""
+    """ASGI middleware that counts requests by path and status, and by key what they took."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -129,6 +142,20 @@ class Counted:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.requests.labels(path, message["status"]).inc()
+                if name := _call(scope).name:
+                    self._metrics.key_requests.labels(name, message["status"]).inc()
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            call = _call(scope)
+            if call.name and call.read:
+                self._metrics.key_tokens.labels(call.name, "read").inc(call.read)
+                self._metrics.key_tokens.labels(call.name, "new").inc(call.written)
+
+
+def _call(scope: Scope) -> Call:
+    """Return what the guard knows of a request; what it never saw has no name."""
+    call: Call = scope.get("state", {}).get("call") or Call()
+    return call

@@ -1,7 +1,6 @@
 """Stands before the app: whose requests are let through, and how much of them is read."""
 
 import asyncio
-import hmac
 import re
 
 from starlette.datastructures import Headers
@@ -9,23 +8,28 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rdlite.serve.access.caller import Call, Caller, LimitError
+from rdlite.serve.access.keyring import Keyring
 from rdlite.serve.page import FILES
 from rdlite.serve.responses import dumps, error
 from rdlite.serve.settings import Settings
 
 MAX_BODY_BYTES = 8 * 2**20
 BODY_SECONDS = 30.0
-MAX_KEY = 600
 #: What anybody may see: the page, which holds no secret, and whether the server is well.
 OPEN_PATHS = (*FILES, "/health")
 
 
 class Guard:
-    """ASGI middleware that checks Host, Origin and API key, and bounds bodies in size and time."""
+    """ASGI middleware that checks Host, Origin and API key, and bounds bodies in size and time.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    What it lets through has a `Call` as its state's `call`.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, keyring: Keyring) -> None:
         self._app = app
         self._settings = settings
+        self._keyring = keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with what is wrong with it."""
@@ -33,13 +37,22 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refuse(scope, headers)
-        if refusal is None:
-            await self._app(scope, self._bounded(receive), send)
-        else:
+        caller = self._keyring.find(_bearer(headers)) if self._keyring.required else None
+        call = scope.setdefault("state", {})["call"] = Call(caller)
+        refusal = self._refuse(scope, headers, caller)
+        limited = caller if scope["method"] == "POST" else None
+        if refusal is None and limited is not None:
+            refusal = _begin(limited)
+        if refusal is not None:
             await refusal(scope, receive, send)
+            return
+        try:
+            await self._app(scope, self._bounded(receive), send)
+        finally:
+            if limited is not None:
+                limited.end(call.read + call.written)
 
-    def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
+    def _refuse(self, scope: Scope, headers: Headers, caller: Caller | None) -> Response | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._settings.knows(_name(hosts[0])):
             return refuse(
@@ -61,17 +74,13 @@ class Guard:
                 "let them",
                 "origin_not_allowed",
             )
-        key = self._settings.api_key
-        if key is not None and scope["path"] not in OPEN_PATHS:
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            right = hmac.compare_digest(given.encode(errors="replace")[:MAX_KEY], key.encode())
-            if scheme.lower() != "bearer" or not right:
-                said = "wrong" if given else "missing"
-                return refuse(
-                    401,
-                    f"the API key is {said}: send 'Authorization: Bearer KEY'",
-                    f"{said}_api_key",
-                )
+        if self._keyring.required and caller is None and scope["path"] not in OPEN_PATHS:
+            said = "wrong" if _bearer(headers) else "missing"
+            return refuse(
+                401,
+                f"the API key is {said}: send 'Authorization: Bearer KEY'",
+                f"{said}_api_key",
+            )
         length = headers.get("content-length")
         if length is not None and length.isdecimal() and int(length) > MAX_BODY_BYTES:
             return refuse(413, _too_large(), "body_too_large")
@@ -103,13 +112,34 @@ class Guard:
         return bounded
 
 
-def refuse(status: int, message: str, code: str | None = None) -> Response:
-    """Return an error as OpenAI's clients read it, and close the connection."""
-    headers = {"connection": "close"}
+def refuse(
+    status: int,
+    message: str,
+    code: str | None = None,
+    kind: str = "invalid_request_error",
+    **more: str,
+) -> Response:
+    """Return an error as OpenAI's clients read it; `more` are headers. The connection is closed."""
+    headers = {"connection": "close"} | {key.replace("_", "-"): text for key, text in more.items()}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    content = dumps(error(message, "invalid_request_error", code=code))
-    return Response(content, status, headers, "application/json")
+    return Response(dumps(error(message, kind, code=code)), status, headers, "application/json")
+
+
+def _begin(caller: Caller) -> Response | None:
+    """Begin a request of a caller; returns the answer to one that is too many."""
+    try:
+        caller.begin()
+    except LimitError as problem:
+        wait = str(problem.retry_after)
+        return refuse(429, str(problem), "rate_limit_exceeded", problem.kind, retry_after=wait)
+    return None
+
+
+def _bearer(headers: Headers) -> str:
+    """Return the key that a request has, "" for none."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given if scheme.lower() == "bearer" else ""
 
 
 def _too_large() -> str:

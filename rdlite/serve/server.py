@@ -79,6 +79,8 @@ def serve(
         ready: called when requests are answered.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    if settings.log != "off":
+        logging.getLogger("rdlite.serve").setLevel(logging.INFO)
     app = create_app(model, settings)
     config = uvicorn.Config(
         app,
@@ -94,6 +96,8 @@ def serve(
         timeout_graceful_shutdown=2 * SHUTDOWN_SECONDS,
     )
     server = _Server(config, ready, lambda: app.state.worker.hurry())
+    if settings.api_keys is not None:
+        server.hang_up = app.state.keyring.look
     # uvicorn raises the signal again when it is done; an end that was asked for is none to report.
     previous = {
         number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)
@@ -114,6 +118,8 @@ class _Server(uvicorn.Server):
         self._hurry = hurry
         self._hurried = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Called on SIGHUP; None: it is left alone.
+        self.hang_up: Callable[[], None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal: the second one ends what runs, and only a third one leaves at once."""
@@ -126,6 +132,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        if self.hang_up is not None and sys.platform != "win32":
+            self._loop.add_signal_handler(signal.SIGHUP, self.hang_up)
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

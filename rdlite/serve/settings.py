@@ -4,13 +4,15 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from rdlite.config.depth import Depth
 from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import Speculate
 from rdlite.errors import InputError
+from rdlite.serve.access.keys import check_key
 
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*", re.IGNORECASE)
 #: As browsers write it: no path, and what is not "null", which any page can have.
@@ -25,8 +27,9 @@ class Settings:
     """Where to listen, whom to answer, and how.
 
     Attributes:
-        host: address to listen at; any but a loopback one needs an `api_key`.
-        api_key: that clients must send; None: none is asked for.
+        host: address to listen at; any but a loopback one needs a key.
+        api_key: that clients must send; without it and `api_keys`, none is asked for.
+        api_keys: file of further keys, read again when it changes.
         hosts: further names by which clients may call this server.
         origins: of pages elsewhere that may call it from a browser, like "https://example.org".
         slots: answers that are generated at once.
@@ -38,6 +41,7 @@ class Settings:
         seed: of initial states, likewise.
         speculate: whether to draft tokens.
         lenient: drop parameters that are unknown, with a warning, rather than refuse them.
+        log: "off": only what goes wrong; "requests": a line for each; "texts": their bodies too.
         template_variables: of the chat template's own, where the request does not say.
         sampler: the parallel sampler, where the request does not say; None: token by token.
 
@@ -47,6 +51,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     api_key: str | None = None
+    api_keys: Path | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     slots: int = 2
@@ -58,12 +63,13 @@ class Settings:
     seed: int = 0
     speculate: Speculate = None
     lenient: bool = False
+    log: Literal["off", "requests", "texts"] = "off"
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     sampler: Parallel | None = None
 
     def __post_init__(self) -> None:
         """Check the address, the key and the names."""
-        check_listening(self.host, self.api_key)
+        check_listening(self.host, self.api_key, self.api_keys)
         check_names(self.hosts, self.origins)
 
     def knows(self, name: str) -> bool:
@@ -81,7 +87,7 @@ class Settings:
         return self.host not in LOCAL_NAMES
 
 
-def check_listening(host: str, api_key: str | None) -> None:
+def check_listening(host: str, api_key: str | None, api_keys: Path | None = None) -> None:
     """Raise InputError for an address that is none, or that needs a key and has none."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
@@ -89,14 +95,12 @@ def check_listening(host: str, api_key: str | None) -> None:
         raise InputError(
             f"host must be an IP address of this machine or localhost, got {host!r:.60}"
         ) from None
-    if api_key is not None and not (
-        8 <= len(api_key) <= 512 and api_key.isascii() and api_key.isprintable()
-    ):
-        raise InputError("the API key must be 8 to 512 printable ASCII characters")
-    if not address.is_loopback and api_key is None:
+    if api_key is not None:
+        check_key(api_key)
+    if not address.is_loopback and api_key is None and api_keys is None:
         raise InputError(
             f"{host} can be reached from other machines, so it needs an API key: set "
-            "RDLITE_API_KEY, or listen at 127.0.0.1"
+            "RDLITE_API_KEY, give --api-keys FILE, or listen at 127.0.0.1"
         )
 
 

@@ -1,7 +1,8 @@
 """`rdlite serve`: an OpenAI-compatible server and a page in the browser."""
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -42,6 +43,21 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     metavar="KEY",
     help="Key that clients must send. Better set it in the environment, as RDLITE_API_KEY: others "
     "on this machine can read command lines.",
+)
+@click.option(
+    "--api-keys",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File of keys that clients may send, a line each: NAME KEY, or NAME sha256:HASH, then "
+    "requests=N (at once) and tokens-per-minute=N. It is read again when it changes.",
+)
+@click.option(
+    "--log",
+    type=click.Choice(["off", "requests", "texts"]),
+    default="off",
+    show_default=True,
+    help="What to write down besides what goes wrong: a line for each request, with the name of "
+    "its key but no text; or also what was asked and answered.",
 )
 @click.option(
     "--allow-host",
@@ -92,6 +108,8 @@ def serve(
     host: str,
     port: int,
     api_key: str | None,
+    api_keys: Path | None,
+    log: Literal["off", "requests", "texts"],
     allow_host: tuple[str, ...],
     cors_origin: tuple[str, ...],
     slots: int,
@@ -121,14 +139,19 @@ def serve(
             f"the server's packages are missing ({problem}); install them with: "
             "pip install 'rdlite[serve]'"
         ) from None
+    from rdlite.serve.access.keys import read_keys
     from rdlite.serve.settings import Settings, check_listening, check_names
 
-    check_listening(host, api_key)
+    check_listening(host, api_key, api_keys)
+    if api_keys is not None:
+        read_keys(api_keys)  # before a model is read for nothing
     check_names(allow_host, cors_origin)
     with listen(host, port) as listener, open_model(model, options, together=True) as opened:
         settings = Settings(
             host=host,
             api_key=api_key,
+            api_keys=api_keys,
+            log=log,
             hosts=allow_host,
             origins=cors_origin,
             slots=slots,

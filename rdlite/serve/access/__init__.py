@@ -1,0 +1,1 @@
+"""Who may call a server, how much they may ask of it, and what is written down about it."""
