@@ -19,7 +19,7 @@ execFileSync(python, [script, folder, process.env.RDLITE_PROMPTS ?? "6"], { stdi
 const reference = JSON.parse(readFileSync(join(folder, "reference.json"), "utf8"));
 
 for (const { bundle, ids, steps, seed, file } of reference.logits) {
-  test(`logits of ${bundle.split("/").at(-1)} have Python's bits`, async () => {
+  test(`logits of ${bundle.split("/").at(-1)} have Python's bits, ${ids.length} at once`, async () => {
     const model = await load(bundle, { threads: 1 });
     const bytes = readFileSync(file);
     const wanted = new Uint32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));

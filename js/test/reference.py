@@ -20,10 +20,10 @@ IDS, STEPS = [1, 5, 9, 200, 31, 77, 3], (1, 2, 4, 8)
 RULES = ("latent-diff", "acceleration", "cosine", "kl", "gated-kl", "minp-kl", "entropy-diff")
 
 
-def logits(bundle: Path, out: Path) -> dict[str, object]:
+def logits(bundle: Path, ids: list[int], out: Path) -> dict[str, object]:
     """Score some ids at several depths; returns what was asked, the numbers go to a file."""
     with rdlite.load(bundle, threads=1) as model:
-        ids = [token % model.config.vocab_size for token in IDS]
+        ids = [token % model.config.vocab_size for token in ids]
         most = model.config.recurrence.max_steps or 8
         depths = [steps for steps in STEPS if steps <= most]
         values = [model.logits(ids, steps, "random", seed=3) for steps in depths]
@@ -66,7 +66,12 @@ def main() -> None:
         bundles.append(export_checkpoint(ROOT / "tests" / "data" / name, out / name))
     for scheme in ("int4", "int8"):
         bundles.append(quantize_bundle(out / "huginn-tiny", out / f"huginn-{scheme}", scheme))
-    scores = [logits(bundle, out / f"{n}.bin") for n, bundle in enumerate(bundles)]
+    full = export_checkpoint(ROOT / "examples" / "nano" / "checkpoint", out / "nano-float32")
+    bundles.append(full)
+    bundles += [quantize_bundle(full, out / f"nano-{name}", name) for name in ("int4", "int8")]
+    # One position alone, too: some kernels of onnxruntime treat it in another way.
+    asked = [(bundle, ids) for bundle in bundles for ids in (IDS, IDS[:1])]
+    scores = [logits(*each, out / f"{n}.bin") for n, each in enumerate(asked)]
     text = json.dumps({"logits": scores, "answers": answers(prompts)})
     (out / "reference.json").write_text(text)
 

@@ -21,7 +21,15 @@ from rdlite.errors import InputError
 
 DATA = Path(__file__).parents[2] / "data"
 FAMILIES = ("huginn-tiny", "ouro-tiny", "nanbeige-tiny", "raven-llama-tiny", "raven-olmo-tiny")
-KINDS = ("nano", "nano int4 128", "nano int4 32", "nano float32", "int8 cache", *FAMILIES)
+KINDS = (
+    "nano",
+    "nano int4 128",
+    "nano int4 32",
+    "in turn int4 128",
+    "nano float32",
+    "int8 cache",
+    *FAMILIES,
+)
 KINDS += ("large nano int4 128", "large nano float32", "large int8 cache")
 MOST = 6  # core steps; models that were made for fewer have those
 
@@ -46,7 +54,7 @@ def loaded(request, kind, folder, nano, exact_nano, large):
         cache = None
         if kind == "nano float32":
             bundle = request.getfixturevalue("full_nano")
-        elif kind.startswith("nano int4"):
+        elif "int4" in kind:
             options = Options(block_size=int(kind.split()[-1]))
             scheme = find_scheme("int4-plain", options)
             bundle = quantize_bundle(request.getfixturevalue("full_nano"), folder / "b", scheme)
@@ -54,7 +62,9 @@ def loaded(request, kind, folder, nano, exact_nano, large):
             bundle, cache = request.getfixturevalue("scaled_bundle"), Cache(bits=8)
         else:
             bundle = export_checkpoint(DATA / kind, folder / "b")
-        with rdlite.load(bundle, threads=1, cache=cache, together=True) as model:
+        together = not kind.startswith("in turn")
+        with rdlite.load(bundle, threads=1, cache=cache, together=together) as model:
+            assert (model.pool.check_open().rows is not None) == together
             yield model
 
 
