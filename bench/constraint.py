@@ -11,7 +11,7 @@ import numpy as np
 import tokenizers
 
 import rdlite
-from rdlite.constrain.mask import Constraints
+from rdlite.constrain.compiled import Constraints
 from rdlite.tokenizer.tokenizer import Tokenizer
 
 SCHEMA = {"type": "array", "items": {"type": "string", "maxLength": 8}, "minItems": 90}

@@ -1,118 +1,21 @@
-"""Which tokens a constraint allows, token by token; through llguidance."""
+"""Which tokens a constraint allows, token by token."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.config.constraint import Constraint
 from rdlite.constrain.closing import HORIZON, Closing
-from rdlite.errors import InputError, RdliteError, RuntimeFailure
-from rdlite.tokenizer.tokenizer import Tokenizer
+from rdlite.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     import llguidance
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-#: Between the parts of JSON: nothing, a space, or a new line that is indented. A weak model could
-#: write spaces for ever.
-WHITESPACE = r" |\n[ \t]{0,20}"
-KEPT_GRAMMARS = 16
 STRIDE = 16  # tokens from one look for a way to the end to the next
-
-
-class Constraints:
-    """Compiles constraints for one model, and keeps those of late. Thread-safe."""
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer | None,
-        vocab_size: int,
-        stop_ids: Iterable[int],
-        context: int,
-    ) -> None:
-        """Nothing is loaded before the first constraint.
-
-        Args:
-            tokenizer: the model's; None: it has none, and cannot be constrained.
-            vocab_size: size V of the vocabulary.
-            stop_ids: tokens that end an answer.
-            context: the longest text, in tokens.
-        """
-        self._tokenizer = tokenizer
-        self._vocab_size = vocab_size
-        self._stop_ids = sorted(stop_ids)
-        self._context = context
-        self._lock = threading.Lock()
-        self._trie: llguidance.LLTokenizer | None = None
-        self._closing: Closing | None = None
-        self._compiled: OrderedDict[Constraint, llguidance.LLMatcher] = OrderedDict()
-
-    def compile(self, constraint: Constraint, max_tokens: int) -> TokenMask:
-        """Return the mask of one answer, of up to `max_tokens`.
-
-        Raises:
-            InputError: the constraint is not valid or uses what is not supported, or the model has
-                no tokenizer or no stop token.
-            RuntimeFailure: llguidance is not installed.
-        """
-        if self._tokenizer is None:
-            raise InputError("this bundle has no tokenizer.json, so its text cannot be constrained")
-        if not self._stop_ids:
-            raise InputError(
-                "this model has no token that ends a text, so a constrained text could not end"
-            )
-        with self._lock:
-            matcher = self._compiled.get(constraint)
-            if matcher is None:
-                matcher = self._compile(self._tokenizer, constraint)
-                self._compiled[constraint] = matcher
-                if len(self._compiled) > KEPT_GRAMMARS:
-                    self._compiled.popitem(last=False)
-            else:
-                self._compiled.move_to_end(constraint)
-            assert self._closing is not None
-            return TokenMask(
-                matcher.deep_copy(), self._vocab_size, self._closing, max_tokens, self._context
-            )
-
-    def _compile(self, tokenizer: Tokenizer, constraint: Constraint) -> llguidance.LLMatcher:
-        try:
-            from llguidance import LLMatcher, LLTokenizer, grammar_from
-        except ImportError as problem:
-            raise RuntimeFailure(
-                f"constraints need llguidance ({problem}); install it with: "
-                "pip install 'rdlite[constrain]'"
-            ) from None
-        if self._trie is None:
-            with _contained("tokenizer.json cannot be used for constraints", RuntimeFailure):
-                self._trie = LLTokenizer(
-                    tokenizer.to_json(), n_vocab=self._vocab_size, eos_token=self._stop_ids
-                )
-                self._closing = Closing(self._trie)
-        with _contained(f"{constraint.kind} cannot be used", InputError):
-            match constraint.kind:
-                case "json_schema":
-                    grammar = LLMatcher.grammar_from_json_schema(
-                        constraint.source, {"whitespace_pattern": WHITESPACE}
-                    )
-                case "regex":
-                    grammar = LLMatcher.grammar_from_regex(constraint.source)
-                case _:
-                    grammar = grammar_from("grammar", constraint.source)
-            matcher = LLMatcher(self._trie, grammar, log_level=0)
-        if matcher.is_error():
-            raise InputError(_explain(constraint.kind, matcher.get_error()))
-        return matcher
 
 
 class TokenMask:
@@ -260,23 +163,3 @@ class TokenMask:
     def _fail(self) -> None:
         problem = " ".join(self._matcher.get_error().split())[:200]
         raise RuntimeFailure(f"the constraint cannot be followed any further: {problem}")
-
-
-def _explain(kind: str, problem: str) -> str:
-    """Return what llguidance says of a constraint, as one line."""
-    found = re.match(r"Unimplemented keys: (\[.*\])", problem)
-    if found:
-        names = ", ".join(json.loads(found[1]))
-        return f"{kind} uses what is not supported: {names:.200}; leave it out"
-    return f"{kind} cannot be used: {' '.join(problem.split())}"[:400]
-
-
-@contextlib.contextmanager
-def _contained(what: str, error: Callable[[str], RdliteError]) -> Iterator[None]:
-    """Turn whatever the library raises into `error`; when it panics, that is no Exception."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, RdliteError):
-        raise
-    except BaseException as problem:
-        raise error(f"{what}: {' '.join(str(problem).split())}"[:300]) from None

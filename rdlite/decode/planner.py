@@ -15,7 +15,8 @@ from rdlite.config.model import ModelConfig
 from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
-from rdlite.constrain.mask import Constraints, TokenMask
+from rdlite.constrain.compiled import Constraints
+from rdlite.constrain.mask import TokenMask
 from rdlite.decode.draft_schedule import DraftSchedule, DraftSchedules, FixedSchedule
 from rdlite.decode.logit_rules import LogitRule, MinTokens
 from rdlite.decode.plan import CHUNK, Plan

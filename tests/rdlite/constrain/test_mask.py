@@ -10,7 +10,7 @@ import pytest
 
 import rdlite
 from rdlite import Constraint, Depth, InputError, Sampling
-from rdlite.constrain.mask import Constraints
+from rdlite.constrain.compiled import Constraints
 
 SHALLOW = Depth(2)
 NUMBER = {
