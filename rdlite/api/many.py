@@ -20,7 +20,7 @@ Finished = Callable[[int, Stats | RdliteError], None]
 KEPT_BYTES = 64 * 2**20  # of caches that serve the next prompt again, a text
 OPTIONS = frozenset(
     "max_tokens depth sampling seed stop initial_state chunk speculate top_logprobs changes "
-    "min_tokens constraint sampler".split()
+    "min_tokens constraint sampler draws".split()
 )
 T = TypeVar("T")
 

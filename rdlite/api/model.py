@@ -134,6 +134,7 @@ class Model(Loaded):
         min_tokens: int = 0,
         constraint: Constraint | Mapping[str, Any] | type | None = None,
         sampler: Parallel | None = None,
+        draws: int | None = None,
     ) -> Generation:
         """Continue a text.
 
@@ -160,6 +161,7 @@ class Model(Loaded):
                 only if no way to one is found, and then `stats.finish` is "length".
             sampler: `rdlite.Parallel(...)` refines several tokens together, which is lossy; None:
                 one token after the other.
+            draws: a seed for the draws alone, 0 to 2^64 - 1; None: `seed`.
 
         Returns:
             An iterable of Tokens, computed as they are asked for.
@@ -179,9 +181,10 @@ class Model(Loaded):
             speculate,
             top_logprobs,
             changes,
-            min_tokens=min_tokens,
-            constraint=constraint,
-            sampler=sampler,
+            draws,
+            min_tokens,
+            constraint,
+            sampler,
         )
         self.check_open()
 

@@ -17,6 +17,7 @@ from rdlite.cli.inspect.inspect import inspect
 from rdlite.cli.inspect.models import models
 from rdlite.cli.inspect.tune import tune
 from rdlite.cli.inspect.verify import verify
+from rdlite.cli.run.batch import batch
 from rdlite.cli.run.bench import bench
 from rdlite.cli.run.chat import chat
 from rdlite.cli.run.generate import generate
@@ -109,7 +110,7 @@ def main() -> None:
 
 #: Every command, by what people do with it.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Run": (chat, generate, serve, page),
+    "Run": (chat, generate, batch, serve, page),
     "Convert": (pull, export, quantize, gguf),
     "Inspect": (models, trace, inspect, verify, doctor),
     "Measure": (evaluate, bench, tune),
