@@ -171,7 +171,7 @@ def _bar() -> Iterator[Callable[[Totals, int], None] | None]:
         TimeRemainingColumn,
     )
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task: TaskID | None = None
         began, first = monotonic(), 0
@@ -183,7 +183,7 @@ def _bar() -> Iterator[Callable[[Totals, int], None] | None]:
                 task = bar.add_task("", total=rows, completed=totals.rows, said="")
                 return
             speed = (totals.tokens - first) / max(monotonic() - began, 1e-3)
-            said = f"rows, {speed:.0f} tokens/s, {totals.mean_steps:.1f} steps a token"
+            said = f"rows, {speed:.0f} tokens/s, {totals.mean_steps:.1f} steps"
             bar.update(task, completed=totals.rows, said=said)
 
         yield tell
