@@ -13,7 +13,6 @@ import click
 
 from rdlite.cli.shared.models import download_options, resolve
 from rdlite.cli.shared.options import max_tokens_option, plain_run_options
-from rdlite.cli.shared.output import progress_bar
 from rdlite.cli.shared.template_variables import template_variables_option
 from rdlite.config.from_options import depth_of, sampling_of
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from rdlite.batch.job import Answer, Job
     from rdlite.batch.journal import Totals
     from rdlite.batch.options import Load
+    from rdlite.utils.progress import Progress
 
 
 @click.command()
@@ -125,7 +125,7 @@ def batch(
     )
     job = Job(given, output, chosen, bundle, strict)
     answer = _here(job, load, processes)
-    with progress_bar("reading") as reading, _bar() as working:
+    with _bar() as (reading, working):
         totals = run(job, answer, reading, working)
     click.echo(_summary(output, totals), err=True)
 
@@ -154,36 +154,36 @@ def _summary(output: Path, totals: Totals) -> str:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Callable[[Totals, int], None] | None]:
-    """Give what is told the totals and draws them; None where there is no terminal."""
+def _bar() -> Iterator[tuple[Progress | None, Callable[[Totals, int], None] | None]]:
+    """Give what is told of reading and of the totals, and draws it; None without a terminal."""
     if not sys.stderr.isatty():
-        yield None
+        yield None, None
         return
     from time import monotonic
 
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(20),
+        progress.TextColumn("{task.fields[said]}"),
+        progress.TimeRemainingColumn(),
     )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        reads, works = bar.add_task("reading", said=""), bar.add_task("", said="", visible=False)
+        began, first = 0.0, 0
 
-    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task: TaskID | None = None
-        began, first = monotonic(), 0
+        def reading(done: int, total: int) -> None:
+            bar.update(reads, completed=done, total=total)
 
-        def tell(totals: Totals, rows: int) -> None:
-            nonlocal task, began, first
-            if task is None:
+        def working(totals: Totals, rows: int) -> None:
+            nonlocal began, first
+            if not began:
                 began, first = monotonic(), totals.tokens
-                task = bar.add_task("", total=rows, completed=totals.rows, said="")
-                return
+                bar.update(reads, visible=False)
             speed = (totals.tokens - first) / max(monotonic() - began, 1e-3)
-            said = f"rows, {speed:.0f} tokens/s, {totals.mean_steps:.1f} steps"
-            bar.update(task, completed=totals.rows, said=said)
+            said = f"{totals.rows}/{rows} rows, {speed:.0f} tokens/s, {totals.mean_steps:.1f} steps"
+            bar.update(works, completed=totals.rows, total=rows, said=said, visible=True)
 
-        yield tell
+        yield reading, working
