@@ -3,6 +3,7 @@
 import { checkOptions, shown } from "./checks.js";
 import { InputError } from "./errors.js";
 import { Generation, generateTokens } from "./generate.js";
+import { ELSEWHERE } from "./model.js";
 
 const OPTIONS = ["system", "depth", "sampling", "seed"];
 const SEND = ["maxTokens", "signal", "changes", "depth", "sampling"];
@@ -10,7 +11,7 @@ const SEND = ["maxTokens", "signal", "changes", "depth", "sampling"];
 export class Chat {
   /** Use `Model.chat`. @param {import("./model.js").Model} model @param {any} options */
   constructor(model, options) {
-    checkOptions("chat", options, OPTIONS);
+    checkOptions("chat", options, OPTIONS, ELSEWHERE);
     void model.tokenizer, model.chatTemplate; // complain now, not at the first message
     const { system = null, depth = null, sampling = null, seed = 0 } = options;
     const { temperature, topK, topP, minP, repetitionPenalty } = model.generationConfig;

@@ -56,12 +56,16 @@ export function checkSeed(seed) {
 /**
  * Refuse options that are not known, so that a misspelt one is not ignored in silence.
  * @param {string} where @param {any} given @param {readonly string[]} known
+ * @param {Record<string, string>} [elsewhere] those of Python alone, and the way out
  */
-export function checkOptions(where, given, known) {
+export function checkOptions(where, given, known, elsewhere = {}) {
   if (given === null || typeof given !== "object") {
     throw new InputError(`the options of ${where} must be an object, got ${shown(given)}`);
   }
   for (const name of Object.keys(given)) {
+    if (Object.hasOwn(elsewhere, name)) {
+      throw new InputError(`${where} has no option ${shown(name)} in JavaScript; ${elsewhere[name]}`);
+    }
     if (!known.includes(name)) {
       throw new InputError(`${where} has no option ${shown(name)}; known are ${known.join(", ")}`);
     }

@@ -4,7 +4,8 @@ import { checkInteger, checkNumber, checkOptions, shown } from "./checks.js";
 import { InputError } from "./errors.js";
 import { RULES, rulesFor } from "./exit-rules.js";
 
-const OPTIONS = ["maxSteps", "minSteps", "exit", "threshold", "checkEvery"];
+const OPTIONS = ["maxSteps", "minSteps", "exit", "threshold", "checkEvery", "prompt"];
+const PROMPTS = ["mean", "each"];
 
 /**
  * How often the core runs on each position.
@@ -14,6 +15,9 @@ const OPTIONS = ["maxSteps", "minSteps", "exit", "threshold", "checkEvery"];
  * @property {string | null} [exit] the rule that says when to stop before `maxSteps`; null: none
  * @property {number | null} [threshold] the rule's; null: what was tuned for the model, or its own
  * @property {number} [checkEvery] steps from one question to the next. 1 to 1024
+ * @property {"mean" | "each"} [prompt] how the positions of a prompt stop: "mean": those of a chunk
+ *   together, by the mean of their values; "each": each at its own step, as new tokens do, so that
+ *   the result does not depend on how the prompt is cut; only for rules that look at states
  */
 
 /**
@@ -22,11 +26,14 @@ const OPTIONS = ["maxSteps", "minSteps", "exit", "threshold", "checkEvery"];
  */
 export function resolveDepth(depth, config, tuned, forceSteps = false) {
   checkOptions("depth", depth, OPTIONS);
-  const { maxSteps = null, minSteps = 1, exit = null, checkEvery = 1 } = depth;
+  const { maxSteps = null, minSteps = 1, exit = null, checkEvery = 1, prompt = "mean" } = depth;
   let { threshold = null } = depth;
   if (maxSteps !== null) checkInteger("maxSteps", maxSteps, 1, 1024);
   checkInteger("minSteps", minSteps, 1, maxSteps ?? 1024);
   checkInteger("checkEvery", checkEvery, 1, 1024);
+  if (!PROMPTS.includes(prompt)) {
+    throw new InputError(`prompt must be one of ${PROMPTS.join(", ")}, got ${shown(prompt)}`);
+  }
   const most = config.recurrence.maxSteps;
   if (most !== null && (maxSteps ?? 0) > most && !forceSteps) {
     throw new InputError(
@@ -36,6 +43,7 @@ export function resolveDepth(depth, config, tuned, forceSteps = false) {
   }
   if (exit === null) {
     if (threshold !== null) throw new InputError("a threshold needs an exit rule; give exit too");
+    if (prompt === "each") throw new InputError('prompt: "each" needs an exit rule; give exit too');
   } else {
     if (!Object.hasOwn(RULES, exit)) {
       throw new InputError(
@@ -49,6 +57,13 @@ export function resolveDepth(depth, config, tuned, forceSteps = false) {
           rulesFor(config).join(", "),
       );
     }
+    if (prompt === "each" && kind.decodes) {
+      const latent = Object.keys(RULES).filter((name) => !RULES[name].decodes);
+      throw new InputError(
+        `prompt: "each" needs a rule that looks at states (${latent.join(", ")}), not ${exit}, which ` +
+          'looks at the last position\'s predictions; or read with prompt: "mean"',
+      );
+    }
     const published = config.recurrence.exitThreshold;
     if (threshold === null) {
       threshold = tuned?.thresholds.get(exit) ?? null;
@@ -57,7 +72,10 @@ export function resolveDepth(depth, config, tuned, forceSteps = false) {
     }
     checkNumber(`the threshold of ${exit}`, threshold, kind.low, kind.high);
   }
-  return { maxSteps: maxSteps ?? config.recurrence.meanSteps, minSteps, exit, threshold, checkEvery };
+  return {
+    ...{ maxSteps: maxSteps ?? config.recurrence.meanSteps, minSteps, exit },
+    ...{ threshold, checkEvery, prompt },
+  };
 }
 
 /** How deep a model goes when it is not told. @param {any} config @param {any} tuned @returns {Depth} */
@@ -69,50 +87,71 @@ export function defaultDepth(config, tuned) {
   return published !== null && published < 1 ? { exit: "gate", threshold: published } : {};
 }
 
-/** Runs core steps on positions that stop together until its rule, or the depth, says stop. */
+/**
+ * Runs core steps on a group of positions until its rule, or the depth, says stop. Positions are rows
+ * of the group, from 0 on.
+ */
 export class Controller {
   /** @param {ReturnType<typeof resolveDepth>} depth @param {number} vocabSize */
   constructor(depth, vocabSize) {
     this.maxSteps = depth.maxSteps;
+    /** Whether the positions of a prompt stop each at its own step. */
+    this.each = depth.prompt === "each";
     this.minSteps = Math.min(depth.minSteps, depth.maxSteps);
     this.every = depth.checkEvery;
     this.rule =
       depth.exit === null ? null : RULES[depth.exit].make(Number(depth.threshold), vocabSize);
-    this.last = Infinity;
-    this.hits = 0;
+    /** By row: whether the rule was met, what it said last, how often in a row it was met. */
+    this.settled = [false];
+    this.values = [Infinity];
+    this.hits = [0];
     this.expected = this.minSteps; // steps that the position before took
     /** How far each step moved the state of the last position. @type {number[]} */
     this.changes = [];
   }
 
-  /** What the rule said last; null without a rule, or while it has nothing to say. */
-  get value() {
-    return Number.isFinite(this.last) ? this.last : null;
+  /** What the rule said last of a row; null without a rule, or while it has nothing to say. @param {number} [row] */
+  valueAt(row = 0) {
+    return Number.isFinite(this.values[row]) ? this.values[row] : null;
+  }
+
+  /** Forget what was seen of the first `size` rows. @param {number} size */
+  start(size) {
+    for (let row = 0; row < size; row++) {
+      [this.settled[row], this.values[row], this.hits[row]] = [false, Infinity, 0];
+    }
+    this.rule?.start(0, size);
   }
 
   /**
-   * Ask the rule after a step; returns whether the positions leave the loop.
-   * @param {any} lane @param {number} steps
+   * Ask the rule after a step; `settled` says then which rows may leave the loop.
+   * @param {any} lane the rows from `first` on @param {number} steps @param {number} first
+   * @param {boolean} together whether they leave as one, row `first`
    */
-  checkExit(lane, steps) {
+  checkExit(lane, steps, first, together) {
     const { rule } = this;
     const due = steps >= this.minSteps && (steps - this.minSteps) % this.every === 0;
-    if (rule === null || !(due || rule.everyStep)) return false;
-    const values = rule.measure(lane, steps, 0);
-    if (!due) return false;
-    this.last = values.length > 1 ? rule.combine(values) : values[0];
-    this.hits = rule.isMet(this.last) ? this.hits + 1 : 0;
-    return this.hits >= rule.patience;
+    if (rule === null || !(due || rule.everyStep)) return;
+    const values = rule.measure(lane, steps, first);
+    if (!due) return;
+    if (together) this.judge(first, values.length > 1 ? rule.combine(values) : values[0]);
+    else for (let row = 0; row < lane.size; row++) this.judge(first + row, values[row]);
+  }
+
+  /** @param {number} row @param {number} value */
+  judge(row, value) {
+    this.values[row] = value;
+    this.hits[row] = this.rule.isMet(value) ? this.hits[row] + 1 : 0;
+    this.settled[row] = this.hits[row] >= this.rule.patience;
   }
 
   /**
-   * Run core steps on the lane; returns how many it took.
+   * Run core steps on the lane, whose positions stop together; returns how many it took.
    * @param {import("./lane.js").Lane} lane @param {import("./pause.js").Pause} pause
    */
   async runSteps(lane, pause) {
     const { rule, maxSteps } = this;
-    [this.last, this.hits] = [Infinity, 0];
-    rule?.start(0, lane.size);
+    this.start(lane.size);
     let [ready, steps] = [0, 0]; // steps that were computed, and that were looked at
     while (steps < maxSteps) {
       if (steps === ready) {
@@ -124,10 +163,16 @@ export class Controller {
       }
       steps++;
       lane.accept(steps);
-      this.changes[steps - 1] = lane.changeAfter(steps)[lane.size - 1];
-      if (this.checkExit(lane, steps)) break;
+      this.record(lane, steps);
+      this.checkExit(lane, steps, 0, true);
+      if (this.settled[0]) break;
     }
     this.expected = this.changes.length = steps;
     return steps;
+  }
+
+  /** Note how far a step moved the lane's last position. @param {any} lane @param {number} steps */
+  record(lane, steps) {
+    this.changes[steps - 1] = lane.changeAfter(steps)[lane.size - 1];
   }
 }

@@ -3,24 +3,31 @@
 
 import { Slot, StepCaches, nextCapacity } from "./cache.js";
 import { unrolled } from "./graph.js";
+import { withInt8Cache } from "./int8-cache.js";
 import { Lane } from "./lane.js";
 
 export const CHUNK = 64; // positions of a prompt that are read at once
-const MAX_LANES = 8;
+const MAX_LANES = 16; // positions of a chunk may leave one by one
 const STEPS = [8, 4, 2]; // that go into one call
 /** Above this many bytes of core weights a call's cost is small, and its weights are packed again. */
 const UNROLLED_BYTES = 8 * 2 ** 20;
 
+/** @template A, B @param {Record<string, A>} given @param {(value: A) => B} change @returns {Record<string, B>} */
+const mapped = (given, change) =>
+  Object.fromEntries(Object.entries(given).map(([name, value]) => [name, change(value)]));
+
 export class Engine {
   /**
    * @param {any} backend @param {any} config @param {Record<string, import("./graph.js").Graph>} graphs
-   * @param {number | null} share
+   * @param {number | "last" | null} share
+   * @param {import("./int8-cache.js").CacheScales | null} scales of int8 caches
    */
-  constructor(backend, config, graphs, share) {
+  constructor(backend, config, graphs, share, scales) {
     this.backend = backend;
     this.config = config;
-    this.graphs = graphs;
+    this.graphs = scales === null ? graphs : mapped(graphs, withInt8Cache);
     this.share = share;
+    this.scales = typeof share === "number" && scales ? scales.shared(share) : scales;
     /** @type {Record<string, any>} */
     this.sessions = {};
     /** @type {Map<number, any>} */
@@ -73,7 +80,7 @@ export class Sequence {
       seqlens_k: backend.alloc("int32", [1]),
       total_sequence_length: backend.alloc("int32", []),
     };
-    this.steps = new StepCaches(backend, engine.config, engine.share);
+    this.steps = new StepCaches(backend, engine.config, engine.share, engine.scales);
     /** @type {Record<string, Slot>} */
     this.outer = {};
     /** @type {Map<number, Lane>} */
@@ -86,19 +93,29 @@ export class Sequence {
    * @param {number[]} ids @param {number} steps the most core steps that will be run on them
    */
   begin(ids, steps) {
-    this.makeRoom(this.length + ids.length, steps);
-    let lane = this.lanes.get(ids.length);
-    this.lanes.delete(ids.length);
+    const lane = this.lane(this.length, ids.length, steps);
+    lane.embed(ids);
+    return lane;
+  }
+
+  /**
+   * The lane of some positions; it is good until the next one is asked for.
+   * @param {number} position the first @param {number} size how many @param {number} steps as of `begin`
+   */
+  lane(position, size, steps) {
+    this.makeRoom(position + size, steps);
+    let lane = this.lanes.get(size);
+    this.lanes.delete(size);
     if (lane === undefined) {
       const [oldest] = this.lanes.keys();
       if (this.lanes.size >= MAX_LANES) {
         this.lanes.get(oldest)?.free();
         this.lanes.delete(oldest);
       }
-      lane = new Lane(this, ids.length);
+      lane = new Lane(this, size);
     }
-    this.lanes.set(ids.length, lane); // in the order of last use
-    lane.place(this.length, ids);
+    this.lanes.set(size, lane); // in the order of last use
+    lane.place(position);
     return lane;
   }
 
@@ -106,6 +123,21 @@ export class Sequence {
   truncate(length = this.length) {
     this.length = Math.min(this.length, length);
     this.steps.truncate(this.length);
+    if (this.length === 0) this.spread();
+  }
+
+  /** With `share: "last"`, go on with what each position's last step left. */
+  gather() {
+    if (this.engine.share !== "last" || this.steps.gathered) return;
+    this.dropLanes(); // they are bound to slots that go
+    this.steps.gather(this.length, this.capacity);
+  }
+
+  /** Undo `gather` as far as it can be undone: new positions keep every step again. */
+  spread() {
+    if (!this.steps.gathered) return;
+    this.dropLanes();
+    this.steps.spread(this.length, this.capacity);
   }
 
   /** @param {number} needed @param {number} steps */
@@ -118,7 +150,8 @@ export class Sequence {
         slot.grow(capacity, this.length);
       }
       for (const part of ["prelude", "coda"]) {
-        this.outer[part] ??= new Slot(backend, config, config.layers[part], capacity);
+        const scales = this.engine.scales?.[/** @type {"prelude" | "coda"} */ (part)];
+        this.outer[part] ??= new Slot(backend, config, config.layers[part], capacity, scales);
       }
       this.capacity = capacity;
     }

@@ -1,6 +1,7 @@
 // The loop: read a prompt in chunks, then one token after another; yields Tokens.
 
 import { Aborted } from "./pause.js";
+import { RaggedBatch } from "./ragged.js";
 
 /**
  * One new token.
@@ -10,6 +11,8 @@ import { Aborted } from "./pause.js";
  * @property {number} steps core steps that were run to choose it
  * @property {number | null} exitValue what the exit rule said last
  * @property {number} logprob natural, under the model's own distribution
+ * @property {{id: number, logprob: number}[]} alternatives the likeliest tokens in its place, as
+ *   many as `topLogprobs` asked for
  * @property {number[] | null} changes how far each step moved the state; null unless asked for
  */
 
@@ -39,18 +42,30 @@ export const newStats = () => ({
 });
 
 /**
- * Read positions in chunks; those of a chunk stop together.
+ * Read positions in chunks; those of a chunk stop together, or each at its own step. Yields lanes
+ * that decode after `steps`, the steps that all of their positions took, and what the rule said last.
  * @param {any} sequence @param {number[]} ids @param {any} controller
  * @param {(lane: any, position: number) => void} start @param {number} chunk @param {any} pause
  */
 export async function* read(sequence, ids, controller, start, chunk, pause) {
+  const group =
+    controller.each && ids.length > 1
+      ? new RaggedBatch(controller, Math.min(chunk, ids.length), sequence.engine.config.hiddenSize)
+      : null;
   for (let first = 0; first < ids.length; first += chunk) {
     if (first > 0) await pause.take();
     const lane = sequence.begin(ids.slice(first, first + chunk), controller.maxSteps);
+    const last = lane.size - 1;
     start(lane, sequence.length);
-    const steps = await controller.runSteps(lane, pause);
-    yield { lane, steps };
-    sequence.length += lane.size;
+    if (group === null || last === 0) {
+      const steps = await controller.runSteps(lane, pause);
+      yield { lane, steps, allSteps: steps * lane.size, value: controller.valueAt() };
+    } else {
+      const whole = await group.run(sequence, lane, pause);
+      const allSteps = group.steps.slice(0, lane.size).reduce((sum, steps) => sum + steps);
+      yield { lane: whole, steps: group.steps[last], allSteps, value: controller.valueAt(last) };
+    }
+    sequence.length += last + 1;
   }
 }
 
@@ -62,22 +77,24 @@ export async function* read(sequence, ids, controller, start, chunk, pause) {
 export async function* generateTokens(sequence, prompt, plan) {
   const { stats, sampler, controller, stream, stops, pause } = plan;
   [stats.promptTokens, stats.reusedTokens] = [prompt.length, sequence.length];
-  sampler.saw(prompt);
+  sampler.begin(prompt);
   let position = prompt.length;
   let fresh = prompt.slice(sequence.length);
   let clock = performance.now();
+  sequence.spread();
   try {
     while (stats.finish === null) {
       await pause.take();
-      let logits, steps, changes;
+      let logits, steps, changes, value;
       for await (const chunk of read(sequence, fresh, controller, plan.start, plan.chunk, pause)) {
         // Decoded for every chunk: this is what fills the coda's cache.
-        steps = chunk.steps;
+        [steps, value] = [chunk.steps, chunk.value];
         logits = chunk.lane.lastLogits(steps);
         changes = plan.changes ? controller.changes.slice() : null;
-        if (stats.newTokens === 0) stats.promptSteps += steps * chunk.lane.size;
+        if (stats.newTokens === 0) stats.promptSteps += chunk.allSteps;
       }
-      const { token, logprob } = sampler.choose(logits, sequence.length);
+      const { token, logprob, alternatives } = sampler.choose(logits, sequence.length);
+      sequence.gather();
       position++;
       stats.newTokens++;
       stats.coreSteps += steps;
@@ -91,7 +108,7 @@ export async function* generateTokens(sequence, prompt, plan) {
       const seconds = (performance.now() - clock) / 1000;
       if (stats.newTokens === 1) stats.timeToFirstToken = seconds;
       else stats.decodeSeconds += seconds;
-      yield { id: token, text, steps, exitValue: controller.value, logprob, changes };
+      yield { id: token, text, steps, exitValue: value, logprob, alternatives, changes };
       clock = performance.now();
       fresh = [token];
     }

@@ -161,7 +161,7 @@ export function unrolled(core, count) {
   const at = (/** @type {string} */ name, /** @type {number} */ step) => {
     if (fixed.has(name) || shared.has(name)) return name;
     if (name === "state") return step === 0 ? "state" : `next_state.${step - 1}`;
-    const cache = /^(past_key_values|present)\.(.*)$/.exec(name);
+    const cache = /^(past_key_values|present|cache_scale)\.(.*)$/.exec(name);
     return cache ? `${cache[1]}.${step}.${cache[2]}` : `${name}.${step}`;
   };
   const steps = Array.from({ length: count }, (_, step) => step);
@@ -175,7 +175,7 @@ export function unrolled(core, count) {
       })),
     ),
   ];
-  const caches = core.inputs.filter(({ name }) => name.startsWith("past_key_values."));
+  const caches = core.inputs.filter(({ name }) => /^(past_key_values|cache_scale)\./.test(name));
   result.inputs = [
     ...core.inputs.filter((input) => !caches.includes(input)),
     ...steps.flatMap((step) => caches.map((input) => renamed(input, at(input.name, step)))),

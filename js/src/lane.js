@@ -27,8 +27,8 @@ export class Lane {
     const { lengths } = sequence;
     const slot = sequence.outer.prelude;
     this.prelude = engine.sessions.prelude.bind(
-      { input_ids: this.ids, ...lengths, ...slot.named("past_key_values") },
-      { embeds: this.embeds, ...slot.named("present") },
+      { input_ids: this.ids, ...lengths, ...slot.inputs() },
+      { embeds: this.embeds, ...slot.outputs() },
     );
     /** @type {Map<string, () => void>} */
     this.calls = new Map();
@@ -37,14 +37,18 @@ export class Lane {
     this.decoded = "";
   }
 
-  /** Serve the positions from `start` on. @param {number} start @param {number[]} ids */
-  place(start, ids) {
+  /** Serve the positions from `start` on. @param {number} start */
+  place(start) {
     this.start = start;
     this.decoded = "";
-    this.ids.data.set(ids.map(BigInt));
     const { seqlens_k: last, total_sequence_length: total } = this.sequence.lengths;
     last.data[0] = start + this.size - 1;
     total.data[0] = start + this.size;
+  }
+
+  /** Run the prelude. @param {number[]} ids */
+  embed(ids) {
+    this.ids.data.set(ids.map(BigInt));
     this.prelude();
   }
 
@@ -56,7 +60,7 @@ export class Lane {
   run(step, wanted, sure) {
     const { steps } = this.sequence;
     // In a shared slot, a step too many would overwrite what stays.
-    const most = sure || steps.share === null ? wanted : 1;
+    const most = sure || steps.ring === null ? wanted : 1;
     const count = this.engine.stepsPerCall(most);
     for (let i = 0; i < count; i++) steps.backfill(step + i, this.start);
     const key = `${step}+${count}`;
@@ -81,13 +85,18 @@ export class Lane {
     for (let i = 0; i < count; i++) {
       const suffix = count === 1 ? "" : `.${i}`;
       const slot = steps.slots[steps.index(step + i)];
-      Object.assign(inputs, slot.named("past_key_values", suffix));
-      Object.assign(outputs, slot.named("present", suffix));
+      Object.assign(inputs, slot.inputs(suffix));
+      Object.assign(outputs, slot.outputs(suffix));
       outputs[`next_state${suffix}`] = at(this.states, step + i + 1);
       outputs[`change${suffix}`] = at(this.changes, step + i + 1);
       if (this.gates) outputs[`exit_probability${suffix}`] = at(this.gates, step + i + 1);
     }
     return this.engine.coreSession(count).bind(inputs, outputs);
+  }
+
+  /** Write the states after so many steps: [S x E]. @param {number} steps @param {Float32Array} rows */
+  putState(steps, rows) {
+    this.stateAfter(steps).set(rows);
   }
 
   /** @param {number} steps @returns {Float32Array} */
@@ -133,9 +142,8 @@ export class Lane {
     const logits = backend.alloc("float32", [1, count, config.vocabSize]);
     const { lengths, outer } = this.sequence;
     const state = this.states[steps % this.states.length];
-    const past = outer.coda.named("past_key_values");
-    const inputs = { state, logit_positions: positions, ...lengths, ...past };
-    const call = sessions.coda.bind(inputs, { logits, ...outer.coda.named("present") });
+    const inputs = { state, logit_positions: positions, ...lengths, ...outer.coda.inputs() };
+    const call = sessions.coda.bind(inputs, { logits, ...outer.coda.outputs() });
     return { call, logits, positions };
   }
 

@@ -1,11 +1,12 @@
 // Opens a bundle: everything is checked before ONNX Runtime, the tokenizer or a template sees it.
 
-import { resolveShare } from "./cache.js";
+import { resolveCache } from "./cache.js";
 import { checkInteger, checkOptions } from "./checks.js";
 import { Engine } from "./engine.js";
-import { BundleError } from "./errors.js";
+import { BundleError, InputError } from "./errors.js";
 import { Graph } from "./graph.js";
-import { MANIFEST, PARTS, readGenerationConfig, readManifest } from "./manifest.js";
+import { readCacheScales } from "./int8-cache.js";
+import { MANIFEST, PARTS, readGenerationConfig, readManifest, rotaryPositions } from "./manifest.js";
 import { Model } from "./model.js";
 import { ChatTemplate, Tokenizer } from "./text.js";
 
@@ -17,7 +18,8 @@ const MAX_GRAPH_BYTES = 4 * 2 ** 20;
  * @typedef {object} LoadOptions
  * @property {string} [device] "cpu" in Node, "wasm" in a browser
  * @property {number | null} [threads] for one operator, 1 to 256; null: as is usual there
- * @property {number | null} [context] the longest text in tokens; null: the model's own
+ * @property {number | null} [context] the longest text in tokens; null: as many as the bundle has
+ *   rotary tables for, which is nearly always the model's own
  * @property {import("./cache.js").Cache} [cache]
  * @property {boolean} [forceSteps] allow more core steps than the model was made for
  * @property {(done: number, total: number) => void} [onProgress] bytes that were read and checked
@@ -40,11 +42,17 @@ export async function open(place, options) {
   checkOptions("load", options, OPTIONS);
   const { threads = null, context = null, onProgress = () => {} } = options;
   if (threads !== null) checkInteger("threads", threads, 1, 256);
-  const share = resolveShare(options.cache ?? {});
+  const { share, bits } = resolveCache(options.cache ?? {});
   const where = `${place.where}/${MANIFEST}`;
   const manifest = await readManifest(await place.read(MANIFEST, 2 ** 20), where, place.sha256);
   const config = manifest.model;
-  if (context !== null) checkInteger("context", context, 1, config.contextLength);
+  const positions = rotaryPositions(config);
+  if (context !== null && checkInteger("context", context, 1, config.contextLength) > positions) {
+    throw new InputError(
+      `context must be at most ${positions}, got ${context}: the bundle's rotary tables end there, ` +
+        "and longer ones are made in Python only (rdlite.load, rdlite serve)",
+    );
+  }
 
   /** @type {[string, any][]} */
   const files = [...manifest.files];
@@ -74,13 +82,14 @@ export async function open(place, options) {
   const text = (/** @type {string} */ name) => small(name, MAX_TEXT_FILE_BYTES);
   const generationConfig = readGenerationConfig(text("generation_config.json"), config.vocabSize);
   const [tokens, template] = [text("tokenizer.json"), text("chat_template.jinja")];
+  const scales = bits === null ? null : readCacheScales(manifest, small, place.where);
   const backend = await place.backend(options, data, manifest);
-  const engine = new Engine(backend, config, graphs, share);
+  const engine = new Engine(backend, config, graphs, share, scales);
   await engine.open(manifest.files.get("core.onnx.data")?.bytes ?? 0);
   return new Model({
     manifest,
     engine,
-    context: context ?? config.contextLength,
+    context: context ?? positions,
     forceSteps: options.forceSteps ?? false,
     generationConfig,
     tokenizer: tokens && new Tokenizer(tokens, special, config.vocabSize),

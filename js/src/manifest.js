@@ -167,15 +167,25 @@ export async function readManifest(data, where, sha256) {
   return result;
 }
 
+/** Positions that a bundle's rotary tables have. @param {any} config @returns {number} */
+export const rotaryPositions = (config) =>
+  Math.min(config.contextLength, Math.floor(2 ** 24 / config.headDim));
+
 /** @param {any} config @param {string} where */
 function checkModel(config, where) {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = config;
   for (const [name, value, limit] of [
     ["num_key_value_heads x head_dim", kvHeads * headDim, 2 ** 16],
-    ["context_length x head_dim", config.contextLength * headDim, 2 ** 24],
     ["layers.core x mean_steps", config.layers.core * config.recurrence.meanSteps, 2 ** 14],
   ]) {
     if (value > limit) throw new BundleError(`${where}: ${name} must be at most ${limit}, got ${value}`);
+  }
+  const { scaling } = config.rotary;
+  if (scaling !== null && scaling.highFrequency <= scaling.lowFrequency) {
+    throw new BundleError(
+      `${where}: rotary.scaling.high_frequency (${scaling.highFrequency}) must be above ` +
+        `low_frequency (${scaling.lowFrequency})`,
+    );
   }
   if (heads % kvHeads || headDim % 16) {
     throw new BundleError(

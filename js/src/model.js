@@ -12,9 +12,15 @@ import { Sampler, resolveSampling } from "./sampling.js";
 import { StopScanner, TextStream } from "./text.js";
 
 const GENERATE = [
-  ...["maxTokens", "depth", "sampling", "seed", "stop", "initialState", "chunk", "changes"],
-  "signal",
+  ...["maxTokens", "depth", "sampling", "seed", "stop", "initialState", "chunk", "topLogprobs"],
+  ...["changes", "minTokens", "signal"],
 ];
+/** What Python has and JavaScript lacks, and what to do about it. */
+export const ELSEWHERE = {
+  speculate: "leave it out (the text is the same without it), or ask rdlite serve",
+  constraint: "ask rdlite serve (response_format), or use Python",
+  sampler: "leave it out, or use Python",
+};
 const KINDS = ["random", "zeros", "embeds"];
 
 /**
@@ -26,6 +32,8 @@ const KINDS = ["random", "zeros", "embeds"];
  * @property {string | string[]} [stop] texts that end it, not part of it; at most 64
  * @property {"random" | "zeros" | "embeds"} [initialState] "random": the model's own way to start
  * @property {number} [chunk] prompt positions read at once, 1 to 4096
+ * @property {number} [topLogprobs] alternatives to report for each token, 0 to 100
+ * @property {number} [minTokens] choose no stop token before there are so many, 0 to 2^22
  * @property {boolean} [changes] tell how far each core step moved the state
  * @property {AbortSignal} [signal] ends it early; `stats.finish` is then "cancelled"
  */
@@ -146,8 +154,10 @@ export class Model {
 
   /** Check the options of a generation and make what its loop needs. @param {GenerateOptions} options @param {number} most */
   plan(options, most) {
-    checkOptions("generate", options, GENERATE);
+    checkOptions("generate", options, GENERATE, ELSEWHERE);
     const { depth, sampling, stop = [], chunk = CHUNK, changes = false, signal = null } = options;
+    const minTokens = checkInteger("minTokens", options.minTokens ?? 0, 0, 2 ** 22);
+    const topLogprobs = checkInteger("topLogprobs", options.topLogprobs ?? 0, 0, 100);
     const { vocabSize } = this.config;
     const stops = typeof stop === "string" ? [stop] : stop;
     if (!Array.isArray(stops) || stops.length > 64 || !stops.every((s) => typeof s === "string" && s)) {
@@ -160,12 +170,14 @@ export class Model {
     const asked = depth ?? this.defaultDepth;
     const resolved = resolveDepth(asked, this.config, this.manifest.exit, this.forceSteps);
     const seed = checkSeed(options.seed ?? 0);
+    const { stopIds } = this.generationConfig;
+    const chosen = resolveSampling(sampling ?? {}, vocabSize);
     return {
       controller: new Controller(resolved, vocabSize),
       maxTokens: checkInteger("maxTokens", options.maxTokens ?? most, 1, 2 ** 22),
       start: this.startAt(options.initialState ?? "random", seed),
-      sampler: new Sampler(resolveSampling(sampling ?? {}, vocabSize), vocabSize, seed),
-      stopIds: new Set(this.generationConfig.stopIds),
+      sampler: new Sampler(chosen, vocabSize, seed, { minTokens, stopIds, topLogprobs }),
+      stopIds: new Set(stopIds),
       stream: this.ownTokenizer === null ? null : new TextStream(this.ownTokenizer),
       stops: new StopScanner(allStops),
       stats: newStats(),

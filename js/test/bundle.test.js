@@ -1,6 +1,7 @@
 // What is refused: files that were changed, numbers out of bounds; and how an answer is ended.
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +9,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { BundleError, ContextError, InputError, load } from "../src/node/index.js";
+import { canonicalJson, parseJson } from "../src/json.js";
 
 const nano = fileURLToPath(new URL("../../rdlite/models/nano", import.meta.url));
 let folder;
@@ -52,6 +54,20 @@ for (const [what, from, to, message] of [
   });
 }
 
+test("a bundle without scales has no int8 cache", async () => {
+  const made = copy();
+  const path = join(made, "rdlite.json");
+  const text = readFileSync(path, "utf8");
+  const body = text.replace(/"cache_scales": \{[^}]*\}/, '"cache_scales": null');
+  assert.notEqual(body, text);
+  const unsigned = parseJson(body);
+  unsigned.delete("sha256");
+  const hash = createHash("sha256").update(canonicalJson(unsigned)).digest("hex");
+  writeFileSync(path, body.replace(/"sha256": "[0-9a-f]*"\s*\}\s*$/, `"sha256": "${hash}"}`));
+  (await load(made)).close();
+  await assert.rejects(load(made, { cache: { bits: 8 } }), { name: "InputError", message: /run 'rdlite tune'/ });
+});
+
 test("a symbolic link is refused", async () => {
   const made = copy();
   rmSync(join(made, "coda.onnx"));
@@ -75,6 +91,13 @@ test("options out of bounds are refused, and misspelt ones", async () => {
     [{ sampling: { topP: 0 } }, /topP must be above 0/],
     [{ seed: -1 }, /seed must be/],
     [{ stop: [""] }, /none empty/],
+    [{ depth: { prompt: "each" } }, /needs an exit rule/],
+    [{ depth: { exit: "kl", prompt: "each" } }, /a rule that looks at states \(latent-diff, .*, not kl/],
+    [{ depth: { prompt: "first" } }, /prompt must be one of mean, each, got "first"/],
+    [{ sampling: { presencePenalty: 3 } }, /presencePenalty must be a number from -2 to 2/],
+    [{ topLogprobs: 101 }, /topLogprobs must be a whole number from 0 to 100/],
+    [{ speculate: "auto" }, /no option "speculate" in JavaScript; leave it out/],
+    [{ constraint: {} }, /no option "constraint" in JavaScript; ask rdlite serve/],
   ];
   for (const [options, message] of bad) {
     assert.throws(() => model.generate("Hi", options), { name: "InputError", message });
@@ -82,6 +105,8 @@ test("options out of bounds are refused, and misspelt ones", async () => {
   assert.throws(() => model.generate(Array(1025).fill(1)), ContextError);
   assert.throws(() => model.generate([512]), InputError);
   await assert.rejects(load(nano, { device: "cuda" }), /device must be "cpu"/);
+  await assert.rejects(load(nano, { cache: { share: "first" } }), /share must be null, a number or "last"/);
+  await assert.rejects(load(nano, { cache: { bits: 4 } }), /bits must be null \(float32\) or 8/);
   model.close();
   await assert.rejects(model.generate("Hi").done(), /the model is closed/);
 });
@@ -110,9 +135,26 @@ test("a stop string ends a text and is no part of it", async () => {
   model.close();
 });
 
-test("a shared cache takes less memory and still answers", async () => {
-  const model = await load(nano, { threads: 1, cache: { share: 1 } });
-  const answer = await model.chat().send("What is 48 + 76?").done();
-  assert.equal(answer.stats.finish, "stop");
+test("an abort ends a prompt whose positions leave one by one", async () => {
+  const model = await load(nano, { threads: 1 });
+  const controller = new AbortController();
+  const depth = { maxSteps: 1000, minSteps: 1000, exit: "latent-diff", prompt: "each" };
+  const answer = model.generate(Array(512).fill(7), { depth, signal: controller.signal });
+  setTimeout(() => controller.abort(), 30);
+  await answer.done();
+  assert.deepEqual([answer.ids, answer.stats.finish], [[], "cancelled"]);
+  model.close();
+});
+
+test("stop tokens wait for minTokens, and alternatives are told", async () => {
+  const model = await load(nano, { threads: 1 });
+  const prompt = model.encodeChat([{ role: "user", content: "What is 48 + 76?" }]);
+  const tokens = [];
+  for await (const token of model.generate(prompt, { minTokens: 9, topLogprobs: 3 })) tokens.push(token);
+  assert.ok(tokens.length >= 9);
+  for (const { id, logprob, alternatives } of tokens.slice(0, 3)) {
+    assert.equal(alternatives.length, 3);
+    assert.deepEqual(alternatives[0], { id, logprob });
+  }
   model.close();
 });

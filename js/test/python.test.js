@@ -35,22 +35,31 @@ for (const { bundle, ids, steps, seed, file } of reference.logits) {
   });
 }
 
-const rules = new Set(reference.answers.map(({ depth }) => depth.exit));
-for (const rule of rules) {
-  test(`answers under ${rule ?? "no rule"} are Python's, token for token`, async () => {
-    const model = await load(join(root, "rdlite/models/nano"), { threads: 1 });
-    for (const wanted of reference.answers.filter(({ depth }) => depth.exit === rule)) {
-      const { depth, sampling } = wanted;
-      const chat = model.chat({ depth, sampling, seed: BigInt(wanted.seed) });
-      const [steps, logprobs] = [[], []];
-      const answer = chat.send(wanted.question, { maxTokens: 24 });
-      for await (const token of answer) {
-        steps.push(token.steps);
-        logprobs.push(token.logprob);
+for (const name of new Set(reference.texts.map((text) => text.name))) {
+  test(`texts are Python's, token for token: ${name}`, async () => {
+    const wanted = reference.texts.filter((text) => text.name === name);
+    const { bundle, cache } = wanted[0];
+    const model = await load(bundle, { threads: 1, cache });
+    for (const { turns, prompt, chunk, depth, sampling, seed, ...expected } of wanted) {
+      const options = { depth, sampling, seed: BigInt(seed) };
+      const chat = turns && model.chat(options);
+      for (const [turn, ids] of expected.ids.entries()) {
+        const answer = turns
+          ? chat.send(turns[turn], { maxTokens: 24 })
+          : model.generate(prompt, { ...options, chunk, maxTokens: 12 });
+        const [steps, logprobs] = [[], []];
+        for await (const token of answer) {
+          steps.push(token.steps);
+          logprobs.push(token.logprob);
+        }
+        assert.deepEqual(
+          [answer.ids, answer.text, steps, answer.stats.promptSteps],
+          [ids, ...["text", "steps", "promptSteps"].map((key) => expected[key][turn])],
+          `${turns ?? prompt}, seed ${seed}`,
+        );
+        logprobs.forEach((value, i) => assert.ok(Math.abs(value - expected.logprobs[turn][i]) < 1e-6));
       }
-      chat.close();
-      assert.deepEqual([answer.ids, answer.text, steps], [wanted.ids, wanted.text, wanted.steps], wanted.question);
-      logprobs.forEach((value, i) => assert.ok(Math.abs(value - wanted.logprobs[i]) < 1e-6));
+      chat?.close();
     }
     model.close();
   });

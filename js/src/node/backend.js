@@ -2,10 +2,12 @@
 // JavaScript's, and a call names them by their addresses.
 
 import { RuntimeFailure } from "../errors.js";
+import { withInt8Halves } from "./int8-halves.js";
 import { native } from "./native.js";
 
 const TYPES = {
   float32: { code: 1, array: Float32Array },
+  int8: { code: 3, array: Int8Array },
   int32: { code: 6, array: Int32Array },
   int64: { code: 7, array: BigInt64Array },
 };
@@ -56,7 +58,7 @@ export class NodeBackend {
   /** Load a checked graph. @param {string} part @param {import("../graph.js").Graph} graph */
   async session(part, graph) {
     const { native, threads } = this;
-    const bytes = graph.write();
+    const bytes = withInt8Halves(graph).write();
     const options = native.make("createSessionOptions");
     try {
       const entries = {

@@ -7,6 +7,7 @@ import { dequantize } from "./dequantize.js";
 
 const TYPES = {
   float32: { code: 1, array: Float32Array },
+  int8: { code: 3, array: Int8Array },
   int32: { code: 6, array: Int32Array },
   int64: { code: 7, array: BigInt64Array },
 };
@@ -60,7 +61,7 @@ export class WebBackend {
     return pointer;
   }
 
-  /** @param {"float32" | "int32" | "int64"} type @param {number[]} shape @returns {Buffer} */
+  /** @param {keyof typeof TYPES} type @param {number[]} shape @returns {Buffer} */
   alloc(type, shape) {
     const { code, array } = TYPES[type];
     const size = shape.reduce((product, n) => product * n, 1);
