@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+#: Which tokens are barred, eight in a word, and the same as bool [V].
+Row = tuple[npt.NDArray[np.uint64], Bools]
+#: By a byte of a bitmask, which of its eight tokens are barred: eight bools in a word.
+_BARRED = np.unpackbits(~np.arange(256, dtype=np.uint8)[:, None], 1, bitorder="little")
+BARRED: npt.NDArray[np.uint64] = _BARRED.view(np.uint64).ravel()
 STRIDE = 16  # tokens from one look for a way to the end to the next
 
 
@@ -47,14 +53,15 @@ class TokenMask:
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._bits = np.zeros(4 * -(-vocab_size // 32), np.uint8)
-        self._address = self._bits.ctypes.data
+        self._address, self._bytes = self._bits.ctypes.data, self._bits.nbytes
         self._first = 0
         #: The answer, drafts included; how much of it was chosen; how much the matcher has read.
         self._text: list[int] = []
         self._chosen = 0
         self._read = 0
-        #: By index in the answer, the tokens that may not stand there: bool [V].
-        self._barred: dict[int, npt.NDArray[np.bool_]] = {}
+        #: By index in the answer, the tokens that may not stand there; and rows to use again.
+        self._barred: dict[int, Row] = {}
+        self._spare: list[Row] = []
         self._allowed: Integers | None = None  # what `allowed` returned since the last choice
 
     def begin(self, position: int) -> None:
@@ -63,6 +70,7 @@ class TokenMask:
         self._most = self._closes_at = min(self._max_tokens, self._context - position + 1)
         self._margin = min(24, self._most // 4)
         self._text.clear()
+        self._spare += self._barred.values()
         self._barred.clear()
         self._tight.clear()
         self._matcher.reset()
@@ -76,7 +84,8 @@ class TokenMask:
         index = position - self._first
         self._put(index, token)
         self._chosen, self._allowed = index + 1, None
-        self._barred.pop(index, None)
+        if (row := self._barred.pop(index, None)) is not None:
+            self._spare.append(row)
 
     def guessed(self, token: int, position: int) -> None:
         """Go on from a draft, until something else is chosen there."""
@@ -108,33 +117,36 @@ class TokenMask:
             for late in [late for late in self._tight if late * STRIDE > index]:
                 del self._tight[late]
             for late in [late for late in self._barred if late > index]:
-                del self._barred[late]
+                self._spare.append(self._barred.pop(late))
             if self._read > index:
                 self._matcher.rollback(self._read - index)
                 self._read = index
         self._text.append(token)
 
-    def _barred_at(self, index: int) -> npt.NDArray[np.bool_]:
-        barred = self._barred.get(index)
-        if barred is None:
+    def _barred_at(self, index: int) -> Bools:
+        row = self._barred.get(index)
+        if row is None:
             self._go_to(index)
-            bits = self._bits
-            self._matcher.unsafe_compute_mask_ptr(self._address, bits.nbytes)
+            self._matcher.unsafe_compute_mask_ptr(self._address, self._bytes)
             if self._matcher.is_error():
                 self._fail()
-            np.invert(bits, out=bits)
-            barred = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
-            self._close(index, barred)
-            self._barred[index] = barred
-        return barred
+            row = self._barred[index] = self._spare.pop() if self._spare else self._new_row()
+            BARRED.take(self._bits, 0, row[0], "clip")
+            if self._most - index <= HORIZON:
+                self._close(index, row[1])
+        return row[1]
 
-    def _close(self, index: int, barred: npt.NDArray[np.bool_]) -> None:
+    def _new_row(self) -> Row:
+        words = np.zeros(self._bytes, np.uint64)
+        return words, words.view(np.bool_)[: self._vocab_size]
+
+    def _close(self, index: int, barred: Bools) -> None:
         """Leave only the next token of the way to the end, if there is room for no other."""
         left = self._most - index
         if index < self._closes_at:
             # A way costs as much as some masks: one is looked for now and then, at the same
             # indices whatever was drafted, and at each only where the last one has become tight.
-            if left > HORIZON or (index % STRIDE and not self._tight.get(index // STRIDE)):
+            if index % STRIDE and not self._tight.get(index // STRIDE):
                 return
             way = self._closing.way(self._matcher.deep_copy(), left)
             if index % STRIDE == 0:
