@@ -86,7 +86,10 @@ class Texts:
         return {
             **self._asked,
             **asked,
-            **{"name": name, "depth": camel(depth), "sampling": camel(sampling), "seed": str(seed)},
+            "name": name,
+            "depth": camel(depth),
+            "sampling": camel(sampling),
+            "seed": str(seed),
             "text": [run.text for run, _ in done],
             "ids": [[token.id for token in each] for each in tokens],
             "steps": [[token.steps for token in each] for each in tokens],
