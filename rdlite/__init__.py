@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rdlite.api.chat import Chat
     from rdlite.api.load import load
     from rdlite.api.model import Model
+    from rdlite.batch.predictor import BatchPredictor
     from rdlite.config.cache import Cache
     from rdlite.config.constraint import Constraint
     from rdlite.config.cuda import Cuda
@@ -45,6 +46,7 @@ _HOMES = {
     "api.chat": ["Chat"],
     "api.load": ["load"],
     "api.model": ["Model"],
+    "batch.predictor": ["BatchPredictor"],
     "config.cache": ["Cache"],
     "config.constraint": ["Constraint"],
     "config.cuda": ["Cuda"],
@@ -73,6 +75,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BatchPredictor",
     "BundleError",
     "Cache",
     "Chat",

@@ -61,8 +61,8 @@ def test_telemetry_is_off_unless_the_user_says_otherwise():
 
 
 PUBLIC = """
-    BundleError Cache Chat CheckpointError Constraint ContextError Cuda Depth DepthWarning
-    FamilyError GGUFError Generation GraphError HubError InputError Model ModelConfig
+    BatchPredictor BundleError Cache Chat CheckpointError Constraint ContextError Cuda Depth
+    DepthWarning FamilyError GGUFError Generation GraphError HubError InputError Model ModelConfig
     OutputError Parallel RdliteError RoundingWarning RuntimeFailure Sampling Stats Token load
 """.split()
 
