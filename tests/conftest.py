@@ -39,6 +39,13 @@ class Oracle:
         self.model = rdlite.load(self.bundle, threads=1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_developer(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RDLITE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(scope="session", params=ORACLES)
 def oracle(request, tmp_path_factory):
     return Oracle(request.param, tmp_path_factory.mktemp("oracle"))

@@ -11,7 +11,8 @@ from rdlite.cli.convert.export import export
 from rdlite.cli.convert.gguf import gguf
 from rdlite.cli.convert.pull import pull
 from rdlite.cli.convert.quantize import quantize
-from rdlite.cli.inspect.doctor import doctor
+from rdlite.cli.inspect.config import config, use_settings
+from rdlite.cli.inspect.doctor import doctor, in_one_line
 from rdlite.cli.inspect.eval import evaluate
 from rdlite.cli.inspect.inspect import inspect
 from rdlite.cli.inspect.models import models
@@ -31,6 +32,8 @@ from rdlite.utils.printable import one_line
 from rdlite.version import __version__
 
 FAILED, INTERRUPTED = 2, 130
+#: Commands that work whatever the settings are, so that these can be mended.
+MENDING = ("config", "doctor")
 
 
 class _Group(click.Group):
@@ -85,9 +88,23 @@ def _fail(message: str) -> NoReturn:
     sys.exit(FAILED)
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"rdlite {__version__}: {in_one_line()}")
+        ctx.exit()
+
+
 @click.group("rdlite", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="rdlite")
-def main() -> None:
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, and what it runs on.",
+)
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Run looped (recurrent-depth) language models on this machine.
 
     MODEL is a bundle made by 'rdlite export', a .gguf file, or a model of the
@@ -106,13 +123,15 @@ def main() -> None:
     \b
         eval "$(_RDLITE_COMPLETE=bash_source rdlite)"
     """
+    if ctx.invoked_subcommand not in MENDING:
+        use_settings(ctx)
 
 
 #: Every command, by what people do with it.
 GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Run": (chat, generate, batch, serve, page),
     "Convert": (pull, export, quantize, gguf),
-    "Inspect": (models, trace, inspect, verify, doctor),
+    "Inspect": (models, trace, inspect, verify, doctor, config),
     "Measure": (evaluate, bench, tune),
 }
 

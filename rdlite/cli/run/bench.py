@@ -66,13 +66,17 @@ def bench(
 
     Reports loading, prompt reading, decoding, steps and memory: the median of all runs, with the
     least and the most. It also measures the machine's read bandwidth, because that limits how fast
-    a large model can be.
+    a large model can be. Beside each number stands what it was the last time that the same was
+    measured, in percent of it.
 
     \b
     Example:
         rdlite bench BUNDLE --steps 8
         rdlite bench BUNDLE --exit-rule latent-diff --speculate auto --json
     """
+    from rdlite.store.last_runs import keep_run, last_run
+
+    measured = {"prompt_tokens": prompt_tokens, "text": text, "new_tokens": new_tokens, **options}
     clock = time.perf_counter()
     with open_model(model, options) as opened:
         loading = time.perf_counter() - clock
@@ -83,10 +87,13 @@ def bench(
             "load_seconds": round(loading, 3),
             **_measure(opened, prompt, new_tokens, options, repeats),
         }
+        key = f"{opened.bundle.folder.resolve()} {measured}"
+    before = last_run(key)
+    keep_run(key, report | {"on": time.strftime("%Y-%m-%d %H:%M")})
     if as_json:
-        print_json(report)
+        print_json(report | {"last_run": before})
     else:
-        _print(report)
+        _print(report, before)
 
 
 def _prompt(model: "Model", text: str | None, wanted: int, new: int) -> list[int]:
@@ -158,10 +165,24 @@ def _peak_resident() -> float | None:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], before: dict[str, Any] | None) -> None:
+    if before:
+        click.echo(f"{'':<30} now (least to most), last run on {before.get('on')}")
     for name, value in report.items():
+        text = str(value)
         if isinstance(value, dict):
-            value = f"{value['median']:g} ({value['least']:g} to {value['most']:g})"
+            text = f"{value['median']:g} ({value['least']:g} to {value['most']:g})"
         elif isinstance(value, list):
-            value = ", ".join(value)
-        click.echo(f"{name.replace('_', ' '):<30} {value}")
+            text = ", ".join(value)
+        click.echo(f"{name.replace('_', ' '):<30} {text}{_compared(value, before, name)}")
+
+
+def _compared(now: Any, before: dict[str, Any] | None, name: str) -> str:
+    """What a number was in the last run, and how much more it is now."""
+    now, then = (
+        each["median"] if isinstance(each, dict) and "median" in each else each
+        for each in (now, (before or {}).get(name))
+    )
+    if now == then or not all(isinstance(each, int | float) and each for each in (now, then)):
+        return ""
+    return f", last {then:g} ({now / then - 1:+.0%})"

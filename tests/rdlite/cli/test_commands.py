@@ -23,7 +23,7 @@ def test_every_command_has_help_with_an_example():
         assert result.exit_code == 0
         assert "Example:\n" in result.output, name
         assert command.get_short_help_str()
-    assert run("--version").output.startswith("rdlite, version 0.")
+    assert run("--version").output.startswith("rdlite 0.")
 
 
 def test_export_inspect_verify_generate(text_checkpoint, tmp_path):
@@ -335,7 +335,7 @@ def test_cli_py_in_the_checkout_is_rdlite():
     result = subprocess.run(
         [sys.executable, "cli.py", "--version"], cwd=root, capture_output=True, text=True
     )
-    assert result.stdout.startswith("rdlite, version")
+    assert result.stdout.startswith("rdlite 0.")
 
 
 def test_more_steps_than_the_model_was_made_for_are_refused_unless_forced(bundle_copy, sign):

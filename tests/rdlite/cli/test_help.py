@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import rdlite
 from rdlite.cli.main import GROUPS, main
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -17,7 +18,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 def test_every_command_is_in_exactly_one_group():
     grouped = [command.name for commands in GROUPS.values() for command in commands]
     assert sorted(grouped) == sorted(set(main.commands))
-    cli = Path(main.callback.__code__.co_filename).parent
+    cli = Path(rdlite.__file__).parent / "cli"
     files = {
         path.stem for room in ("run", "convert", "inspect") for path in cli.glob(f"{room}/*.py")
     }
