@@ -99,7 +99,8 @@ export async function* generateTokens(sequence, prompt, plan) {
       stats.newTokens++;
       stats.coreSteps += steps;
       const stop = plan.stopIds.has(token);
-      let text = stream === null ? "" : stops.push(stop ? stream.flush() : stream.push(token));
+      const piece = stream === null ? "" : stop ? stream.flush() : stream.push(token);
+      let text = stops.push(piece, stats.newTokens > plan.minTokens);
       if (stop) stats.finish = "stop";
       else if (stops.stopped) stats.finish = "stop-string";
       else if (stats.newTokens >= plan.maxTokens) stats.finish = "length";

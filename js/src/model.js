@@ -33,7 +33,8 @@ const KINDS = ["random", "zeros", "embeds"];
  * @property {"random" | "zeros" | "embeds"} [initialState] "random": the model's own way to start
  * @property {number} [chunk] prompt positions read at once, 1 to 4096
  * @property {number} [topLogprobs] alternatives to report for each token, 0 to 100
- * @property {number} [minTokens] choose no stop token before there are so many, 0 to 2^22
+ * @property {number} [minTokens] let neither a stop token nor a stop text end it before
+ *   there are so many, 0 to 2^22
  * @property {boolean} [changes] tell how far each core step moved the state
  * @property {AbortSignal} [signal] ends it early; `stats.finish` is then "cancelled"
  */
@@ -180,6 +181,7 @@ export class Model {
       stopIds: new Set(stopIds),
       stream: this.ownTokenizer === null ? null : new TextStream(this.ownTokenizer),
       stops: new StopScanner(allStops),
+      minTokens,
       stats: newStats(),
       chunk: checkInteger("chunk", chunk, 1, 4096),
       changes,

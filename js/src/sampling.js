@@ -112,7 +112,7 @@ export class Sampler {
     const token = sampling.temperature ? this.draw(position) : argmax(work);
     this.saw([token]);
     if (sampling.frequencyPenalty || sampling.presencePenalty) {
-      const before = this.penalties.get(token) || fround(sampling.presencePenalty);
+      const before = this.penalties.get(token) ?? fround(sampling.presencePenalty);
       this.penalties.set(token, fround(before + fround(sampling.frequencyPenalty)));
     }
     const total = logSum(logits);

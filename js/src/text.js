@@ -126,11 +126,15 @@ export class StopScanner {
     this.stopped = false;
   }
 
-  /** The text that is surely before any stop. @param {string} piece */
-  push(piece) {
+  /**
+   * The text that is surely before any stop. Unless it `mayStop` yet, only what may be the start of
+   * a stop is held back.
+   * @param {string} piece @param {boolean} [mayStop]
+   */
+  push(piece, mayStop = true) {
     const text = this.held + piece;
     const found = this.stops.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
-    if (found.length) {
+    if (found.length && mayStop) {
       [this.stopped, this.held] = [true, ""];
       return text.slice(0, Math.min(...found));
     }

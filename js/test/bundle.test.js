@@ -146,7 +146,7 @@ test("an abort ends a prompt whose positions leave one by one", async () => {
   model.close();
 });
 
-test("stop tokens wait for minTokens, and alternatives are told", async () => {
+test("stop tokens and stop texts wait for minTokens, and alternatives are told", async () => {
   const model = await load(nano, { threads: 1 });
   const prompt = model.encodeChat([{ role: "user", content: "What is 48 + 76?" }]);
   const tokens = [];
@@ -156,5 +156,9 @@ test("stop tokens wait for minTokens, and alternatives are told", async () => {
     assert.equal(alternatives.length, 3);
     assert.deepEqual(alternatives[0], { id, logprob });
   }
+  const kept = await model.generate(prompt, { minTokens: 3, stop: "124" }).done();
+  assert.deepEqual([kept.text, kept.stats.finish], ["124", "stop"]);
+  const stopped = await model.generate(prompt, { minTokens: 2, stop: "124" }).done();
+  assert.deepEqual([stopped.text, stopped.stats.finish], ["", "stop-string"]);
   model.close();
 });

@@ -154,7 +154,8 @@ class Model(Loaded):
                 of the same depth. None: no drafts.
             top_logprobs: alternatives to report for each token, 0 to 100.
             changes: report how far each core step moved the state; not with `speculate`.
-            min_tokens: choose no stop token before there are this many tokens, 0 to 2^22.
+            min_tokens: let neither a stop token nor a stop text end it before there are this many
+                tokens, 0 to 2^22.
             constraint: what the text must look like: `rdlite.Constraint(...)`, a JSON schema as a
                 mapping, or a pydantic model. Tokens that would break it are never chosen. Close to
                 `max_tokens` or the end of the context, the text is brought to an end; it is cut

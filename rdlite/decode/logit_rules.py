@@ -45,10 +45,12 @@ class Penalties:
         self._frequency = np.float32(frequency)
         self._presence = np.float32(presence)
         self._penalty = np.zeros(vocab_size, np.float32)
+        self._has = np.zeros(vocab_size, np.bool_)
 
     def begin(self, position: int) -> None:
         """Forget what was counted."""
         self._penalty.fill(0)
+        self._has.fill(False)
 
     def apply(self, logits: Floats, position: int) -> None:
         """Subtract the penalties."""
@@ -56,7 +58,8 @@ class Penalties:
 
     def chose(self, token: int, position: int) -> None:
         """Count a token."""
-        if self._penalty[token] == 0:
+        if not self._has[token]:
+            self._has[token] = True
             self._penalty[token] = self._presence
         self._penalty[token] += self._frequency
 

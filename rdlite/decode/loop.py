@@ -120,7 +120,8 @@ def _text(plan: Plan, token: int) -> str:
     if plan.stream is None:
         return ""
     stop = token in plan.stop_ids
-    return plan.stops.push(plan.stream.flush() if stop else plan.stream.push(token))
+    piece = plan.stream.flush() if stop else plan.stream.push(token)
+    return plan.stops.push(piece, plan.stats.new_tokens > plan.min_tokens)
 
 
 def _finish(plan: Plan, token: int, position: int, context: int) -> str:

@@ -29,6 +29,7 @@ class Plan:
     stop_ids: frozenset[int]
     stream: TextStream | None
     stops: StopScanner
+    min_tokens: int = 0
     stats: Stats = field(default_factory=Stats)
     chunk: int = CHUNK
     speculation: Speculation | None = None

@@ -101,7 +101,7 @@ class Planner:
             top_logprobs: likeliest tokens to tell of each choice.
             changes: whether to tell how far each step moved the state.
             draws: a seed for the draws alone; None: `seed`.
-            min_tokens: tokens before which no stop token is chosen.
+            min_tokens: tokens before which neither a stop token nor a stop text ends it.
             constraint: what the text must look like.
             sampler: as for `Model.generate`.
 
@@ -158,6 +158,7 @@ class Planner:
             stop_ids=stop_ids,
             stream=TextStream(self._tokenizer) if self._tokenizer else None,
             stops=StopScanner(stops),
+            min_tokens=least,
             chunk=check_integer("chunk", chunk, 1, 4096),
             speculation=self._speculation(
                 speculate, depth, sampling, start, chooser, stop_ids, mask

@@ -49,13 +49,16 @@ class StopScanner:
         self._held = ""
         self.stopped = False
 
-    def push(self, piece: str) -> str:
-        """Return the text that is surely before any stop; sets `stopped` when one is found."""
+    def push(self, piece: str, may_stop: bool = True) -> str:
+        """Return the text that is surely before any stop; sets `stopped` when one is found.
+
+        Unless it `may_stop` yet: then only what may be the start of a stop string is held back.
+        """
         if not self._stops:
             return piece
         text = self._held + piece
         found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
+        if found and may_stop:
             self.stopped, self._held = True, ""
             return text[: min(found)]
         keep = max(_overlap(text, stop) for stop in self._stops)

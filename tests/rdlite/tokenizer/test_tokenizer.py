@@ -114,6 +114,14 @@ def test_the_first_stop_in_the_text_counts():
     assert scanner.push("x early late") == "x "
 
 
+def test_a_stop_that_may_not_end_the_text_yet_is_shown_but_not_its_beginning():
+    scanner = StopScanner(["STOP"])
+    assert scanner.push("a STOP ST", may_stop=False) == "a STOP "
+    assert not scanner.stopped
+    assert scanner.push("OP b") == ""
+    assert scanner.stopped
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
