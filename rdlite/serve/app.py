@@ -153,9 +153,9 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
 
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return _Stream(_events(choices, worker, with_usage), end)
+            return _Stream(_events(choices, with_usage), end)
         gone = asyncio.create_task(_wait_until_gone(request))
-        all_tokens = asyncio.create_task(_collect(choices, worker))
+        all_tokens = asyncio.create_task(_collect(choices))
         try:
             await asyncio.wait({gone, all_tokens}, return_when=asyncio.FIRST_COMPLETED)
             if not all_tokens.done():
@@ -203,14 +203,10 @@ class _Stream(StreamingResponse):
             self._done()
 
 
-async def _events(
-    choices: Sequence[Choice], worker: Worker, with_usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _events(choices: Sequence[Choice], with_usage: bool) -> AsyncGenerator[bytes, None]:
     """Yield answers token by token, and what went wrong if something did."""
     try:
-        for number, (job, shape, queue) in enumerate(choices):
-            if number:  # what the first one read of the prompt serves the others
-                worker.submit(job)
+        for job, shape, queue in choices:
             opens = True
             async for token in queue.tokens():
                 yield _event(shape.chunk([token], None, opens))
@@ -233,13 +229,8 @@ def _event(value: object) -> bytes:
     return b"data: " + dumps(value) + b"\n\n"
 
 
-async def _collect(choices: Sequence[Choice], worker: Worker) -> list[list[Token]]:
-    texts = []
-    for number, (job, _, queue) in enumerate(choices):
-        if number:
-            worker.submit(job)
-        texts.append([token async for token in queue.tokens()])
-    return texts
+async def _collect(choices: Sequence[Choice]) -> list[list[Token]]:
+    return [[token async for token in queue.tokens()] for *_, queue in choices]
 
 
 async def _wait_until_gone(request: Request) -> None:

@@ -109,7 +109,7 @@ class Preprocessor:
         adaptive = depth.exit is not None and depth.prompt == "mean"
         alone = body.seed is not None and (adaptive or model.cache.share is not None)
         first: Answer | None = None
-        jobs = []
+        jobs: list[tuple[Job, Answer]] = []
         for index, deliver in enumerate(queues):
             plan = model.plan(
                 most,
@@ -138,7 +138,10 @@ class Preprocessor:
             )
             first = first or answer
             answer.id, answer.created = first.id, first.created
-            jobs.append((Job(prompt, plan, (depth, seed), deliver, alone), answer))
+            job = Job(prompt, plan, (depth, seed), deliver, alone)
+            if jobs:
+                jobs[-1][0].then = job
+            jobs.append((job, answer))
         return jobs
 
     def _sampling(self, body: ChatRequest | CompletionRequest) -> Sampling:

@@ -57,6 +57,8 @@ class Job:
         how: its depth and seed.
         deliver: called from the worker's thread with each token, and then with None or an error.
         alone: nothing that was read before may serve it.
+        then: a job of the same prompt, depth and seed that takes its slot when it has ended, and
+            goes on from the prompt that it has read.
     """
 
     prompt: list[int]
@@ -64,6 +66,7 @@ class Job:
     how: How
     deliver: Callable[[Item], None]
     alone: bool = False
+    then: "Job | None" = None
     asked_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -220,6 +223,9 @@ class Worker:
         except Exception as problem:
             self._end(slot, problem)
             return
+        self._generate(slot, job, kept)
+
+    def _generate(self, slot: _Slot, job: Job, kept: CachedPrompt) -> None:
         slot.kept = kept
         tokens = kept.generate(job.prompt, job.plan, job.how)
         self._together.add(slot, kept.sequence, tokens)
@@ -229,9 +235,14 @@ class Worker:
         job, kept, result = slot.job, slot.kept, event
         assert job is not None
         if event is None:
+            self._finished(job.plan.stats)
+            if job.then is not None and kept is not None and job.plan.stats.finish != "cancelled":
+                slot.job = job.then
+                job.deliver(None)
+                self._generate(slot, job.then, kept)
+                return
             if kept is not None and not job.alone:
                 self._prefixes.give(kept)
-            self._finished(job.plan.stats)
             if self._stopping and job.plan.stats.finish == "cancelled":
                 result = StoppingError()
         elif isinstance(event, MemoryError):

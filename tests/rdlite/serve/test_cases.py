@@ -26,7 +26,7 @@ def ask(server, body):
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_a_case(server, lenient, case):
-    body = dict(case["body"])
+    body = {"max_tokens": 64} | case["body"]  # nano would write JSON until its context ends
     if body.get("user") == "<10,000 characters>":
         body["user"] = "u" * 10_000
     status, _, answer = ask(server, body)
@@ -46,7 +46,7 @@ def test_a_case(server, lenient, case):
         status, headers, _ = ask(lenient, body)
         assert status == case["status_lenient"]
         dropped = headers["X-Rdlite-Ignored"].split(", ")
-        assert set(dropped) == body.keys() - {"messages"}
+        assert set(dropped) == case["body"].keys() - {"messages"}
 
 
 def test_what_a_lenient_server_ignores_is_in_its_log(start):

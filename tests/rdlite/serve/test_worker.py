@@ -189,3 +189,38 @@ def test_a_job_is_not_stuck_for_what_the_one_before_it_did(make, model, monkeypa
         end = time.monotonic() + 30
         while worker._slots[0].job is not None and time.monotonic() < end:
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_choices_take_one_place_and_read_their_prompt_once(make, model, alone):
+    worker, prompt = make(waiting=0), list(range(1, 100))
+    depth = Depth(16, exit="latent-diff")
+    chain = []
+    for draws in range(3):
+        items = queue.SimpleQueue()
+        plan = model.plan(4, depth, rdlite.Sampling(30), 0, (), draws=draws)
+        made = Job(prompt, plan, (depth, 0), items.put, alone)
+        if chain:
+            chain[-1][0].then = made
+        chain.append((made, items))
+    worker.submit(chain[0][0])
+    texts = [[token.id for token in collected(items)] for _, items in chain]
+    stats = [made.plan.stats for made, _ in chain]
+    assert [each.reused_tokens for each in stats] == [0, 98, 98]
+    assert [each.new_tokens for each in stats] == [4, 4, 4]
+    assert len({tuple(text) for text in texts}) == 3
+    worker.submit(job(model)[0])  # the slot is free again
+
+
+def test_no_choice_follows_one_that_was_cancelled(make, model):
+    worker = make()
+    first, started, go = blocking(model)
+    first.then, items = job(model)
+    worker.submit(first)
+    assert started.wait(30)
+    worker.cancel(first)
+    go.set()
+    last, ended = job(model)
+    worker.submit(last)
+    assert len(collected(ended)) == 2
+    assert items.empty()
