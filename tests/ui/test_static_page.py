@@ -1,26 +1,59 @@
-"""The page of `rdlite page` in Chromium: the model in the tab, from a server of static files."""
+"""The page of `rdlite page` in Chromium: the model in the tab, from a server of static files.
+
+Saves what it looks like: build/ui/static-page.png.
+"""
 
 import functools
 import http.server
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from rdlite.export import export_checkpoint
 
 import rdlite
+from rdlite.bundle.update import update_bundle
+from rdlite.loader import open_bundle
 from rdlite.serve.static_page import JAVASCRIPT, write_page
 
 CHROMIUM = "/usr/bin/chromium"
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "build" / "ui"
+#: What a program does with rdlite/web; `job` says with which model and how.
+SCORE = """async (job) => {
+    const { load } = await import(new URL("rdlite/web/index.js", location.href));
+    const options = { runtime: new URL("ort/", location.href), ...job.load };
+    const model = await load(new URL(job.model, location.href), options);
+    const scores = [];
+    for (const steps of job.steps) {
+        scores.push([...(await model.logits(job.ids, { ...job.options, steps }))]);
+    }
+    const chat = model.chat({ depth: job.depth });
+    const turns = [];
+    for (const question of job.questions) {
+        const taken = [];
+        const answer = chat.send(question);
+        for await (const token of answer) taken.push(token.steps);
+        turns.push([answer.text, taken]);
+    }
+    return { scores, turns };
+}"""
 PATIENCE = 60_000.0  # milliseconds
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Write the page of nano; returns its folder."""
+    """Write the page of nano, and nano in float32 beside it; returns its folder."""
     assert (JAVASCRIPT / "node_modules").is_dir(), "run npm ci --ignore-scripts in js"
     folder = tmp_path_factory.mktemp("page") / "site"
     assert write_page("nano", folder) < 20e6
+    export_checkpoint(ROOT / "examples" / "nano" / "checkpoint", folder / "float32")
+    nano, float32 = open_bundle("nano"), open_bundle(folder / "float32")
+    scales = nano.manifest.cache_scales  # of an int8 cache
+    data = (nano.folder / scales.file).read_bytes()
+    update_bundle(float32, {"cache_scales": scales}, {scales.file: data})
     return folder
 
 
@@ -89,7 +122,7 @@ def ask(page, question):
     ]
 
 
-def test_the_model_answers_in_the_tab_and_offline(served, tab, tmp_path):
+def test_the_model_answers_in_the_tab_and_offline(served, tab):
     address, stop = served
     tab.goto(address)
     ready(tab)
@@ -101,13 +134,49 @@ def test_the_model_answers_in_the_tab_and_offline(served, tab, tmp_path):
     for number, wanted in enumerate(steps):
         tab.locator(".answer .token").nth(number).dispatch_event("click")
         expect(tab.locator("#readout")).to_contain_text(f": {wanted} steps")
-    tab.screenshot(path=str(tmp_path / "page.png"))
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    tab.screenshot(path=str(PICTURES / "static-page.png"))
     tab.evaluate("navigator.serviceWorker.ready.then(() => true)")
     tab.wait_for_function("navigator.serviceWorker.controller !== null")
     stop()  # from here on there is no server at all
     tab.reload()
     ready(tab)
     assert ask(tab, "What is 48 + 76?")[0] == "124"
+
+
+@pytest.mark.parametrize(
+    ("cache", "prompt", "near"),
+    [
+        (rdlite.Cache(), "each", 1e-5),
+        (rdlite.Cache("last"), "mean", 1e-5),
+        (rdlite.Cache(2, 8), "mean", 1e-2),  # where rounding tips over, an entry differs by 1
+    ],
+)
+def test_float32_logits_are_pythons(site, served, tab, cache, prompt, near):
+    address, _ = served
+    tab.goto(address)
+    ready(tab)
+    steps, ids, questions = [1, 2, 4, 8], [1, 5, 9, 200, 31, 77, 3], ["What is 48 + 76?", "Hi"]
+    job = {
+        "model": "float32/",
+        "load": {"cache": {"share": cache.share, "bits": cache.bits}},
+        "steps": steps,
+        "ids": ids,
+        "options": {"initialState": "random", "seed": 3},
+        "depth": {"maxSteps": 16, "exit": "latent-diff", "prompt": prompt},
+        "questions": questions,
+    }
+    found = tab.evaluate(SCORE, job)
+    depth, turns = rdlite.Depth(16, exit="latent-diff", prompt=prompt), []
+    with rdlite.load(site / "float32", threads=1, cache=cache) as model:
+        scores = [model.logits(ids, count, "random", seed=3).ravel() for count in steps]
+        chat = model.chat(depth=depth)
+        for question in questions:
+            answer = chat.send(question)
+            taken = [token.steps for token in answer]
+            turns.append([answer.text, taken])
+    assert np.abs(np.array(found["scores"]) - scores).max() < near * np.abs(scores).max()
+    assert found["turns"] == turns
 
 
 def test_an_answer_is_stopped_and_the_next_one_is_whole(served, tab):
