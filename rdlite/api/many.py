@@ -38,7 +38,7 @@ def generate_many(
     waiting = enumerate(prompts)
     running: dict[int, tuple[Sequence, Stats]] = {}
     idle: list[Sequence] = []
-    together: Together[int] = Together(engine)
+    together: Together[int] = Together(engine, prompts_first=True)
     failure: RdliteError | None = None
     more = True
 

@@ -26,11 +26,23 @@ Event = Token | None | Exception
 class Together(Generic[K]):
     """Texts by keys of any kind. To be used from one thread; cancellations may come from any."""
 
-    def __init__(self, engine: Engine, called: Callable[[int], None] = lambda rows: None) -> None:
-        """Work on no text yet; `called` is told the rows of each call that takes rows."""
+    def __init__(
+        self,
+        engine: Engine,
+        called: Callable[[int], None] = lambda rows: None,
+        prompts_first: bool = False,
+    ) -> None:
+        """Work on no text yet.
+
+        Args:
+            engine: of the texts.
+            called: told the rows of each call that takes rows.
+            prompts_first: read prompts before texts go on, which is the least work in all; without
+                it no text waits for more than one chunk of another's prompt.
+        """
         self._called = called
         self._rows = engine.rows
-        self._queue = RowQueue(engine.rows.width if engine.rows else 1)
+        self._queue = RowQueue(engine.rows.width if engine.rows else 1, prompts_first)
         self._texts: dict[Desk, greenlet] = {}
         self._asked: dict[Desk, Ask] = {}
         self._desks: dict[Ask, Desk] = {}

@@ -1,7 +1,9 @@
 """What is called next: a queue of texts that wait for rows, or for a call of their own.
 
-Pure; knows no session. Calls by rows and calls of single texts (chunks of prompts) take turns, so
-a row waits for one chunk at most, and a chunk for one call by rows and the chunks before it.
+Pure; knows no session. Where somebody waits for every text, calls by rows and calls of single texts
+(chunks of prompts) take turns, so a row waits for one chunk at most, and a chunk for one call by
+rows and the chunks before it. Where what counts is all of them, chunks come first: then more rows
+share a call.
 """
 
 from collections import deque
@@ -17,9 +19,15 @@ PATIENCE = 2
 class RowQueue:
     """Asks by part, and desks that wait for a turn of their own. Not thread-safe."""
 
-    def __init__(self, width: int) -> None:
-        """Have nothing to do; a call takes `width` rows at most."""
+    def __init__(self, width: int, chunks_first: bool = False) -> None:
+        """Have nothing to do.
+
+        Args:
+            width: rows of a call at most.
+            chunks_first: rows wait until they fill a call, or nothing else is to be done.
+        """
         self._width = width
+        self._chunks_first = chunks_first
         self._asks: dict[str, deque[Ask]] = {"coda": deque(), "prelude": deque(), "core": deque()}
         self._passed = dict.fromkeys(self._asks, 0)
         self._turns: deque[Desk] = deque()
@@ -44,7 +52,8 @@ class RowQueue:
         """Return whose turn it is, or the rows of the next call, all of one part; None: nothing."""
         waiting = {part: sum(a.size - a.taken for a in asks) for part, asks in self._asks.items()}
         rows = sum(waiting.values())
-        if self._turns and not (rows and self._rows_next):
+        rows_next = rows >= self._width if self._chunks_first else rows and self._rows_next
+        if self._turns and not rows_next:
             self._rows_next = True
             return self._turns.popleft()
         self._rows_next = False

@@ -23,7 +23,8 @@ class Below:
         """Nothing is kept between looks."""
 
     def combine(self, values: Floats) -> Floats:
-        mean: Floats = values.mean(keepdims=True)
+        mean: Floats = np.add.reduce(values, keepdims=True)
+        mean /= len(values)  # the bits of `values.mean()`, which takes twice the time
         return mean
 
     def is_met(self, values: Floats) -> Bools:

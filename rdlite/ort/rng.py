@@ -1,5 +1,7 @@
 """Random numbers as pure functions of (seed, position): initial states, and draws of tokens."""
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,6 +10,8 @@ from rdlite.config.model import Recurrence
 #: What the numbers are for; each has a stream of its own.
 STATES, TOKENS, GUESSES, NOISE = range(4)
 CUTOFF = 3.0  # initial states are normal, cut off at this many standard deviations
+#: Initial states that are kept, as texts of one seed start alike: blocks, and numbers of a block.
+KEPT_BLOCKS, BLOCK_NUMBERS, MOST_ROWS = 64, 4096, 32
 
 
 def generator_at(seed: int, position: int, purpose: int, turn: int = 0) -> np.random.Generator:
@@ -39,6 +43,36 @@ def fill_initial_states(
         purpose: STATES, or NOISE that is mixed into states.
         turn: of the noise: the outer step.
     """
+    if purpose != STATES:
+        _draw(out, recurrence, seed, start, purpose, turn)
+        return
+    width = out.shape[1]
+    rows = min(max(BLOCK_NUMBERS // width, 1), MOST_ROWS)
+    done = 0
+    while done < len(out):
+        block, skip = divmod(start + done, rows)
+        states = _block(recurrence, width, seed, block, rows)[skip : skip + len(out) - done]
+        out[done : done + len(states)] = states
+        done += len(states)
+
+
+@functools.lru_cache(KEPT_BLOCKS)
+def _block(
+    recurrence: Recurrence, width: int, seed: int, block: int, rows: int
+) -> npt.NDArray[np.float32]:
+    states = np.empty((rows, width), np.float32)
+    _draw(states, recurrence, seed, block * rows, STATES, 0)
+    return states
+
+
+def _draw(
+    out: npt.NDArray[np.float32],
+    recurrence: Recurrence,
+    seed: int,
+    start: int,
+    purpose: int,
+    turn: int,
+) -> None:
     for row, state in enumerate(out):
         generator = generator_at(seed, start + row, purpose, turn)
         generator.standard_normal(out=state, dtype=np.float32)

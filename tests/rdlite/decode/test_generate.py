@@ -39,6 +39,13 @@ def test_initial_states_are_a_function_of_seed_and_position(model):
     part = np.empty((4, 64), np.float32)
     fill_initial_states(part, recurrence, seed=5, start=3)
     assert np.array_equal(part, whole[3:7])
+    part[:] = 7  # what is kept for the next text of the seed is not what was handed out
+    far = np.empty((90, 64), np.float32)
+    fill_initial_states(far, recurrence, seed=5, start=2)
+    assert np.array_equal(far[:7], whole[2:])
+    one = np.empty((1, 64), np.float32)
+    fill_initial_states(one, recurrence, seed=5, start=63)
+    assert np.array_equal(one[0], far[61])
     fill_initial_states(part, recurrence, seed=6, start=3)
     assert not np.array_equal(part, whole[3:7])
     many = np.empty((512, 64), np.float32)
