@@ -1,5 +1,5 @@
-# `make chat`, `make test` and `make test-ui` each make .venv, install what they need and run;
-# `make docs` writes docs/commands.md anew.
+# `make chat`, `make test`, `make test-ui` and `make test-ray` each make .venv, install what they need
+# and run; `make docs` writes docs/commands.md anew.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ NODE := $(shell node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 :
 # mypy and import-linter read the package as it is installed, because export/ moves into it.
 SITE = rm -rf build/lib build/site && $(PIP) install --no-deps --no-build-isolation --target build/site .
 
-.PHONY: chat test test-js test-ui docs clean
+.PHONY: chat test test-js test-ui test-ray docs clean
 
 chat: $(VENV)/.cpu
 	@$(BIN)/rdlite chat
@@ -36,6 +36,10 @@ test-ui: $(VENV)/.ui js/node_modules/.package-lock.json
 	@$(SITE)
 	cd examples/desktop && MYPYPATH=../../build/site ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
 	xvfb-run -a -s '-screen 0 1280x1024x24' $(BIN)/pytest tests/ui
+
+# A file of prompts on a Ray cluster of two nodes on this machine.
+test-ray: $(VENV)/.ray
+	$(BIN)/pytest tests/ray
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/commands.py > docs/.commands.md
@@ -65,4 +69,9 @@ $(VENV)/.dev: $(VENV)/.cpu
 $(VENV)/.ui: $(VENV)/.dev
 	@echo "Installing Qt, PyInstaller and Playwright into $(VENV)."
 	@$(PIP) install -e '.[cpu,ui]'
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.dev
+	@echo "Installing Ray into $(VENV)."
+	@$(PIP) install -e '.[cpu,dev,ray]'
 	@touch $@

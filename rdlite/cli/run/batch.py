@@ -66,6 +66,20 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 256),
     help="Processes, with a model each. Default: one for each core if MODEL is small, else one.",
 )
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Work on a Ray cluster: its address, or auto. Without one: Ray on this machine.",
+)
+@click.option(
+    "--cores",
+    type=click.IntRange(1, 1024),
+    help="With --ray: cores of an actor, which has a model and as many threads. Default: those of "
+    "the smallest node.",
+)
 def batch(
     words: tuple[str, ...],
     output: Path,
@@ -78,6 +92,8 @@ def batch(
     template_var: tuple[tuple[str, Any], ...],
     at_once: int,
     processes: int | None,
+    address: str | None,
+    cores: int | None,
     **options: Any,
 ) -> None:
     """Answer every row of IN, and write a row for each to OUT, in order.
@@ -92,6 +108,7 @@ def batch(
     Example:
         rdlite batch problems.jsonl -o answers.jsonl --chat
         rdlite batch BUNDLE reviews.parquet -o labels.parquet --column text --max-tokens 8
+        rdlite batch BUNDLE problems.jsonl -o answers.jsonl --ray 10.0.0.1:6379 --cores 16
     """
     from rdlite.batch.job import Job, run
     from rdlite.batch.options import Load, Options, model_defaults
@@ -99,6 +116,10 @@ def batch(
     from rdlite.loader import open_bundle
     from rdlite.tokenizer.chat_template import check_variables
 
+    if cores is not None and address is None:
+        raise click.UsageError("--cores is of --ray; here it is --processes and --threads")
+    if processes is not None and address is not None:
+        raise click.UsageError("--processes is of one machine; with --ray it is --cores")
     model, given = _words(words)
     bundle = open_bundle(model)
     depth, sampling = model_defaults(bundle)
@@ -124,7 +145,14 @@ def batch(
         at_once,
     )
     job = Job(given, output, chosen, bundle, strict)
-    answer = _here(job, load, processes)
+    answer: Answer
+    if address is None:
+        answer = _here(job, load, processes)
+    else:
+        from rdlite.batch.on_ray import load_ray, on_ray
+
+        load_ray()
+        answer = partial(on_ray, load=load, options=chosen, address=address, cores=cores)
     with _bar() as (reading, working):
         totals = run(job, answer, reading, working)
     click.echo(_summary(output, totals), err=True)

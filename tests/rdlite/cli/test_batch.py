@@ -76,6 +76,23 @@ def test_strict_stops(given, tmp_path):
     assert "row 1 (id 'b'): a row needs 'prompt' or 'messages'" in result.output
 
 
+def test_without_ray_a_line_says_how_to_install_it(given, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = run(given, "-o", tmp_path / "out.jsonl", "--ray")
+    assert result.exit_code == 2
+    assert result.output == "error: --ray needs Ray Data: pip install 'rdlite[ray]'\n"
+    result = run(given, "-o", tmp_path / "out.jsonl", "--cores", 2)
+    assert "--cores is of --ray" in result.output
+
+
+def test_without_pyarrow_a_line_says_how_to_install_it(tmp_path, given, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = run(given, "-o", tmp_path / "out.parquet")
+    assert result.exit_code == 2
+    assert result.output == "error: Parquet files need pyarrow: pip install 'rdlite[parquet]'\n"
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
 def test_a_terminal_sees_how_far_it_is(given, tmp_path):
     pexpect = pytest.importorskip("pexpect", reason="no pseudo-terminals here")
     words = ["-m", "rdlite", "batch", given, "-o", tmp_path / "out.jsonl", "--chat"]
