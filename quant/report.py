@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rdlite.loader import open_bundle
 from rdlite.measure.answers import answer, encode_problem, held_out_problems
 from rdlite.measure.divergence import Divergence, divergence
 from rdlite.measure.texts import read_tokens, text_name, windows
+from rdlite.utils.progress import Progress, meter
 from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
@@ -73,7 +74,7 @@ def make_report(
     options: Options,
     text: Path | None = None,
     depths: Sequence[int] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Measure a quantized bundle against full precision.
 
@@ -85,19 +86,20 @@ def make_report(
         text: a text file; None: held-out problems, for models that chat.
         depths: core steps, ascending; None: DEPTHS, or each up to the most that the model was made
             for.
-        progress: told what is measured next.
+        progress: called with (measurements done, in all).
 
     Raises:
         InputError: the text is too short, or there is none and the model cannot chat.
     """
-    say = progress or (lambda _: None)
     quantization = storage.quantization
+    groups = _sensitivity_groups(quantization.bits)
+    advance = meter(len(groups) + (4 if text else 5), progress)
     if depths is None:
         most = original.config.recurrence.max_steps
         depths = DEPTHS if most is None else range(1, min(most, DEPTHS[-1]) + 1)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
-        say("full precision")
         full = write_bundle(original, Path(folder) / "full")
+        advance(1)
         with (
             load(full, threads=options.threads) as reference,
             load(bundle, threads=options.threads) as model,
@@ -107,29 +109,29 @@ def make_report(
             def measure(tried: Storage) -> list[Divergence]:
                 return divergence_of(original, tried, reference, texts, depths, options)
 
-            say("divergence")
             found = divergence(model, reference, texts, depths, options.seed)
             rounded = quantization.accuracy_level == 4
             exact = measure(with_bits(storage, quantization.bits, 1)) if rounded else None
-            say("states")
+            advance(1)
             states = state_errors(model, reference, texts, depths[-1], options.seed)
+            advance(1)
             accuracy = None
             if text is None:
-                say("answers")
                 problems = held_out_problems(PROBLEMS, options.seed)
                 ours, theirs = (
                     answer(each, problems, depths, options.seed).accuracy()
                     for each in (model, reference)
                 )
                 accuracy = ours, theirs
+                advance(1)
             sensitivity = {}
-            for group, members in _sensitivity_groups(quantization.bits):
-                say(f"{group} alone")
+            for group, members in groups:
                 bits = {name: quantization.bits[name] for name in members}
                 alone = dataclasses.replace(with_bits(storage, bits), factors={})
                 sensitivity[group] = [each.mean for each in measure(alone)]
-            say("speed")
+                advance(1)
             speed = step_seconds(reference) / step_seconds(model)
+            advance(1)
         return Report(
             name=original.name,
             scheme=quantization.scheme,

@@ -3,11 +3,12 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from rdlite.errors import RuntimeFailure
+from rdlite.utils.install import install_hint
 
 #: The first version that is too new, None where any will do.
 NEEDED = {"torch": None, "optimum": None, "optimum-onnx": (0, 2), "transformers": (4, 58)}
 INSTALL = (
-    "install it into an environment of its own: pip install 'rdlite[cpu,optimum]' "
+    f"install it into an environment of its own: {install_hint('cpu', 'optimum')} "
     "(without a GPU, first PyTorch's build for the CPU)"
 )
 

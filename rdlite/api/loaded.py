@@ -100,6 +100,11 @@ class Loaded:
             raise InputError("this bundle has no chat template; use generate with plain text")
         return self._template
 
+    @property
+    def can_chat(self) -> bool:
+        """Whether the bundle has a tokenizer and a chat template."""
+        return self._tokenizer is not None and self._template is not None
+
     def encode_chat(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdlite.batch.request import IDS, OPTIONS
 from rdlite.errors import InputError, RuntimeFailure
+from rdlite.utils.install import install_hint
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -126,7 +127,7 @@ def load_pyarrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise RuntimeFailure("Parquet files need pyarrow: pip install 'rdlite[parquet]'") from None
+        raise RuntimeFailure(f"Parquet files need pyarrow: {install_hint('parquet')}") from None
     return pyarrow
 
 

@@ -52,6 +52,11 @@ class Bundle:
         """Sizes and constants of the model."""
         return self.manifest.model
 
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take on the disk, and about what they take in memory."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
     @contextlib.contextmanager
     def data_folder(self, part: str) -> Iterator[Path]:
         """Give the folder with the external data of a part, there until its session is made.

@@ -15,6 +15,8 @@ from rdlite.errors import InputError, OutputError
 from rdlite.utils.files import sync_folder
 
 WORK = ".update"
+#: What is installed: it may belong to somebody else, and another installation replaces it.
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def update_bundle(
@@ -57,6 +59,10 @@ def check_updatable(folder: Path) -> None:
         raise OutputError(
             f"{folder} is a GGUF file, which is not changed; 'rdlite gguf import' makes a "
             "bundle of it"
+        )
+    if PACKAGE in folder.resolve().parents:
+        raise OutputError(
+            f"{folder} comes with rdlite, which is never changed; change a copy of it"
         )
     with _changing(folder):
         pass

@@ -15,6 +15,7 @@ from rdlite.constrain.closing import Closing
 from rdlite.constrain.mask import TokenMask
 from rdlite.errors import InputError, RdliteError, RuntimeFailure
 from rdlite.tokenizer.tokenizer import Tokenizer
+from rdlite.utils.install import install_hint
 
 if TYPE_CHECKING:
     import llguidance
@@ -85,8 +86,7 @@ class Constraints:
             from llguidance import LLMatcher, LLTokenizer, grammar_from
         except ImportError as problem:
             raise RuntimeFailure(
-                f"constraints need llguidance ({problem}); install it with: "
-                "pip install 'rdlite[constrain]'"
+                f"constraints need llguidance ({problem}): {install_hint('constrain')}"
             ) from None
         if self._trie is None:
             with _contained("tokenizer.json cannot be used for constraints", RuntimeFailure):

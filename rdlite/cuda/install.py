@@ -9,26 +9,27 @@ import sys
 from typing import Any
 
 from rdlite.ort.session import load_onnxruntime
+from rdlite.utils.install import install_hint
 
 PROVIDER = "CUDAExecutionProvider"
-INSTALL_HINT = "pip uninstall onnxruntime; pip install 'rdlite[gpu]'"
+INSTEAD = "pip uninstall onnxruntime"
 
 
 def what_is_missing(index: int = 0) -> str | None:
     """Return what stands in the way of running on a GPU, and the way out; None if nothing does."""
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
     if "onnxruntime-gpu" not in installed:
-        return f"onnxruntime-gpu is not installed: {INSTALL_HINT}"
+        return f"onnxruntime-gpu is not installed: {INSTEAD}; {install_hint('gpu')}"
     ort = load_onnxruntime()
     if PROVIDER not in ort.get_available_providers():
         if len(installed) == 2:
             return (
                 "onnxruntime and onnxruntime-gpu are both installed and hide each other: "
-                "uninstall both, then pip install 'rdlite[gpu]'"
+                f"uninstall both, then {install_hint('gpu')}"
             )
-        return f"this onnxruntime has no {PROVIDER}: {INSTALL_HINT}"
+        return f"this onnxruntime has no {PROVIDER}: {INSTEAD}; {install_hint('gpu')}"
     if _version("cuda-bindings") is None:
-        return "cuda-bindings is not installed: pip install 'rdlite[gpu]'"
+        return f"cuda-bindings is not installed: {install_hint('gpu')}"
     runtime = load_runtime()
     error, count = runtime.cudaGetDeviceCount()
     if int(error) == int(runtime.cudaError_t.cudaErrorInsufficientDriver):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rdlite.errors import HubError, InputError, RuntimeFailure
 from rdlite.utils.files import hash_file
+from rdlite.utils.install import install_hint
 from rdlite.version import __version__
 
 TIMEOUT = 30  # seconds without a byte
@@ -60,7 +61,7 @@ def check_repo(repo: str) -> None:
     except ImportError:
         __version__ = "0"
     if int(__version__.partition(".")[0]) < 1:
-        raise RuntimeFailure("pull needs huggingface_hub 1 or newer: pip install 'rdlite[hub]'")
+        raise RuntimeFailure(f"downloads need huggingface_hub 1 or newer: {install_hint('hub')}")
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 

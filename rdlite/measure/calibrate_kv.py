@@ -137,7 +137,7 @@ def cache_scales_update(
 
 
 def calibrate_bundle(
-    path: str | Path = "nano",
+    path: str | Path,
     texts: Sequence[Sequence[int]] | None = None,
     steps: int | None = None,
     progress: Progress | None = None,
@@ -145,7 +145,7 @@ def calibrate_bundle(
     """Calibrate a bundle's int8 cache, anew if it has scales already, and store the scales in it.
 
     Args:
-        path: its folder, or "nano".
+        path: its folder.
         texts: token ids; None: `practice_texts`.
         steps: as for `calibrate_cache_scales`.
         progress: called with (texts done, texts in all).

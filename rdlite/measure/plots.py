@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rdlite.errors import OutputError, RuntimeFailure
 from rdlite.utils.files import check_output_file, write_whole
+from rdlite.utils.install import install_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ def check_plot(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise RuntimeFailure("pictures need matplotlib: pip install 'rdlite[plot]'") from None
+        raise RuntimeFailure(f"pictures need matplotlib: {install_hint('plot')}") from None
 
 
 def plot_accuracy(answers: "Answers", path: Path) -> None:

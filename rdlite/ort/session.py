@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import Interrupted, RuntimeFailure
+from rdlite.utils.install import install_hint
 
 # The official wheels send telemetry unless told otherwise; the user's own choice stands.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 MINIMUM_VERSION = (1, 30, 1)  # older ones read out of bounds on a malformed MatMulNBits
-INSTALL_HINT = "install it with: pip install 'rdlite[cpu]'"
 
 Array = npt.NDArray[Any]
 Run = Callable[[], None]
@@ -46,14 +46,14 @@ def load_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as problem:
         raise RuntimeFailure(
-            f"onnxruntime cannot be imported ({problem}); {INSTALL_HINT}"
+            f"onnxruntime cannot be imported ({problem}); {install_hint('cpu')}"
         ) from None
     numbers = tuple(int(n) for n in onnxruntime.__version__.split("+")[0].split(".")[:3])
     if numbers < MINIMUM_VERSION:
         wanted = ".".join(map(str, MINIMUM_VERSION))
         raise RuntimeFailure(
             f"onnxruntime {onnxruntime.__version__} is older than {wanted}, which is unsafe with "
-            f"files from strangers; {INSTALL_HINT}"
+            f"files from strangers; {install_hint('cpu')}"
         )
     return onnxruntime
 

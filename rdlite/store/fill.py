@@ -16,12 +16,14 @@ from rdlite.hub.sources import Hub, HubFile, Interrupted, Source, check_repo
 from rdlite.store.entries import Entry, Record, find, locked, note
 from rdlite.store.names import Name, check_scheme
 from rdlite.utils.files import write_whole
-from rdlite.utils.memory import in_gb
+from rdlite.utils.memory import free_bytes, in_gb
 from rdlite.utils.progress import Progress, meter
 from rdlite.version import __version__
 
 #: What a scheme is called among GGUF files, the best first.
 GGUF_TYPES = {"int4": ("q4_0", "q4_k_m", "q4_k_s"), "int8": ("q8_0",), "float32": ("f32",)}
+#: Checkpoints up to this are small enough, and quick enough, as int8.
+SMALL_CHECKPOINT = 2 * 10**9
 MAX_HEADER_BYTES = 16 * 2**20
 
 
@@ -36,7 +38,6 @@ class Plan:
 
 def fill(
     name: Name,
-    scheme: str,
     *,
     approve: Callable[[Plan], None],
     waiting: Callable[[], None] = lambda: None,
@@ -45,11 +46,12 @@ def fill(
 ) -> Entry:
     """Return a model of the store, downloaded if it is not there.
 
+    Where `name` has no scheme, one that suits size and free memory is chosen.
+
     What a killed process has downloaded or converted is gone on with.
 
     Args:
         name: of the model.
-        scheme: how its weights are stored, where `name` leaves that open.
         approve: called before large downloads; may raise.
         waiting: called if another process is at the same model.
         keep_checkpoint: leave the checkpoint in the store too.
@@ -66,7 +68,7 @@ def fill(
             return entry
         source = Hub(name.repo, name.revision)
         file = _gguf_file(name, source)
-        label = file.name if file else (name.scheme or scheme)
+        label = file.name if file else (name.scheme or _fitting_scheme(source))
         work = name.folder / f".{label}.work"
         try:
             _begin(work, source.commit, label)
@@ -91,6 +93,14 @@ def _begin(work: Path, commit: str, label: str) -> None:
         shutil.rmtree(work, ignore_errors=True)
         (work / "shards" / PARTS).mkdir(parents=True)
         write_whole(mark, wanted)
+
+
+def _fitting_scheme(source: Source) -> str:
+    """Choose how weights are stored: int8, which loses next to nothing, where it is small."""
+    checkpoint = sum(file.size for key, file in source.files.items() if key.endswith(WEIGHTS))
+    free = free_bytes()
+    roomy = free is None or checkpoint <= free  # as int8, half of it or less
+    return "int8" if checkpoint <= SMALL_CHECKPOINT and roomy else "int4"
 
 
 def _gguf_file(name: Name, source: Source) -> HubFile | None:

@@ -6,9 +6,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rdlite.errors import InputError
+from rdlite.loader import NANO
 from rdlite.store.home import home
 from rdlite.store.known import KNOWN
 
+#: The scheme of copies of what comes with rdlite, which `rdlite tune` makes: "nano:tuned".
+TUNED = "tuned"
 SCHEMES = ("int8", "int4", "int4-hqq", "int4-plain", "float32")
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(
@@ -41,6 +44,8 @@ def read_name(word: str) -> Name | None:
     A path that exists wins, and so does one whose first folder exists. Raises InputError for a
     scheme that there is not.
     """
+    if word.removesuffix(f":{TUNED}") == NANO != word:
+        return Name(NANO, scheme=TUNED)
     if url := _URL.fullmatch(word):
         repo, revision, file = url.groups()
         return Name(repo, revision or "main", file if (file or "").endswith(".gguf") else None)

@@ -327,6 +327,19 @@ def test_everything_can_be_done_with_the_keyboard(visit):
         expect(visit[expected]).to_be_focused()
 
 
+def test_fields_have_room_for_what_they_are_without_a_choice(visit):
+    room = """field => {
+        const style = getComputedStyle(field)
+        const pen = document.createElement("canvas").getContext("2d")
+        pen.font = style.font
+        const text = field.placeholder || field.options[field.selectedIndex].text
+        const inside = field.clientWidth - parseFloat(style.paddingLeft) * 2
+        return inside - pen.measureText(text.replace("0)", "0.75)")).width
+    }"""
+    for field in ("#exit", "#temperature"):
+        assert visit[field].evaluate(room) >= 0
+
+
 def test_text_is_never_markup(visit):
     hostile = '<img src=x onerror="window.hacked = true"><script>window.hacked = true</script>'
     depth = {"steps": [3], "exit_values": [None], "changes": [[1.0, None, 0.0]]}

@@ -83,10 +83,9 @@ def quantize(
         if report:
             from rdlite.quant.report import make_report
 
-            def say(what: str) -> None:
-                click.echo(f"measuring: {what}", err=True)
-
-            _write_report(make_report(original, storage, out, wanted, text, progress=say), report)
+            with progress_bar("measuring", counts_bytes=False) as progress:
+                found = make_report(original, storage, out, wanted, text, progress=progress)
+            _write_report(found, report)
 
 
 def _check_report(report: Path, *bundles: str) -> None:

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 COUNT, WINDOW = 20, 256
 DEPTHS = (1, 2, 4, 8, 16, 32)
+#: What a row of the table is called, by its field of a Divergence.
+KL_ROWS = {
+    "mean": "KL, mean (nats)",
+    "median": "KL, median",
+    "percentile_99": "KL, 99th percentile",
+    "maximum": "KL, most",
+    "same_top": "same likeliest token",
+}
 Report = dict[str, Any]
 
 
@@ -273,7 +281,10 @@ def _print_table(steps: Sequence[int], report: Report) -> None:
     if "perplexity" in report:
         row("perplexity", [f"{value:.4g}" for value in report["perplexity"]])
     for name, values in report.get("divergence", {}).items():
-        row(name, [f"{value:.2%}" if name == "same_top" else f"{value:.3g}" for value in values])
+        row(
+            KL_ROWS[name],
+            [f"{value:.2%}" if name == "same_top" else f"{value:.3g}" for value in values],
+        )
     for name, task in report.get("tasks", {}).items():
         row(name, [f"{value:.0%}" for value in task["accuracy"]])
         for difficulty, found in task["by_difficulty"].items():

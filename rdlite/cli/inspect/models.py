@@ -119,11 +119,17 @@ def known(as_json: bool) -> None:
     """List the models that have short names."""
     import dataclasses
 
-    from rdlite.store.known import KNOWN
+    from rdlite.store.known import INT4_BYTES, KNOWN
 
     if as_json:
         print_json({name: dataclasses.asdict(model) for name, model in KNOWN.items()})
         return
+    width = max(len(model.repo) for model in KNOWN.values())
+    head = f"{'name':<20} {'repository':<{width}} {'family':<16} {'parameters':>10} {'int4':>7}"
+    click.echo(f"{head}  licence")
     for name, model in KNOWN.items():
-        size = f"{model.parameters:g} billion parameters" if model.parameters else ""
-        click.echo(f"{name:<20} {model.repo:<32} {model.family:<10} {size}")
+        click.echo(
+            f"{name:<20} {model.repo:<{width}} {model.family:<16} {model.parameters:>8g} B "
+            f"{model.parameters * INT4_BYTES:>4.1f} GB  {model.licence}"
+        )
+    click.echo("Licences as published; the page of a repository is what counts.")

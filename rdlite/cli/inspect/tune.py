@@ -1,6 +1,6 @@
 """`rdlite tune`: measures what exit rules save and lose, and makes the best the model's default."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,8 @@ def tune(
     Reads problems (or a text) at full depth. For every exit rule and threshold, it measures how
     many steps the model would take and how many answers would change. It writes the loosest
     thresholds that keep the loss, the cheapest rule, and the scales of an int8 cache
-    ('--cache-bits 8') into the bundle.
+    ('--cache-bits 8') into the bundle; for nano, which comes with rdlite, into a copy of it in the
+    store, which is the MODEL nano:tuned.
 
     \b
     Example:
@@ -86,6 +87,7 @@ def tune(
     from rdlite.measure.exit_record import record
     from rdlite.measure.exit_tuning import choose, curve, settle
     from rdlite.measure.texts import text_name
+    from rdlite.store.copies import copied_name, copied_path
     from rdlite.utils.checks import check_number
 
     check_number("--loss", loss, 0, 50)  # click lets NaN through
@@ -94,7 +96,8 @@ def tune(
 
         check_plot(plot)
     with load(model, threads=threads) as opened:
-        if not dry_run:
+        copy = None if dry_run else copied_name(opened.bundle.folder)
+        if not dry_run and copy is None:
             check_updatable(opened.bundle.folder)
         recurrence = opened.config.recurrence
         full = opened.config.steps_or_default(
@@ -124,7 +127,16 @@ def tune(
     if as_json:
         print_json(report)
     else:
-        _print(report, best, dry_run)
+        _print(report, best)
+        click.echo(
+            "Nothing was written."
+            if dry_run
+            else "This is now the model's default."
+            if copy is None
+            else f"{copy.repo} comes with rdlite and stays as it is; a tuned copy is in\n"
+            f"{copied_path(copy)}.\nUse it as MODEL: {copy.repo}:{copy.scheme}. For always: "
+            f"rdlite config model {copy.repo}:{copy.scheme}"
+        )
 
 
 def _samples(model: "Model", text: str | None, count: int | None, seed: int) -> "list[Sample]":
@@ -147,7 +159,7 @@ def _store(
     measured_on: str,
     samples: "Sequence[Sample]",
 ) -> None:
-    """Write thresholds into the bundle, and cache scales if its cache can be int8."""
+    """Write thresholds into the bundle or its copy, and cache scales if its cache can be int8."""
     from rdlite.bundle.update import update_bundle
     from rdlite.config.exit_defaults import ExitDefaults
     from rdlite.measure.calibrate_kv import (
@@ -155,18 +167,20 @@ def _store(
         calibrate_cache_scales,
         practice_texts,
     )
+    from rdlite.store.copies import changeable
 
     thresholds = {each.rule: each.chosen.threshold for each in curves if each.chosen}
     defaults = ExitDefaults(best.rule, steps, thresholds, loss / 100, measured_on)
-    if model.bundle.manifest.flavour == "portable":
-        update_bundle(model.bundle, {"exit": defaults}, {})
-        return
-    with progress_bar("cache scales", counts_bytes=False) as progress:
-        on_text = not samples[0].prompt
-        texts = [sample.ids for sample in samples] if on_text else practice_texts(model)
-        scales = calibrate_cache_scales(model, texts, progress=progress)
-    changes, files = cache_scales_update(model.bundle, scales)
-    update_bundle(model.bundle, {**changes, "exit": defaults}, files)
+    changes: Mapping[str, Any] = {}
+    files: Mapping[str, bytes | None] = {}
+    if model.bundle.manifest.flavour != "portable":
+        with progress_bar("cache scales", counts_bytes=False) as progress:
+            on_text = not samples[0].prompt
+            texts = [sample.ids for sample in samples] if on_text else practice_texts(model)
+            scales = calibrate_cache_scales(model, texts, progress=progress)
+        changes, files = cache_scales_update(model.bundle, scales)
+    with changeable(model.bundle) as bundle:
+        update_bundle(bundle, {**changes, "exit": defaults}, files)
 
 
 def _report(
@@ -199,7 +213,7 @@ def _report(
     }
 
 
-def _print(report: dict[str, Any], best: "Curve", dry_run: bool) -> None:
+def _print(report: dict[str, Any], best: "Curve") -> None:
     columns = ("threshold", "steps", "looks", "cost", "agreement")
     click.echo(f"{report['samples']} samples of {report['measured_on']}, ", nl=False)
     click.echo(f"full depth {report['full_steps']} steps")
@@ -217,7 +231,8 @@ def _print(report: dict[str, Any], best: "Curve", dry_run: bool) -> None:
         mark = " *" if rule == best.rule else ""
         click.echo(f"{rule:<18}" + "".join(f"{cell:>11}" for cell in cells) + mark)
     click.echo(
-        "For a token: steps taken, looks (checks of the rule that decode), cost (both, in steps)."
+        "For a token, on average: steps, the core steps it takes; looks, how often the rule "
+        "decodes to decide;\ncost, both together in core steps. agreement: answers that stay the "
+        "same."
     )
     click.echo(f"* answers the same as at full depth: {report['default_agreement']:.2%}")
-    click.echo("Nothing was written." if dry_run else "This is now the model's default.")

@@ -1,4 +1,4 @@
-"""`rdlite generate`: continue a text."""
+"""`rdlite generate`: answer a question, or continue a text."""
 
 import dataclasses
 import sys
@@ -9,7 +9,7 @@ import click
 
 from rdlite.cli.shared.options import json_option, max_tokens_option, open_model, run_options
 from rdlite.cli.shared.output import describe_stats, print_json, say
-from rdlite.cli.shared.prompts import model_and_prompt, prompt_arguments
+from rdlite.cli.shared.prompts import chat_option, is_chat, model_and_prompt, prompt_arguments
 from rdlite.config.constraint import MAX_CHARACTERS, Constraint
 from rdlite.config.from_options import depth_of, sampling_of
 from rdlite.errors import InputError
@@ -17,6 +17,7 @@ from rdlite.errors import InputError
 
 @click.command()
 @prompt_arguments
+@chat_option
 @max_tokens_option
 @run_options
 @click.option("--stop", multiple=True, help="Stop at this text; may be repeated.")
@@ -31,6 +32,7 @@ from rdlite.errors import InputError
 @json_option
 def generate(
     words: tuple[str, ...],
+    chat: bool | None,
     stop: tuple[str, ...],
     json_schema: Path | None,
     regex: str | None,
@@ -38,21 +40,23 @@ def generate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Continue PROMPT (default: standard input).
+    """Answer PROMPT (default: standard input), or with --raw, continue it.
 
-    A single argument is MODEL if it is a path, else PROMPT. With --json, each token is one line,
-    and the last line has the whole text and statistics.
+    A single argument is MODEL if it is a path or a name, else PROMPT. With --json, each token is
+    one line, and the last line has the whole text and statistics.
 
     \b
     Example:
-        rdlite generate BUNDLE "Once upon a time" --steps 16 --max-tokens 100
+        rdlite generate "What is 48 + 76?"
+        rdlite generate BUNDLE "Once upon a time" --raw --steps 16 --max-tokens 100
         cat notes.txt | rdlite generate BUNDLE --temp 0
     """
     constraint = _constraint(json_schema, regex)
     model, prompt = model_and_prompt(words)
     with open_model(model, options) as opened:
+        as_chat = is_chat(opened, prompt, chat)
         generation = opened.generate(
-            prompt,
+            opened.encode_chat([{"role": "user", "content": prompt}]) if as_chat else prompt,
             max_tokens=options["max_tokens"],
             depth=depth_of(opened.default_depth, options),
             sampling=sampling_of(opened.generation_config.sampling, options),

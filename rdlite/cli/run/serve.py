@@ -10,6 +10,7 @@ from rdlite.cli.shared.options import max_tokens_option, model_argument, open_mo
 from rdlite.cli.shared.template_variables import template_variables_option, variables_for
 from rdlite.config.from_options import depth_of, sampling_of
 from rdlite.errors import RuntimeFailure
+from rdlite.utils.install import install_hint
 
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
@@ -136,8 +137,7 @@ def serve(
         from rdlite.serve.server import listen, serve
     except ImportError as problem:
         raise RuntimeFailure(
-            f"the server's packages are missing ({problem}); install them with: "
-            "pip install 'rdlite[serve]'"
+            f"the server's packages are missing ({problem}): {install_hint('serve')}"
         ) from None
     from rdlite.serve.access.keys import read_keys
     from rdlite.serve.settings import Settings, check_listening, check_names

@@ -8,7 +8,7 @@ import click
 
 from rdlite.cli.shared.options import json_option, open_model, plain_run_options, sampler_option
 from rdlite.cli.shared.output import print_json, progress_bar
-from rdlite.cli.shared.prompts import model_and_prompt, prompt_arguments
+from rdlite.cli.shared.prompts import chat_option, is_chat, model_and_prompt, prompt_arguments
 from rdlite.config.from_options import depth_of, sampling_of
 from rdlite.utils.printable import label, one_line
 
@@ -20,7 +20,7 @@ NAME_WIDTH = 16
 
 @click.command()
 @prompt_arguments
-@click.option("--chat", is_flag=True, help="Treat PROMPT as the first message of a chat.")
+@chat_option
 @click.option(
     "--max-tokens",
     type=click.IntRange(1, 2**22),
@@ -51,7 +51,7 @@ NAME_WIDTH = 16
 @json_option
 def trace(
     words: tuple[str, ...],
-    chat: bool,
+    chat: bool | None,
     max_tokens: int,
     top: int,
     stop: tuple[str, ...],
@@ -62,16 +62,15 @@ def trace(
 ) -> None:
     """Show what MODEL would have said after each core step.
 
-    Continues PROMPT (default: standard input). For each new token it shows the steps taken and,
-    after each step, how far the state moved and which tokens were the likeliest. The text is the
-    same as that of 'rdlite generate', or with --chat, of 'rdlite chat'. A single argument is MODEL
-    if it is a path, else PROMPT.
+    Takes PROMPT (default: standard input) as 'rdlite generate' does, to the same text. For each new
+    token it shows the steps taken and, after each step, how far the state moved and which tokens
+    were the likeliest.
 
     \b
     Example:
-        rdlite trace --chat "What is 48 + 76?"
-        rdlite trace BUNDLE "The capital of France is" --max-tokens 8 --plot trace.png
-        rdlite trace BUNDLE "2 + 2 =" --exit-rule off --steps 32 --html trace.html
+        rdlite trace "What is 48 + 76?"
+        rdlite trace BUNDLE "The capital of France is" --raw --max-tokens 8 --plot trace.png
+        rdlite trace BUNDLE "2 + 2 =" --raw --exit-rule off --steps 32 --html trace.html
     """
     model, prompt = model_and_prompt(words)
     if options["sampler"] is not None:
@@ -100,7 +99,7 @@ def trace(
             sampling_of(opened.generation_config.sampling, options),
             options["seed"],
             stop,
-            chat,
+            is_chat(opened, prompt, chat),
             top,
             progress,
         )
@@ -124,7 +123,7 @@ def _wavefront(
     prompt: str,
     max_tokens: int,
     stop: tuple[str, ...],
-    chat: bool,
+    chat: bool | None,
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
@@ -141,7 +140,7 @@ def _wavefront(
             sampling_of(opened.generation_config.sampling, options),
             options["seed"],
             stop,
-            chat,
+            is_chat(opened, prompt, chat),
         )
     if as_json:
         print_json({"text": text, "wavefront": [dataclasses.asdict(row) for row in rows]})

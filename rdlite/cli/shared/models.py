@@ -10,15 +10,13 @@ import click
 
 from rdlite.cli.shared.output import progress_bar
 from rdlite.errors import InputError
-from rdlite.utils.memory import free_bytes, in_gb
+from rdlite.utils.memory import IN_MEMORY, free_bytes, in_gb
 
 if TYPE_CHECKING:
     from rdlite.store.fill import Plan
     from rdlite.utils.progress import Progress
 
 YES, KEEP = "rdlite.yes", "rdlite.keep_checkpoint"
-#: What a model takes beside its weights: graphs, activations, the start of a cache.
-MORE = 1.15
 
 
 def download_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,13 +38,15 @@ def download_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def resolve(word: str) -> str:
     """Return the path of a MODEL, downloaded if it is a name and not in the store."""
     from rdlite.store.entries import find, touch
-    from rdlite.store.names import read_name
+    from rdlite.store.names import TUNED, read_name
 
     name = read_name(word)
     if name is None:
         _did_you_mean(word)
         return word
     entry = find(name)
+    if entry is None and name.scheme == TUNED:
+        raise InputError(f"there is no {word} yet; 'rdlite tune {name.repo}' makes it")
     if entry is None:
         from rdlite.store.fill import fill
 
@@ -63,7 +63,6 @@ def resolve(word: str) -> str:
 
             entry = fill(
                 name,
-                "int4",
                 approve=lambda plan: _approve(word, plan, bool(meta.get(YES))),
                 waiting=lambda: click.echo(
                     f"note: another rdlite is at {name.repo}; waiting for it", err=True
@@ -91,11 +90,10 @@ def _did_you_mean(word: str) -> None:
 def _approve(word: str, plan: "Plan", yes: bool) -> None:
     """Say what is missing, and ask; raises InputError where nobody can be asked."""
     free = free_bytes()
-    if free is not None and plan.stored * MORE > free:
-        smaller = "" if plan.scheme.startswith("int4") else "; int4 takes less: NAME:int4"
+    if free is not None and plan.stored * IN_MEMORY > free:
         raise InputError(
-            f"{word} as {plan.scheme} needs {in_gb(int(plan.stored * MORE))} of memory and "
-            f"{in_gb(free)} are free{smaller}"
+            f"{word} as {plan.scheme} needs {in_gb(int(plan.stored * IN_MEMORY))} of memory and "
+            f"{in_gb(free)} are free: close other programs, or take {_what_fits(word, plan, free)}"
         )
     said = (
         f"{word} is not here: {in_gb(plan.download)} to download, kept as {plan.scheme}, "
@@ -107,6 +105,17 @@ def _approve(word: str, plan: "Plan", yes: bool) -> None:
         raise InputError(f"{said}; --yes downloads it")
     else:
         click.confirm(f"{said}. Download it?", default=True, abort=True, err=True)
+
+
+def _what_fits(word: str, plan: "Plan", free: int) -> str:
+    """Name what would run in the memory that is free."""
+    from rdlite.store.known import fitting
+
+    bits = {"float32": 32, "int8": 8.5}.get(plan.scheme, 4.5)
+    found = fitting(free)
+    if plan.stored * IN_MEMORY * 4.5 / bits <= free:
+        found.insert(0, f"{word.partition(':')[0]}:int4")
+    return f"{', '.join(found)} or nano" if found else "nano"
 
 
 def model_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

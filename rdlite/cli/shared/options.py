@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rdlite.config.parallel import Parallel
 
 
-#: Caches that may grow past this are worth a word.
+#: Models that may take more than this are worth a word.
 SAID_BYTES = 2**28
 
 
@@ -214,7 +214,8 @@ def plain_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--context",
                 type=click.IntRange(1, 2**22),
-                help="Maximum length of the text in tokens. Default: the model's.",
+                help="Maximum length of the text in tokens. Default: the model's, or as much as "
+                "fits in the memory that is free.",
             ),
             click.option(
                 "--cache-share",
@@ -235,30 +236,42 @@ def open_model(model: str, options: dict[str, Any], together: bool = False) -> "
     """Load MODEL as the run options say."""
     from rdlite.api.load import load
     from rdlite.config.cache import Cache
-    from rdlite.utils.memory import in_gb
 
     cache = Cache(options["cache_share"], options["cache_bits"])
     opened = load(
         model,
         device=options["device"],
         threads=options["threads"],
-        context=options["context"],
+        context=options["context"] or "auto",
         cache=cache,
         force_steps=options["force_steps"],
         together=together or options.get("speculate") is not None,
     )
-    if options["context"] is not None:
-        steps = opened.config.recurrence.mean_steps
-        most = opened.context * cache.bytes_per_token(opened.config, steps)
-        if most >= SAID_BYTES:
-            click.echo(
-                f"note: the cache takes up to {in_gb(most)}, with {opened.context} tokens at "
-                f"{steps} steps",
-                err=True,
-            )
+    _say_what_it_takes(opened, options)
     if opened.bundle.unhashed:
         count = len(opened.bundle.unhashed)
         click.echo(
             f"note: {count} large files were not hashed; 'rdlite verify' does that", err=True
         )
     return opened
+
+
+def _say_what_it_takes(opened: "Model", options: dict[str, Any]) -> None:
+    """Say in a line what was chosen for this machine, if the model may take much of it."""
+    from rdlite.utils.cpu import usable_cores
+    from rdlite.utils.memory import in_gb
+
+    bundle, steps = opened.bundle, opened.config.recurrence.mean_steps
+    cache = opened.context * opened.cache.bytes_per_token(opened.config, steps)
+    own = bundle.config.rotary_positions
+    chosen = options["context"] is None and opened.context < own
+    if bundle.weight_bytes + cache < SAID_BYTES and not chosen:
+        return
+    threads = options["threads"] or usable_cores()
+    click.echo(
+        f"note: {bundle.manifest.weights.get('core')}, {in_gb(bundle.weight_bytes)}, "
+        f"{opened.context} tokens of context (with {in_gb(cache)} of cache at {steps} steps), "
+        f"{threads} thread{'s' * (threads > 1)}"
+        + (f"; the model's own context of {own} does not fit in free memory" if chosen else ""),
+        err=True,
+    )

@@ -6,6 +6,7 @@ import pytest
 from rdlite.export.optimum import check_extra
 
 from rdlite import RuntimeFailure
+from rdlite.utils.install import install_hint
 
 WHOLE = {
     "torch": "2.13.0+cpu",
@@ -40,7 +41,7 @@ def test_a_missing_package_is_named_with_the_fix(install, missing):
     with pytest.raises(RuntimeFailure) as caught:
         check_extra()
     assert f"need {missing}, which is not installed" in str(caught.value)
-    assert "pip install 'rdlite[cpu,optimum]'" in str(caught.value)
+    assert install_hint("cpu", "optimum") in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,8 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 import rdlite
+from rdlite.bundle.update import update_bundle
 from rdlite.cli.main import main
 from rdlite.cli.shared.output import say
+from rdlite.loader import open_bundle
+from rdlite.utils.install import install_hint
 
 
 def run(*arguments, stdin=None):
@@ -38,7 +42,7 @@ def test_export_inspect_verify_generate(text_checkpoint, tmp_path):
     result = run("verify", out)
     assert "core.onnx.data" in result.output
     assert "is whole: 10 files" in result.output
-    result = run("generate", out, "hello", "--max-tokens", 5, "--temp", 0, "--stats")
+    result = run("generate", out, "hello", "--raw", "--max-tokens", 5, "--temp", 0, "--stats")
     assert result.exit_code == 0
     assert "5 tokens" in result.stderr
     assert ", 4.0 steps a token; prompt 5 tokens, 4.0 steps a token; " in result.stderr
@@ -76,7 +80,9 @@ def test_inspect_says_whether_the_cache_can_be_int8(text_bundle, scaled_bundle):
 
 
 def test_the_cache_can_be_int8(scaled_bundle):
-    result = run("generate", scaled_bundle, "hello", "--max-tokens", 4, "--cache-bits", 8, "--json")
+    result = run(
+        "generate", scaled_bundle, "hello", "--raw", "--max-tokens", 4, "--cache-bits", 8, "--json"
+    )
     assert result.exit_code == 0
     with rdlite.load(scaled_bundle, cache=rdlite.Cache(bits=8)) as model:
         tokens = [json.loads(line) for line in result.output.splitlines()[:-1]]
@@ -109,10 +115,12 @@ def test_generate_reads_a_pipe_and_drops_one_line_end(text_bundle):
 
 
 def test_generate_follows_the_sampling_options(text_bundle, model):
-    result = run("generate", text_bundle, "hello", "--max-tokens", 8, "--temp", 0, "--json")
+    result = run(
+        "generate", text_bundle, "hello", "--raw", "--max-tokens", 8, "--temp", 0, "--json"
+    )
     ids = [json.loads(line)["id"] for line in result.output.splitlines()[:-1]]
     assert ids == model.generate("hello", 8).ids
-    hot = run("generate", text_bundle, "hello", "--max-tokens", 8, "--temp", 5, "--json")
+    hot = run("generate", text_bundle, "hello", "--raw", "--max-tokens", 8, "--temp", 5, "--json")
     assert ids != [json.loads(line)["id"] for line in hot.output.splitlines()[:-1]]
 
 
@@ -131,7 +139,7 @@ def test_doctor_says_what_is_wrong_with_the_runtime(monkeypatch):
     result = run("doctor")
     assert result.exit_code == 0
     assert "onnxruntime cannot be imported" in result.output
-    assert "pip install 'rdlite[cpu]'" in result.output
+    assert install_hint("cpu") in result.output
     assert "read bandwidth" in result.output
 
 
@@ -233,7 +241,7 @@ def test_chat_complains_and_goes_on(text_bundle):
         (["generate", "./some/where"], "some/where is not a folder"),
         (["nope"], "No such command 'nope'"),
         (["generate", "BUNDLE", ""], "the prompt is empty"),
-        (["generate", "BUNDLE", "x" * 641], "641 tokens, the context is 640"),
+        (["generate", "BUNDLE", "x" * 641, "--raw"], "641 tokens, the context is 640"),
         (["export", "BUNDLE", "-o", "OUT"], "has no config.json"),
         (["export", "CHECKPOINT", "-o", "OUT", "--bits", "5"], "--bits is for quantizing; add"),
         (["export", "CHECKPOINT", "-o", "OUT", "--quant", ""], "scheme must be one of"),
@@ -372,6 +380,59 @@ def test_bench_measures_what_it_promises(text_bundle):
     refused = run("bench", text_bundle, "--new-tokens", 1)
     assert refused.exit_code == 2
     assert "2<=x<=1048576" in refused.stderr
+
+
+def test_a_chat_model_answers_unless_raw(text_bundle, bundle_copy):
+    assert run("generate", "What is 48 + 76?").output == "124"
+    assert run("generate", "--chat", "What is 48 + 76?").output == "124"
+    one = ("generate", text_bundle, "hello", "--max-tokens", 3, "--json")
+
+    def prompt_tokens(*more):
+        return json.loads(run(*one, *more).output.splitlines()[-1])["stats"]["prompt_tokens"]
+
+    assert prompt_tokens() == prompt_tokens("--chat") > prompt_tokens("--raw") == 5
+    update_bundle(open_bundle(bundle_copy), {}, {"chat_template.jinja": None})
+    plain = run("generate", bundle_copy, *one[2:]).output.splitlines()
+    assert json.loads(plain[-1])["stats"]["prompt_tokens"] == 5
+    result = run("generate", bundle_copy, "hello", "--chat")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "has no chat template" in result.stderr
+
+
+def test_hints_install_what_can_be_installed(monkeypatch, tmp_path):
+    from rdlite.utils import install
+
+    assert install_hint("hub", "plot") == f"pip install -e '{install.ROOT}[hub,plot]'"
+    monkeypatch.setattr(install, "ROOT", tmp_path)  # as if it were in site-packages
+    assert install_hint("hub") == "pip install 'huggingface_hub>=1.0'"
+    assert install_hint("nothing") == "install rdlite again with its extras [nothing]"
+
+
+def test_what_is_chosen_for_this_machine_is_said_in_a_line(text_bundle, monkeypatch):
+    from rdlite.cli.shared import options
+    from rdlite.utils import memory
+
+    one = ("generate", text_bundle, "hi", "--max-tokens", 1)
+    assert not run(*one).stderr
+    monkeypatch.setattr(memory, "SMALL_BYTES", 0)
+    weights = sum(file.stat().st_size for file in text_bundle.iterdir())
+    token = 4 * 128 * (1 + 2 * 4 + 1)  # float32, keys and values of 64 numbers, by layer and slot
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(1.5 * weights) + 2 * token * 300)
+    said = run(*one).stderr
+    assert re.fullmatch(
+        r"note: float32, 0.0\d+ GB, (299|300) tokens of context \(with 0.00\d+ GB of cache at 4 "
+        r"steps\), \d+ threads?; the model's own context of 640 does not fit in free memory\n",
+        said,
+    )
+    assert "300 tokens" not in run(*one, "--context", "20").stderr
+    monkeypatch.setattr(memory, "free_bytes", lambda: weights)
+    result = run(*one)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "for its weights and" in result.stderr
+    assert "use fewer bits (--scheme int4) or a smaller model" in result.stderr
+    monkeypatch.undo()
+    monkeypatch.setattr(options, "SAID_BYTES", 0)
+    assert "640 tokens of context (with" in run(*one).stderr
 
 
 def test_exit_off_turns_the_tuned_default_off():

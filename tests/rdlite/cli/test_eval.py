@@ -88,7 +88,7 @@ def test_divergence_from_another_bundle(on_text, text, text_bundle, other_bundle
         expected = divergence(model, other, texts, (1, 2))
     assert found["mean"] == [each.mean for each in expected]
     assert found["same_top"] == [each.same_top for each in expected]
-    assert "percentile_99" in run(*options).stdout
+    assert "KL, 99th percentile " in run(*options).stdout
 
 
 @pytest.mark.parametrize("name", ["depth.png", "depth.svg"])

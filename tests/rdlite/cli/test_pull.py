@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from rdlite.cli.main import main
+from rdlite.utils.install import install_hint
 
 REPO = "tiny/looped"
 
@@ -99,5 +100,5 @@ def test_without_the_library(hub, monkeypatch, tmp_path, library):
     result = run(REPO)
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: pull needs huggingface_hub 1 or newer: pip install 'rdlite[hub]'\n"
+        f"error: downloads need huggingface_hub 1 or newer: {install_hint('hub')}\n"
     )

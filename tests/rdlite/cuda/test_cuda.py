@@ -11,6 +11,7 @@ from rdlite import Cuda, InputError, RuntimeFailure
 from rdlite.cli.main import main
 from rdlite.cuda import install
 from rdlite.cuda.runtime import CudaMemory
+from rdlite.utils.install import install_hint
 
 
 def has_gpu():
@@ -96,7 +97,7 @@ def test_what_is_missing_is_named(installed, names, said):
     """With the CPU's onnxruntime in place of the one that is named."""
     installed(*names)
     assert said in install.what_is_missing()
-    assert "pip install 'rdlite[gpu]'" in install.what_is_missing()
+    assert install_hint("gpu") in install.what_is_missing()
 
 
 @without_gpu

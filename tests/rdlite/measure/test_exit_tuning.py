@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import rdlite
-from rdlite import BundleError, Depth, InputError
+from rdlite import BundleError, Depth, InputError, OutputError
+from rdlite.bundle.update import update_bundle
 from rdlite.cli.main import main
 from rdlite.config.exit_defaults import RULE_NAMES, ExitDefaults
 from rdlite.config.exit_rules import RULES
@@ -168,6 +169,36 @@ def test_tune_makes_it_the_default(nano_copy, tmp_path):
                 told = Depth(32, exit=rule, threshold=found["threshold"])
                 a, b = (model.generate([5, 6], 3, d) for d in (Depth(32, exit=rule), told))
                 assert [t.exit_value for t in a] == [t.exit_value for t in b]
+
+
+def test_nano_itself_is_never_changed(monkeypatch, tmp_path):
+    monkeypatch.setenv("RDLITE_HOME", str(tmp_path / "home"))
+
+    def run(*words):
+        return CliRunner().invoke(main, words)
+
+    shipped = find_model("nano")
+    before = {file.name: file.read_bytes() for file in shipped.iterdir()}
+    missing = run("inspect", "nano:tuned")
+    assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
+    assert "'rdlite tune nano' makes it" in missing.stderr
+    for steps in ("6", "5"):  # the second copy takes the place of the first
+        result = run("tune", *f"--threads 1 --count 1 --loss 50 --steps {steps}".split())
+        assert result.exit_code == 0, result.output
+        place = tmp_path / "home/models/nano/main/tuned"
+        assert f"a tuned copy is in\n{place}." in result.output
+    assert {file.name: file.read_bytes() for file in shipped.iterdir()} == before
+    assert open_bundle(place).manifest.exit.steps == 5
+    assert {path.name for path in place.parent.iterdir()} == {"tuned", "tuned.record.json"}
+    with rdlite.load() as model:
+        assert model.default_depth.max_steps != 5
+    answer = run("generate", "nano:tuned", "Hi", "--max-tokens", "1", "--json")
+    assert json.loads(answer.output.splitlines()[0])["steps"] <= 5
+    assert "nano:tuned" in run("models").output
+    run("models", "rm", "nano:tuned")
+    assert not place.exists()
+    with pytest.raises(OutputError, match="comes with rdlite, which is never changed"):
+        update_bundle(open_bundle("nano"), {"name": "mine"}, {})
 
 
 def test_the_tuned_default_halves_the_steps_and_keeps_the_answers(nano):

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from rdlite.cli.main import main
 from rdlite.serve.server import listen
+from rdlite.utils.install import install_hint
 
 
 def complaint(*arguments, **environment):
@@ -69,7 +70,7 @@ def test_a_missing_extra_is_named(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("rdlite.serve")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert "pip install 'rdlite[serve]'" in complaint("--port", "0")
+    assert install_hint("serve") in complaint("--port", "0")
 
 
 def test_it_can_be_reached_by_address_and_by_the_names_it_was_given(start):

@@ -67,13 +67,13 @@ def in_shards(files, checkpoint, count):
 def test_from_a_name_to_an_answer_and_no_request_the_second_time(store):
     words = ("generate", REPO, "Hi", "--max-tokens", "3", "--yes")
     first = run(*words)
-    assert "kept as int4" in first
+    assert "kept as int8" in first
     count = len(store.requests)
     assert count
     run("generate", REPO, "Hi", "--max-tokens", "3")
     assert len(store.requests) == count
     (entry,) = entries()
-    assert entry.name == f"{REPO}:int4"
+    assert entry.name == f"{REPO}:int8"
     assert run("models", "path", REPO).strip() == str(entry.path)
     assert "is whole" in run("models", "check")
     (row,) = __import__("json").loads(run("models", "--json"))
@@ -113,7 +113,7 @@ def test_a_gguf_file_of_the_hub(store, text_bundle, tmp_path):
 def test_killed_again_and_again_it_goes_on(store, text_checkpoint, tmp_path):
     in_shards(store.repos[REPO], text_checkpoint, 4)
     environment = {**os.environ, "HF_ENDPOINT": store.url, "HF_HOME": str(tmp_path / "hf")}
-    words = ["inspect", REPO, "--yes"]
+    words = ["inspect", f"{REPO}:int4", "--yes"]
     for count in (3, 9, 12, 7, 10, 8, 11, 9, 10, 8):
         result = subprocess.run(
             [sys.executable, "-c", KILLED, str(count), *words], env=environment, capture_output=True
@@ -158,6 +158,25 @@ def test_two_at_once_download_once(store, tmp_path):
     assert len(entries()) == 1
 
 
+def test_the_scheme_suits_size_and_memory(store, monkeypatch):
+    from rdlite.cli.shared import models
+    from rdlite.store import fill
+
+    monkeypatch.setattr(fill, "SMALL_CHECKPOINT", 10_000)
+    assert "kept as int4" in run("inspect", REPO, "--yes")
+    run("models", "rm", REPO)
+    monkeypatch.setattr(fill, "SMALL_CHECKPOINT", 10**9)
+    monkeypatch.setattr(fill, "free_bytes", lambda: 10_000)
+    assert "kept as int4" in run("inspect", REPO, "--yes")
+    run("models", "rm", REPO)
+    monkeypatch.setattr(models, "free_bytes", lambda: 200_000)
+    refused = run("inspect", f"{REPO}:float32", "--yes", code=2)
+    assert f"GB are free: close other programs, or take {REPO}:int4 or nano" in refused
+    monkeypatch.setattr(models, "free_bytes", lambda: 10_000)
+    assert run("inspect", f"{REPO}:int4", "--yes", code=2).endswith("programs, or take nano\n")
+    assert not entries()
+
+
 def test_without_a_terminal_it_names_yes_and_leaves_the_weights(store):
     result = CliRunner().invoke(main, ["inspect", REPO])
     assert result.exit_code == 2
@@ -188,5 +207,6 @@ def test_names_and_near_misses(store, tmp_path):
     Path("a").mkdir()
     assert read_name("a/b") is None
     assert "did you mean huginn?" in run("inspect", "hugin", code=2)
-    assert "huginn" in run("models", "known")
+    assert "tomg-group-umd/huginn-0125 " in run("models", "known")
+    assert "Apache-2.0" in run("models", "known")
     assert "can be stored as" in run("inspect", f"{REPO}:int4-gptq", "--yes", code=2)
