@@ -64,6 +64,6 @@ def check_scheme(scheme: str) -> None:
     """Raise InputError unless a checkpoint can be stored this way as it arrives."""
     if scheme not in SCHEMES:
         raise InputError(
-            f"a download can be stored as {', '.join(SCHEMES)}, not as {scheme!r:.40}; for other "
-            "schemes: 'rdlite pull', then 'rdlite export --scheme'"
+            f"a download can be stored as {', '.join(SCHEMES)}, not as {scheme!r:.40}; for schemes "
+            "that run the model: 'rdlite quantize NAME -o BUNDLE --scheme SCHEME'"
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rdlite.cli.shared.bundle_options import options_of, quantize_options, report_bundle
+from rdlite.cli.shared.models import download_options, original_path
 from rdlite.cli.shared.output import progress_bar
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path())  # nano is quantized already
+@click.argument("model", callback=original_path)  # nano is quantized already
+@download_options
 @click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to write.")
 @click.option(
     "--scheme", default="int4", show_default=True, metavar="NAME", help="Quantization scheme."
@@ -42,7 +44,8 @@ def quantize(
 ) -> None:
     """Quantize MODEL to int8 or int4: less memory, more speed.
 
-    MODEL is a bundle with float32 weights, or a checkpoint folder.
+    MODEL is a bundle with float32 weights, a checkpoint folder, or a name of the hub, which is
+    downloaded as float32.
 
     \b
     Schemes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rdlite.cli.shared.models import model_path
 from rdlite.cli.shared.options import (
     cache_bits_option,
     force_steps_option,
@@ -93,7 +94,12 @@ def _tasks(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Measure on this text file instead of the tasks: perplexity, or KL divergence with "
     "--against.",
 )
-@click.option("--against", type=click.Path(), help="Measure the KL divergence from this model.")
+@click.option(
+    "--against",
+    metavar="MODEL",
+    callback=model_path,
+    help="Measure the KL divergence from this model.",
+)
 @click.option(
     "--window",
     type=click.IntRange(2, 4096),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from rdlite.cli.shared.models import model_path
 from rdlite.cli.shared.options import json_option, model_argument
 from rdlite.cli.shared.output import print_json, progress_bar
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--against",
     metavar="OTHER",
-    type=click.Path(),
+    callback=model_path,
     help="Another bundle of the same model, to compare each graph and the logits with.",
 )
 @click.option(

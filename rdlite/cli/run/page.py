@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
+from rdlite.cli.shared.options import model_argument
+
 
 @click.command()
-@click.argument("model", default="nano")
+@model_argument
 @click.option(
     "-o",
     "--output",

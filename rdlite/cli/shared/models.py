@@ -1,5 +1,6 @@
 """MODEL on the command line: a path, nano, or a name of the hub that is downloaded if need be."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -35,8 +36,11 @@ def download_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def resolve(word: str) -> str:
-    """Return the path of a MODEL, downloaded if it is a name and not in the store."""
+def resolve(word: str, scheme: str | None = None) -> str:
+    """Return the path of a MODEL, downloaded if it is a name and not in the store.
+
+    `scheme` is how it is to be stored where the name leaves that open; None: what suits.
+    """
     from rdlite.store.entries import find, touch
     from rdlite.store.names import TUNED, read_name
 
@@ -44,6 +48,8 @@ def resolve(word: str) -> str:
     if name is None:
         _did_you_mean(word)
         return word
+    if name.file is None:
+        name = dataclasses.replace(name, scheme=name.scheme or scheme)
     entry = find(name)
     if entry is None and name.scheme == TUNED:
         raise InputError(f"there is no {word} yet; 'rdlite tune {name.repo}' makes it")
@@ -121,3 +127,8 @@ def _what_fits(word: str, plan: "Plan", free: int) -> str:
 def model_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Turn a MODEL of the command line into its path: a callback of arguments and options."""
     return None if value is None else resolve(value)
+
+
+def original_path(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Turn a MODEL that is to be quantized into its path: a name is downloaded as float32."""
+    return resolve(value, "float32")

@@ -143,6 +143,22 @@ def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(start, endless):
     assert screen.leave() == 0
 
 
+def test_a_download_is_asked_for_and_drawn(start, hub, tmp_path):
+    more = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "RDLITE_HOME": str(tmp_path / "r")}
+    screen = start("inspect", "tiny/looped", **more)
+    screen.wait("tiny/looped is not here: ", "Download it? [Y/n]:")
+    screen.child.send("n\r")
+    assert screen.leave() == 130
+    assert len(hub.fetched("model.safetensors")) == 1  # the header
+    screen = start("inspect", "tiny/looped", **more)
+    screen.wait("Download it? [Y/n]:")
+    screen.child.send("\r")
+    screen.wait("note: tiny/looped:int8 is in ", "hidden_size")
+    assert screen.leave() == 0
+    assert "weights ━" in screen.text()
+    assert len(hub.fetched("model.safetensors")) == 2
+
+
 def test_ctrl_d_leaves(start, endless):
     screen = start(*endless)
     screen.wait("context 0 of")

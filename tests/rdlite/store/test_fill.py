@@ -38,7 +38,7 @@ def store(hub, tmp_path, monkeypatch):
 
 
 def run(*words, code=0):
-    result = CliRunner().invoke(main, words)
+    result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == code, result.output
     return result.output
 
@@ -196,6 +196,23 @@ def test_a_full_disk_leaves_nothing_half(store, monkeypatch, tmp_path):
     monkeypatch.setattr(ByShard, "take", full)
     assert "is full; what had arrived" in run("inspect", REPO, "--yes", code=2)
     assert not list((tmp_path / "home").glob("models/*/*/.*.work"))
+
+
+def test_other_commands_take_names_too(store, text_bundle, tmp_path):
+    run("quantize", REPO, "-o", "small", "--scheme", "int8", "--yes")
+    assert [entry.name for entry in entries()] == [f"{REPO}:float32"]
+    whole = export_checkpoint(text_bundle.parent / "checkpoint", "w", quant=find_scheme("int8"))
+    ours, theirs = files_of(Path("small")), files_of(whole)
+    assert all(ours[key] == theirs[key] for key in theirs if key.endswith((".data", ".onnx")))
+    count = len(store.requests)
+    assert "agree within" in run("verify", text_bundle, "--against", f"{REPO}:float32")
+    run("eval", REPO, "--against", REPO, "--tasks", "chain", "--count", "1", "--steps", "1")
+    assert len(store.requests) == count
+    refused = run("page", "tiny/none", "-o", "site", "--yes", code=2)
+    assert "tiny/none" in refused
+    assert "'rdlite quantize NAME -o BUNDLE --scheme SCHEME'" in run(
+        "inspect", f"{REPO}:int4-gptq", "--yes", code=2
+    )
 
 
 def test_names_and_near_misses(store, tmp_path):
