@@ -7,12 +7,22 @@ import click
 import gguf
 import llama_cpp
 import numpy as np
+from tokenizers import pre_tokenizers
 
 
 def write_llama(
-    path: Path, width: int, heads: int, inner: int, layers: int, vocabulary: int
+    path: Path,
+    width: int,
+    heads: int,
+    inner: int,
+    layers: int,
+    vocabulary: int,
+    text: bool = False,
 ) -> int:
-    """Write a random Q4_0 Llama; returns how many weights a token's products read."""
+    """Write a random Q4_0 Llama; returns how many weights a token's products read.
+
+    With `text` it has a tokenizer, of bytes; its vocabulary is then 258 at least.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(4096)
     writer.add_embedding_length(width)
@@ -24,7 +34,10 @@ def write_llama(
     writer.add_rope_dimension_count(width // heads)
     writer.add_vocab_size(vocabulary)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
-    writer.add_tokenizer_model("none")
+    if text:
+        _add_tokenizer(writer, vocabulary)
+    else:
+        writer.add_tokenizer_model("none")
     rng, weights = np.random.default_rng(0), 0
 
     def matrix(name: str, rows: int, columns: int) -> None:
@@ -59,6 +72,21 @@ def write_llama(
     writer.write_tensors_to_file()
     writer.close()
     return weights + vocabulary * width
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, "th", "<end>"]
+    tokens += [f"<unused {number}>" for number in range(vocabulary - len(tokens))]
+    kinds = [gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL] * (vocabulary - 257)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(["t h"])
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(257)
+    writer.add_add_bos_token(False)
 
 
 class Llama:
