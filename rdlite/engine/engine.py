@@ -23,6 +23,9 @@ from rdlite.ort.session import Session
 if TYPE_CHECKING:
     from rdlite.cuda.arrays import Device
 
+#: Weights from which on a model is worth huge pages: smaller ones load in less time than it takes.
+LARGE = 2**26
+
 
 class Engine:
     """The three sessions of one model. Thread-safe; each text has a Sequence of its own."""
@@ -102,9 +105,11 @@ class Engine:
                     tables[name] = rotary_table(self.config, name, context or 0)
             own[part] = {name: tables[name] for name in names}
 
+        large = device is None and sum(bundle.manifest.parameters.values()) >= LARGE
+
         def make(part: str, graph: bytes, in_order: bool = True) -> Session:
             with bundle.data_folder(part) as folder:
-                return Session(part, graph, folder, threads, provider, own[part], in_order)
+                return Session(part, graph, folder, threads, provider, own[part], in_order, large)
 
         #: Calls that take rows of any texts; None where a row has not the bits it has alone.
         self.rows: EngineRows | None = None

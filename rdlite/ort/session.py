@@ -1,5 +1,6 @@
 """The only module that imports onnxruntime: sessions over checked graphs, and bound calls."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import Interrupted, RuntimeFailure
+from rdlite.ort.huge_pages import huge_pages
 from rdlite.utils.install import install_hint
 
 # The official wheels send telemetry unless told otherwise; the user's own choice stands.
@@ -137,6 +139,7 @@ class Session:
         provider: Provider | None = None,
         weights: Mapping[str, Array] | None = None,
         in_order: bool = False,
+        large: bool = False,
     ) -> None:
         """Load a checked graph.
 
@@ -149,6 +152,7 @@ class Session:
             weights: by name, those that are given here and not in files; they are kept, not copied.
             in_order: whether nodes must run in the order of the graph, which onnxruntime changes
                 where it sees no edge between them.
+            large: whether its weights are worth huge pages.
 
         Raises:
             RuntimeFailure: onnxruntime is missing, or refuses the graph, or would run it, or a
@@ -183,9 +187,10 @@ class Session:
                 entries["session.disable_cpu_ep_fallback"] = "1"
             for key, value in entries.items():
                 options.add_session_config_entry(key, value)
-            self._session = self._ort.InferenceSession(
-                graph, options, providers=[(provider.name, dict(provider.options))]
-            )
+            with huge_pages() if large else contextlib.nullcontext():
+                self._session = self._ort.InferenceSession(
+                    graph, options, providers=[(provider.name, dict(provider.options))]
+                )
         except Exception as problem:  # onnxruntime's errors have no base of their own
             said = _line(problem)
             raise RuntimeFailure(
