@@ -107,6 +107,11 @@ def compare(ours: Ours, theirs: Llama, weights: int, kinds: list[str], rounds: i
 @click.option("--chunk", default=CHUNK, show_default=True, type=click.IntRange(1, 512))
 @click.option("--rounds", default=9, show_default=True, type=click.IntRange(1, 100))
 @click.option("--only", multiple=True, type=click.Choice([*CASES]), help="Default: all.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where both models are kept for the next run. Default: nowhere.",
+)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
 def main(
     threads: int,
@@ -114,12 +119,17 @@ def main(
     chunk: int,
     rounds: int,
     only: tuple[str, ...],
+    folder: Path | None,
     out: Path | None,
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "llama.gguf"
-        weights = write_llama(path, WIDTH, HEADS, INNER, LAYERS, VOCABULARY)
-        core = write_random_huginn(Path(name) / "core", 4, (0, 4, 0), 262, block_size)
+        folder = folder or Path(name)
+        core, path = folder / f"core-{block_size}", folder / "llama.gguf"
+        if not path.exists():
+            write_llama(path, WIDTH, HEADS, INNER, LAYERS, VOCABULARY)
+        if not core.exists():
+            write_random_huginn(core, 4, (0, 4, 0), 262, block_size)
+        weights = LAYERS * (4 * WIDTH**2 + 3 * WIDTH * INNER) + VOCABULARY * WIDTH
         ours, theirs = Ours(core, threads, chunk), Llama(path, threads, LONGEST + 512, 512)
         kinds = [kind for kind in CASES if not only or kind in only]
         rows = compare(ours, theirs, weights, kinds, rounds)

@@ -4,7 +4,7 @@ Every random draw is a pure function of (seed, position), so that replay and spe
 same.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,9 @@ class Sampler:
         # Whole blocks, the last filled up with zeros.
         self._blocks = np.zeros((-(-vocab_size // BLOCK), BLOCK), np.float32)
         self._work = self._blocks.reshape(-1)[:vocab_size]
+        # Room for what a nucleus asks of every chance.
+        self._above = np.empty(vocab_size if sampling.top_p < 1 else 0, np.float32)
+        self._is = np.empty(self._above.size, np.bool_)
         self._seen: npt.NDArray[np.bool_] | None = None
         if sampling.repetition_penalty != 1:
             self._seen = np.zeros(vocab_size, np.bool_)
@@ -112,7 +115,8 @@ class Sampler:
         return token
 
     def _choose(self, logits: Floats, position: int) -> int:
-        if not np.isfinite(logits.max()):
+        top = logits.max()
+        if not np.isfinite(top):
             raise RuntimeFailure(
                 "the model's logits are not numbers; its weights are broken, or its depth unstable"
             )
@@ -120,6 +124,8 @@ class Sampler:
         if not (self._sampling.temperature or changes):
             return int(logits.argmax())
         work = self._work
+        if not changes and not 0 < self._sampling.top_k < work.size:
+            return self._draw_from_all(np.subtract(logits, top, out=work), position)
         np.copyto(work, logits)
         if self._bias_ids.size:
             work[self._bias_ids] += self._bias
@@ -133,9 +139,9 @@ class Sampler:
 
     def _draw(self, work: Floats, position: int) -> int:
         sampling = self._sampling
-        random = generator_at(self._seed, position, TOKENS).random
         if not 0 < sampling.top_k < work.size:
-            return self._draw_from_all(work, random)
+            work -= work.max()
+            return self._draw_from_all(work, position)
         ids = likeliest(work, sampling.top_k)
         work = work[ids]
         with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
@@ -145,16 +151,19 @@ class Sampler:
             ids, chances = ids[keep], chances[keep]
         if sampling.min_p:
             chances[chances < sampling.min_p * chances.max()] = 0
+        random = generator_at(self._seed, position, TOKENS).random
         return int(ids[_pick(chances, random())])
 
-    def _draw_from_all(self, work: Floats, random: Callable[[], float]) -> int:
+    def _draw_from_all(self, work: Floats, position: int) -> int:
         """Draw from a whole vocabulary, in a few passes over it and without sorting.
+
+        `work` holds the logits less the largest of them, and is overwritten.
 
         A token outside the nucleus is drawn again: what the first ones that lie in it are is
         distributed as if all others had been left out.
         """
         sampling = self._sampling
-        work -= work.max()
+        random = generator_at(self._seed, position, TOKENS).random
         with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
             work /= np.float32(max(sampling.temperature, LEAST_TEMPERATURE))
         np.exp(work, out=work)  # the largest is 1
@@ -171,13 +180,22 @@ class Sampler:
             chance = work[index]
             if sampling.top_p == 1:
                 return index
-            if chance >= sampling.min_p and _chances_before(work, index) < wanted:
+            if chance >= sampling.min_p and self._chances_before(index) < wanted:
                 return index
         chances = work.astype(np.float64)
         ids = _nucleus(chances, sampling.top_p)
         chances = chances[ids]
         chances[chances < sampling.min_p * chances.max()] = 0
         return int(ids[_pick(chances, random())])
+
+    def _chances_before(self, index: int) -> float:
+        """Return the sum of the chances that are likelier, or equal and first."""
+        chances, chance = self._work, self._work[index]
+        # Quicker than to sum up under a mask.
+        likelier = float(np.maximum(chances, chance, out=self._above).sum())
+        likelier -= float(chance) * int(np.count_nonzero(np.less_equal(chances, chance, self._is)))
+        equal = np.equal(chances[:index], chance, self._is[:index])
+        return likelier + float(chance) * int(np.count_nonzero(equal))
 
 
 def _pick(chances: npt.NDArray[Any], share: float) -> int:
@@ -187,21 +205,17 @@ def _pick(chances: npt.NDArray[Any], share: float) -> int:
     return min(index, int(np.searchsorted(cumulative, cumulative[-1])))
 
 
-def _chances_before(chances: Floats, index: int) -> float:
-    """Return the sum of the chances that are likelier, or equal and first."""
-    chance = chances[index]
-    # Quicker than to sum up under a mask.
-    likelier = float(np.maximum(chances, chance).sum())
-    likelier -= float(chance) * int(np.count_nonzero(chances <= chance))
-    return likelier + float(chance) * int(np.count_nonzero(chances[:index] == chance))
-
-
 def likeliest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
     """Return the indices of the `count` largest values, largest first; of equal ones the first."""
-    least = np.partition(values, -count)[-count]
-    indices = np.flatnonzero(values >= least)
-    order = np.argsort(-values[indices], kind="stable")
-    return indices[order[:count]]
+    blocks = values.size // BLOCK
+    indices: npt.NDArray[np.int64] | slice = slice(None)
+    if 0 < count <= blocks:  # as many blocks have a value so large: few others do
+        tops = values[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
+        indices = np.flatnonzero(values >= np.partition(tops, -count)[-count])
+    among = values[indices]
+    found = np.flatnonzero(among >= np.partition(among, -count)[-count])
+    order = np.argsort(-among[found], kind="stable")[:count]
+    return found[order] if isinstance(indices, slice) else indices[found[order]]
 
 
 def _nucleus(chances: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.int64]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rdlite import InputError, RuntimeFailure, Sampling
-from rdlite.decode.sampler import Sampler
+from rdlite.decode.sampler import BLOCK, Sampler, likeliest
 
 LOGITS = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], np.float32))
 
@@ -94,6 +94,17 @@ def test_the_first_of_equals_wins():
     assert Sampler(Sampling(), 4, 0)(logits, 0)[0] == 1
     assert drawn(Sampling(temperature=1, top_k=1), logits, 50)[1] == 1
     assert set(np.flatnonzero(drawn(Sampling(temperature=1, top_k=2), logits, 200))) == {1, 2}
+
+
+@pytest.mark.parametrize("count", [1, 5, 40, 400])
+@pytest.mark.parametrize("size", [400, 40 * BLOCK, 40 * BLOCK + 3])
+def test_the_likeliest_are_those_of_a_stable_sort(size, count):
+    rng = np.random.default_rng(size)
+    few = rng.integers(0, 6, size).astype(np.float32)  # equals, across blocks too
+    few[rng.random(size) < 0.5] = -np.inf
+    for values in (few, rng.normal(size=size).astype(np.float32), np.zeros(size)):
+        wanted = np.argsort(-values, kind="stable")[:count]
+        assert np.array_equal(likeliest(values, count), wanted)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
