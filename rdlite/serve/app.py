@@ -19,6 +19,7 @@ from rdlite.decode.results import Token
 from rdlite.errors import InputError, RdliteError
 from rdlite.serve.access.keyring import Keyring
 from rdlite.serve.access.request_log import RequestLog
+from rdlite.serve.description.openapi import add_description
 from rdlite.serve.error_handlers import add_failures, answer_to, describe
 from rdlite.serve.metrics import Counted, Metrics
 from rdlite.serve.middleware import Guard
@@ -182,10 +183,11 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     async def to_text(body: DetokenizeRequest) -> Response:
         return _json(await run_in_threadpool(detokenize, model, body))
 
-    @app.post("/v1/embeddings", include_in_schema=False)
+    @app.post("/v1/embeddings")
     async def embeddings() -> Response:
         raise InputError("this server's model writes text; it makes no embeddings")
 
+    add_description(app, keyring.required)
     return app
 
 

@@ -38,6 +38,8 @@ def _text_of_part(part: object) -> str:
     return text
 
 
+#: What may say something, for the description; an answer may have said nothing.
+Said = str | Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None
 #: Some clients keep nothing as an empty list.
 Thought = Annotated[str | None, BeforeValidator(lambda value: None if value == [] else value)]
 
@@ -50,10 +52,10 @@ class Message(Strict):
     unless it is empty; any other passes, bounded and without effect.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={"required": ["role"]})
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(text_of)]
+    content: Annotated[str, BeforeValidator(text_of, json_schema_input_type=Said)]
     name: Label | None = None
     reasoning_content: Thought = None
     reasoning: Thought = Field(default=None, description="The same, as newer clients call it")

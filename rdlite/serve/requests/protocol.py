@@ -38,6 +38,15 @@ def _prompt(value: object) -> object:
     raise ValueError("must be one text, or one list of token ids")
 
 
+#: What `_stops` and `_prompt` take, for the description.
+Stops = (
+    str
+    | Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=16)]
+)
+Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**22)]], Field(min_length=1)]
+Prompt = str | Ids | Annotated[list[str | Ids], Field(min_length=1, max_length=1)]
+
+
 def _few(value: object) -> object:
     if isinstance(value, dict) and len(value) > MAX_BIASES:
         raise ValueError(f"must have at most {MAX_BIASES} tokens, has {len(value)}")
@@ -102,7 +111,7 @@ class _Common(Strict):
         ]
         | None
     ) = None
-    stop: Annotated[list[str], BeforeValidator(_stops)] | None = None
+    stop: Annotated[list[str], BeforeValidator(_stops, json_schema_input_type=Stops)] | None = None
     seed: Annotated[int, AfterValidator(_seed)] | None = None
     depth: DepthRequest | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
@@ -152,7 +161,7 @@ class ChatRequest(_Common):
 class CompletionRequest(_Common):
     """The body of /v1/completions."""
 
-    prompt: Annotated[Any, BeforeValidator(_prompt)]
+    prompt: Annotated[Any, BeforeValidator(_prompt, json_schema_input_type=Prompt)]
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: Annotated[None, only(False)] = None
     best_of: Annotated[None, only(1)] = None

@@ -3,7 +3,17 @@
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 MAX_KEYS = 256
 #: Of the JSON of a value that has no effect.
@@ -19,6 +29,17 @@ class Strict(BaseModel):
     """Known keys of exact types; a null is as if the key were not there, whatever the key."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Say of unknown keys that they may be null."""
+        schema = handler(core)
+        own = handler.resolve_ref_schema(schema)
+        if own.get("additionalProperties") is False:
+            own["additionalProperties"] = {"type": "null"}
+        return schema
 
     @model_validator(mode="before")
     @classmethod
@@ -46,7 +67,8 @@ def only(*neutral: object) -> BeforeValidator:
         shown = " or ".join(repr(v) for v in neutral)
         raise ValueError(f"is not supported: leave it out, or give {shown or 'null'}")
 
-    return BeforeValidator(check)
+    schema = WithJsonSchema({"enum": [None, *neutral]})
+    return BeforeValidator(check, json_schema_input_type=Annotated[Any, schema])
 
 
 def _small(value: Any) -> Any:

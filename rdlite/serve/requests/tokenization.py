@@ -1,6 +1,6 @@
 """/tokenize and /detokenize: text to token ids and back, as other local servers have them."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ class DetokenizeRequest(Strict):
     """Token ids."""
 
     model: Label | None = None
-    tokens: list[int] = Field(max_length=MAX_TOKENS)
+    tokens: list[Annotated[int, Field(ge=0, lt=2**22)]] = Field(max_length=MAX_TOKENS)
 
 
 def tokenize(model: Model, body: TokenizeRequest) -> dict[str, Any]:
