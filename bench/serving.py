@@ -45,6 +45,7 @@ class Server:
         end, said = time.monotonic() + READY_S, ""
         while True:
             if self.process.poll() is not None or time.monotonic() > end:
+                self.stop()
                 raise click.ClickException(f"{' '.join(command)} does not answer: {said}")
             try:
                 self.ask("x", TOKENS)
