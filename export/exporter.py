@@ -1,11 +1,13 @@
 """Writes a model as a bundle, in one pass over its weights."""
 
+import dataclasses
 from pathlib import Path
 
 from rdlite.architectures.assemble import build_graphs
 from rdlite.bundle.manifest import CONTRACT_VERSION, FileEntry, Manifest
 from rdlite.bundle.writer import check_replaceable, new_folder, write_bytes, write_manifest
 from rdlite.graphs.serialize import Graphs
+from rdlite.utils.checks import check_integer
 from rdlite.utils.progress import Progress
 from rdlite.version import __version__
 from rdlite.weights.source_model import SourceModel, Tuned, describe_weights
@@ -22,6 +24,7 @@ def export_checkpoint(
     quant: Scheme | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    trained_length: int | None = None,
 ) -> Path:
     """Export a checkpoint folder to a bundle.
 
@@ -34,6 +37,8 @@ def export_checkpoint(
         force: replace `out` if it is a bundle already.
         progress: called with (bytes read, bytes in all), counted as float32, as weights are
             written.
+        trained_length: tokens that the model was trained on at once, where that is less than its
+            context; None: what `trained_length` in its config.json says, if anything.
 
     Returns:
         The path of the bundle.
@@ -45,6 +50,9 @@ def export_checkpoint(
     """
     check_replaceable(Path(out).absolute(), force, Path(checkpoint))  # before any work
     original = read_checkpoint(checkpoint)
+    if trained_length is not None:
+        check_integer("trained_length", trained_length, 1, original.config.context_length)
+        original = dataclasses.replace(original, trained_length=trained_length)
     storage = quant.prepare(original) if quant else None
     return write_bundle(original, out, storage, force=force, progress=progress)
 
@@ -113,4 +121,5 @@ def new_manifest(
         cache_scales=tuned.entry if tuned else None,
         exit=tuned.exit if tuned else None,
         flavour="portable" if portable else "fused",
+        trained_length=original.trained_length,
     )

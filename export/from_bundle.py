@@ -56,6 +56,7 @@ def read_bundle(bundle: Bundle) -> SourceModel:
         bundle.folder,
         manifest.quantization,
         tuned,
+        manifest.trained_length,
     )
 
 

@@ -41,6 +41,7 @@ def read_checkpoint(path: str | Path) -> SourceModel:
         text.files,
         text.special_tokens,
         checkpoint.folder,
+        trained_length=_trained_length(checkpoint, config.context_length),
     )
 
 
@@ -72,6 +73,16 @@ def _check_tensors(checkpoint: Checkpoint, weights: Weights, family: Family) -> 
             f"{checkpoint.folder} holds {len(unknown)} tensors that its family and config do not "
             f"account for, the first {unknown[0]!r}; leaving them out would change the model"
         )
+
+
+def _trained_length(checkpoint: Checkpoint, context: int) -> int | None:
+    """Return what the config says of the length of texts in training, if less than the context."""
+    length = checkpoint.config.get("trained_length")
+    if length is None:
+        return None
+    if type(length) is not int or not 1 <= length <= context:
+        raise FamilyError(f"config: trained_length must be 1 to {context}, got {length!r:.40}")
+    return length if length < context else None
 
 
 def _name(checkpoint: Checkpoint) -> str:

@@ -54,6 +54,8 @@ def metadata_items(
     for name, key in CARRIED.items():
         if name in texts:
             yield Item(key, "STRING", texts[name].decode(errors="replace"))
+    if original.trained_length is not None:
+        yield Item("rdlite.trained_length", "UINT32", original.trained_length)
     yield Item("rdlite.special_tokens", "STRING", json.dumps(dict(original.special_tokens)))
     if storage is not None:
         plain = asdict(storage.quantization)

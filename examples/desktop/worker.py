@@ -40,11 +40,13 @@ class ModelFacts:
         depth = model.default_depth
         steps = depth.max_steps or recurrence.mean_steps
         kept = "one cache for all steps" if model.cache.share else "a cache for each step"
+        length = model.trained_length
+        read = f"reads the last {length} tokens" if length else f"context {model.context}"
         parameters = f"{sum(manifest.parameters.values()):,} parameters"
         return cls(
             path=path,
             name=manifest.name,
-            summary=f"{manifest.model.family}, {parameters}, context {model.context}, {kept}",
+            summary=f"{manifest.model.family}, {parameters}, {read}, {kept}",
             depth=dataclasses.replace(depth, max_steps=steps),
             most=max(steps, most_steps(model.config)),
         )

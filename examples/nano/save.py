@@ -9,6 +9,9 @@ from rdlite.export.random_checkpoint import hub_config, write_text_files
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
+#: What the hub's configs do not say: its name, and the tokens of the rows that it is trained on.
+OF_NANO = {"_name_or_path": "nano", "trained_length": 128}
+
 
 def save_checkpoint(model: Huginn, tokenizer: Tokenizer, folder: Path) -> None:
     """Write config.json, model.safetensors (float32), the text files and the model card.
@@ -31,7 +34,7 @@ def save_checkpoint(model: Huginn, tokenizer: Tokenizer, folder: Path) -> None:
         config.mean_steps,
         config.layers,
     )
-    (new / "config.json").write_text(json.dumps(hub | {"_name_or_path": "nano"}, indent=1))
+    (new / "config.json").write_text(json.dumps(hub | OF_NANO, indent=1))
     write_text_files(new, tokenizer, temperature=0)
     card = Path(__file__).with_name("checkpoint") / "README.md"
     shutil.copyfile(card, new / "README.md")

@@ -71,7 +71,8 @@ async function answer(id, body, signal) {
   }
   const { finish, promptTokens, reusedTokens } = generation.stats;
   const reason = finish === "stop-string" ? "stop" : finish === "context" ? "length" : finish;
-  post(id, [{ delta: {}, finish_reason: reason }], {
+  const ended = { delta: {}, finish_reason: reason };
+  post(id, [chat.leftOut ? { ...ended, left_out_messages: chat.leftOut } : ended], {
     prompt_tokens: promptTokens,
     prompt_tokens_details: { cached_tokens: reusedTokens },
   });

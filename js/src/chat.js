@@ -3,9 +3,10 @@
 import { checkOptions, shown } from "./checks.js";
 import { InputError } from "./errors.js";
 import { Generation, generateTokens } from "./generate.js";
+import { historyLength, recent } from "./history.js";
 import { ELSEWHERE } from "./model.js";
 
-const OPTIONS = ["system", "depth", "sampling", "seed"];
+const OPTIONS = ["system", "depth", "sampling", "seed", "history"];
 const SEND = ["maxTokens", "signal", "changes", "depth", "sampling"];
 
 export class Chat {
@@ -13,7 +14,11 @@ export class Chat {
   constructor(model, options) {
     checkOptions("chat", options, OPTIONS, ELSEWHERE);
     void model.tokenizer, model.chatTemplate; // complain now, not at the first message
-    const { system = null, depth = null, sampling = null, seed = 0 } = options;
+    const { system = null, depth = null, sampling = null, seed = 0, history = "trained" } = options;
+    const trained = model.manifest.trainedLength;
+    /** Tokens of a conversation that are read; null: all. @type {number | null} */
+    this.length = historyLength(history, trained !== null && trained < model.context ? trained : null);
+    this.leftOut = 0; // messages that the last turn left out
     const { temperature, topK, topP, minP, repetitionPenalty } = model.generationConfig;
     this.model = model;
     this.options = {
@@ -47,8 +52,11 @@ export class Chat {
       throw new InputError("the last answer still runs; close it or wait for its end");
     }
     const messages = [...this.messages, { role: "user", content: text }];
-    const prompt = this.model.encodeChat(messages);
+    const count = (/** @type {any[]} */ some) => this.model.countChat(some);
+    const kept = recent(messages, this.length, options.maxTokens ?? 1024, count);
+    const prompt = this.model.encodeChat(kept);
     const plan = this.model.plan({ ...this.options, ...options }, 1024);
+    this.leftOut = messages.length - kept.length;
     this.answer = new Generation(this.run(messages, prompt, plan), plan);
     return this.answer;
   }

@@ -99,6 +99,7 @@ const manifest = object({
   cache_scales: optional(orNull(object({ file: text, steps: whole(1, 1024) })), null),
   exit: optional(orNull(exit), null),
   flavour: optional(oneOf("fused", "portable"), "fused"),
+  trained_length: optional(orNull(whole(1, 2 ** 22)), null),
   sha256: text,
 });
 const generation = object({

@@ -125,6 +125,26 @@ test("an abort ends an answer, and the conversation goes on", async () => {
   model.close();
 });
 
+test("a chat longer than the training leaves out its oldest turns, as Python does", async () => {
+  const model = await load(nano, { threads: 1 });
+  const chat = model.chat();
+  const cuts = [];
+  for (let n = 20; n < 34; n++) {
+    assert.equal((await chat.send(`What is ${n} + ${n}?`).done()).text, `${2 * n}`);
+    cuts.push(chat.leftOut);
+  }
+  assert.deepEqual(cuts, [0, 0, 0, 0, 4, 6, 6, 10, 12, 12, 16, 18, 18, 22]);
+  assert.equal(chat.messages.length, 28);
+  assert.throws(() => model.chat({ history: "some" }), /history must be trained, all or a number/);
+  const whole = model.chat({ history: "all" });
+  whole.messages = chat.messages;
+  await whole.send("What is 48 + 76?").done();
+  assert.equal(whole.leftOut, 0);
+  chat.close();
+  whole.close();
+  model.close();
+});
+
 test("a stop string ends a text and is no part of it", async () => {
   const model = await load(nano, { threads: 1 });
   const prompt = model.encodeChat([{ role: "user", content: "What can you do?" }]);

@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdlite.api.history import History, history_length
 from rdlite.config.depth import Depth
 from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
@@ -45,6 +46,7 @@ class Chat:
         speculate: Speculate = None,
         template_variables: Mapping[str, Any] | None = None,
         sampler: Parallel | None = None,
+        history: History = "trained",
     ) -> None:
         """Use `Model.chat`."""
         _ = model.tokenizer, model.chat_template  # complain now, not at the first message
@@ -62,6 +64,11 @@ class Chat:
         self.speculate = speculate
         self._opened = False  # the block of thinking, by the last prompt
         self.sampler = sampler
+        history_length(history, None)  # complain now
+        #: How much of a long conversation is read; may be changed between turns.
+        self.history: History = history
+        #: Messages that the last turn left out, because the model was trained on less.
+        self.left_out = 0
         self.messages: list[dict[str, str]] = []
         self._kept = CachedPrompt(model.new_sequence())
         self._answer: Generation | None = None
@@ -71,6 +78,7 @@ class Chat:
         """Forget the conversation and start over with this system prompt."""
         self._end_answer()
         self.messages = [{"role": "system", "content": system}] if system else []
+        self.left_out = 0
         self._kept.restart()
 
     def think(self, thinking: bool) -> None:
@@ -90,6 +98,12 @@ class Chat:
     def context_used(self) -> int:
         """Tokens of the conversation that are in the cache."""
         return len(self._kept.tokens)
+
+    @property
+    def length(self) -> int:
+        """How many tokens of conversation can be read; older turns are left out."""
+        length = history_length(self.history, self.model.trained_length)
+        return self.model.context if length is None else min(length, self.model.context)
 
     def undo(self) -> str | None:
         """Remove the last question and its answer; returns the question, or None.
@@ -211,10 +225,12 @@ class Chat:
         model = self.model
         model.check_open()
         messages = [*self.messages, {"role": "user", "content": text}]
-        rendered = model.chat_template.render(messages, template_variables=self.template_variables)
+        kept = model.recent(messages, self.history, max_tokens, self.template_variables)
+        rendered = model.chat_template.render(kept, template_variables=self.template_variables)
         prompt = model.encode(rendered, add_special_tokens=False)
         plan = self._plan(max_tokens, self.depth, self.sampling, self.seed)
         self._opened = opens_thinking(rendered)
+        self.left_out = len(messages) - len(kept)
         self._answer = Generation(self._run(messages, prompt, plan), plan)
         return self._answer
 

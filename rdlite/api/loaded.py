@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from rdlite.api.history import History, history_length, recent
 from rdlite.bundle.reader import Bundle
 from rdlite.config.cache import Cache
 from rdlite.config.depth import Depth
@@ -104,6 +105,38 @@ class Loaded:
     def can_chat(self) -> bool:
         """Whether the bundle has a tokenizer and a chat template."""
         return self._tokenizer is not None and self._template is not None
+
+    @property
+    def trained_length(self) -> int | None:
+        """Tokens that the model was trained on at once, if less than the context; else None."""
+        length = self.bundle.manifest.trained_length
+        return None if length is None or length >= self.context else length
+
+    def recent(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        history: History = "trained",
+        max_tokens: int = 1024,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> list[Mapping[str, Any]]:
+        """Return what of a conversation is to be read, without the oldest turns of a long one.
+
+        Args:
+            messages: as for `encode_chat`.
+            history: how long conversation and answer may be together: "trained", as long as the
+                model was trained for; "all", as fits in the context; or a number of tokens.
+            max_tokens: of the answer.
+            template_variables: of the chat template's own.
+
+        Raises:
+            InputError: `history` is none, or the template refuses.
+        """
+
+        def count(messages: Sequence[Mapping[str, Any]]) -> int:
+            rendered = self.chat_template.render(messages, template_variables=template_variables)
+            return len(self.tokenizer.encode(rendered, False))
+
+        return recent(messages, history_length(history, self.trained_length), max_tokens, count)
 
     def encode_chat(
         self,

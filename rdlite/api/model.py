@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.api.chat import Chat
+from rdlite.api.history import History
 from rdlite.api.loaded import Loaded
 from rdlite.api.many import Finished, generate_many
 from rdlite.config.constraint import Constraint
@@ -240,6 +241,7 @@ class Model(Loaded):
         speculate: Speculate = None,
         template_variables: Mapping[str, Any] | None = None,
         sampler: Parallel | None = None,
+        history: History = "trained",
     ) -> Chat:
         """Start a conversation; what was read stays in its cache between turns.
 
@@ -252,9 +254,14 @@ class Model(Loaded):
             template_variables: of the chat template's own, like `{"enable_thinking": False}`;
                 `chat_template.variables` lists the variables.
             sampler: as for `generate`.
+            history: where a conversation gets longer than the model was trained for, "trained"
+                leaves out the oldest turns; "all" keeps them up to the context. Or a number of
+                tokens.
 
         Raises:
             InputError: the bundle has no tokenizer or no chat template, or a number is out of
                 bounds.
         """
-        return Chat(self, system, depth, sampling, seed, speculate, template_variables, sampler)
+        return Chat(
+            self, system, depth, sampling, seed, speculate, template_variables, sampler, history
+        )

@@ -47,7 +47,8 @@ class Manifest:
     `weights` and `parameters` say of each group of weights how they are stored and how many they
     are; `quantization` is how matrices are quantized, if they are. `cache_scales` is there if the
     cache can be int8, `exit` if exit thresholds were measured. `flavour` says of which operators
-    the graphs are made. `sha256` is the hash of everything else in the manifest, see
+    the graphs are made, `trained_length` how many tokens the model was trained on at once, where
+    that is less than its context. `sha256` is the hash of everything else in the manifest, see
     `hash_manifest`.
     """
 
@@ -63,6 +64,7 @@ class Manifest:
     cache_scales: CacheScalesEntry | None = None
     exit: ExitDefaults | None = None
     flavour: Annotated[str, Choices(FLAVOURS)] = "fused"
+    trained_length: Annotated[int | None, Bounds(1, 2**22)] = None
     sha256: str = ""
 
 

@@ -57,6 +57,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     data = dataclasses.asdict(manifest)
     if manifest.flavour == "fused":  # the default, which older versions have no key for
         del data["flavour"]
+    if manifest.trained_length is None:  # likewise
+        del data["trained_length"]
     data["sha256"] = hash_manifest(data)
     write_bytes(folder, MANIFEST, (json.dumps(data, indent=1) + "\n").encode())
 

@@ -76,6 +76,7 @@ def read_original(
         file.path,
         quantization,
         _tuned(file, config),
+        _trained_length(file),
     )
     return file, original, source
 
@@ -111,6 +112,7 @@ def open_gguf(path: str | Path) -> Bundle:
         quantization=quantization,
         cache_scales=tuned.entry if tuned else None,
         exit=tuned.exit if tuned else None,
+        trained_length=original.trained_length,
     )
     texts = dict(original.text_files)
     if manifest.cache_scales and tuned and tuned.cache_scales:
@@ -172,6 +174,15 @@ def _object(file: GGUFFile, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise file.fail(f"the key {key!r} must hold a JSON object")
     return value
+
+
+def _trained_length(file: GGUFFile) -> int | None:
+    if "rdlite.trained_length" not in file.metadata:
+        return None
+    length: int = file.value("rdlite.trained_length", int)
+    if not 1 <= length <= 2**22:
+        raise file.fail("the key 'rdlite.trained_length' must be 1 to 2^22")
+    return length
 
 
 def _tuned(file: GGUFFile, config: ModelConfig) -> Tuned | None:

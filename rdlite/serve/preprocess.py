@@ -61,11 +61,16 @@ class Preprocessor:
         if body.enable_thinking is not None:
             variables.setdefault("enable_thinking", body.enable_thinking)
         messages = [message.for_template() for message in body.messages]
-        rendered = self._model.chat_template.render(messages, template_variables=variables)
-        prompt = self._model.encode(rendered, add_special_tokens=False)
         most = next(iter(limits), None) or self._settings.max_tokens
+        history = self._settings.history if body.history is None else body.history
+        kept = self._model.recent(messages, history, most, variables)
+        rendered = self._model.chat_template.render(kept, template_variables=variables)
+        prompt = self._model.encode(rendered, add_special_tokens=False)
         top = (body.top_logprobs or 0) if body.logprobs else None
-        return self._jobs(body, prompt, most, top, opens_thinking(rendered), queues)
+        jobs = self._jobs(body, prompt, most, top, opens_thinking(rendered), queues)
+        for _, answer in jobs:
+            answer.left_out = len(messages) - len(kept)
+        return jobs
 
     def completion(
         self, body: CompletionRequest, queues: Sequence[Deliver]

@@ -47,6 +47,7 @@ class Answer:
         top: alternatives to tell of each token; None: tell no log-probabilities at all.
         changes: whether they are told.
         index: of the choice that it is.
+        left_out: messages that were not read, because the model was trained on shorter texts.
     """
 
     chat: bool
@@ -58,6 +59,7 @@ class Answer:
     changes: bool
     thinking: ThinkingSplitter | None = None
     index: int = 0
+    left_out: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
     _offset: int = 0  # of the text so far, in characters
@@ -113,6 +115,8 @@ class Answer:
 
     def _choice(self, said: Json, tokens: Sequence[Token], finish: str | None) -> Json:
         choice: Json = {"index": self.index, **said, "logprobs": None, "finish_reason": finish}
+        if self.left_out and finish is not None:
+            choice["left_out_messages"] = self.left_out
         said_tokens = [token for token in tokens if token.id not in self.stop_ids]
         if self.top is not None and said_tokens:
             logprobs = self._chat_logprobs if self.chat else self._text_logprobs

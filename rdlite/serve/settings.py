@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rdlite.api.history import History
 from rdlite.config.depth import Depth
 from rdlite.config.parallel import Parallel
 from rdlite.config.sampling import Sampling
@@ -44,6 +45,7 @@ class Settings:
         log: "off": only what goes wrong; "requests": a line for each; "texts": their bodies too.
         template_variables: of the chat template's own, where the request does not say.
         sampler: the parallel sampler, where the request does not say; None: token by token.
+        history: how long a conversation may be before its oldest turns are left out, likewise.
 
     Raises InputError for an address that is none, or that needs a key and has none, and for hosts
     and origins that no client can have.
@@ -66,6 +68,7 @@ class Settings:
     log: Literal["off", "requests", "texts"] = "off"
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     sampler: Parallel | None = None
+    history: History = "trained"
 
     def __post_init__(self) -> None:
         """Check the address, the key and the names."""

@@ -54,6 +54,7 @@ class SourceModel:
         folder: where it was read from, and still is when weights are asked for.
         quantization: how its matrices are stored, if they are quantized already.
         tuned: what was measured on the weights as they are.
+        trained_length: tokens that it was trained on at once, if less than its context.
     """
 
     name: str
@@ -66,6 +67,7 @@ class SourceModel:
     folder: Path
     quantization: Quantization | None = None
     tuned: Tuned | None = None
+    trained_length: int | None = None
 
     def matrices(self) -> list[str]:
         """Names of the weights that can be quantized: the trained matrices."""

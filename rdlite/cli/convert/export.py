@@ -22,8 +22,21 @@ from rdlite.cli.shared.renamed import Renamed
     help="Quantize on the way; see 'rdlite quantize --help'.",
 )
 @quantize_options
+@click.option(
+    "--trained-length",
+    type=click.IntRange(1, 2**22),
+    help="Tokens that the model was trained on at once, if less than its context: chats leave out "
+    "older turns. Default: what trained_length in config.json says.",
+)
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it is already a bundle.")
-def export(checkpoint: str, output: str, quant: str | None, force: bool, **options: Any) -> None:
+def export(
+    checkpoint: str,
+    output: str,
+    quant: str | None,
+    trained_length: int | None,
+    force: bool,
+    **options: Any,
+) -> None:
     """Convert CHECKPOINT to a bundle that rdlite can run.
 
     CHECKPOINT is a folder with config.json, safetensors and the tokenizer's files. rdlite never
@@ -43,5 +56,12 @@ def export(checkpoint: str, output: str, quant: str | None, force: bool, **optio
         raise click.UsageError(f"--{given[0].replace('_', '-')} is for quantizing; add --scheme")
     with options_of(output, options) as chosen, progress_bar("weights") as progress:
         scheme = None if quant is None else find_scheme(quant, chosen)
-        out = export_checkpoint(checkpoint, output, quant=scheme, force=force, progress=progress)
+        out = export_checkpoint(
+            checkpoint,
+            output,
+            quant=scheme,
+            force=force,
+            progress=progress,
+            trained_length=trained_length,
+        )
     report_bundle(out, output)

@@ -8,6 +8,7 @@ import click
 
 from rdlite.cli.run.chat_screen import Lines, Pipe, Screen, Terminal
 from rdlite.cli.run.slash_commands import COMMANDS, Commands, Leave, steps_of
+from rdlite.cli.shared.history import history_option
 from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
 from rdlite.cli.shared.output import wrapped
 from rdlite.cli.shared.template_variables import template_variables_option, variables_for
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @model_argument
 @max_tokens_option
+@history_option
 @template_variables_option
 @run_options
 @click.option("--system", help="System prompt.")
@@ -81,6 +83,7 @@ def chat(
             options["speculate"],
             variables_for(opened, template_var),
             options["sampler"],
+            options["history"],
         )
         if saved:
             talk.load(Path(saved))
@@ -106,7 +109,7 @@ def _greet(talk: "Chat") -> None:
     line = one_line(
         f"{manifest.name} ({manifest.model.family}, {sum(manifest.parameters.values()):,} "
         f"parameters, core in {manifest.weights.get('core')}), {steps_of(talk)} a token, "
-        f"context {model.context}. /help for help."
+        f"context {talk.length}. /help for help."
     )
     click.echo(wrapped(line))
 
@@ -155,8 +158,15 @@ class _Conversation:
             screen.show(token, piece, most)
 
         most = talk.model.config.steps_or_default(talk.depth.max_steps)
+        left_out = talk.left_out
         try:
             generation = talk.send(message, self._max_tokens)
+            if talk.left_out and not left_out:
+                trained = " that this model was trained on" if talk.history == "trained" else ""
+                screen.tell(
+                    f"[The conversation is longer than the {talk.length} tokens{trained}: from now "
+                    "on its oldest messages are left out. /history all keeps them.]"
+                )
             splitter = talk.splitter()
             for token in generation:
                 show(token, splitter.push(token.text))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 
+from rdlite.cli.shared.history import history_option
 from rdlite.cli.shared.options import max_tokens_option, model_argument, open_model, run_options
 from rdlite.cli.shared.template_variables import template_variables_option, variables_for
 from rdlite.config.from_options import depth_of, sampling_of
@@ -102,6 +103,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     "X-Rdlite-Ignored, rather than refuse the request.",
 )
 @max_tokens_option
+@history_option
 @template_variables_option
 @run_options
 def serve(
@@ -165,6 +167,7 @@ def serve(
             speculate=options["speculate"],
             template_variables=variables_for(opened, template_var),
             sampler=options["sampler"],
+            history=options["history"],
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rdlite.cli.run.chat_screen import NEWLINE_HINT, Screen
 from rdlite.cli.shared.output import describe_stats, width
@@ -51,7 +51,9 @@ class Commands:
     def status(self) -> str:
         """What the status line says."""
         talk, stats = self._talk, self.stats
-        used = f"context {talk.context_used} of {talk.model.context}"
+        used = f"context {talk.context_used} of {talk.length}"
+        if talk.left_out:
+            used += f" · {talk.left_out} old messages left out"
         if stats is None:
             parts = [used, "/help", f"{steps_of(talk)} a token", NEWLINE_HINT]
         else:
@@ -106,6 +108,18 @@ class Commands:
         self._talk.think(word == "on")
         does = "thinks before it answers" if word == "on" else "answers without thinking first"
         self._screen.tell(f"The model {does} from now on.")
+
+    def _history(self, word: str) -> None:
+        from rdlite.api.history import history_length
+
+        history: Any = int(word) if word.isdecimal() else word
+        history_length(history, None)
+        talk = self._talk
+        talk.history = history
+        self._screen.tell(
+            f"The oldest turns are left out where a conversation is longer than {talk.length} "
+            f"tokens{', the whole context' if talk.length == talk.model.context else ''}."
+        )
 
     def _exit_rule(self, text: str) -> None:
         from rdlite.errors import InputError
@@ -164,7 +178,7 @@ class Commands:
 
     def _statistics(self, _: str) -> None:
         last = describe_stats(self.stats) if self.stats else "nothing has been answered yet"
-        used, context = self._talk.context_used, self._talk.model.context
+        used, context = self._talk.context_used, self._talk.length
         self._screen.tell(f"{last}; context {used} of {context} tokens")
 
     def _quit(self, _: str) -> None:
@@ -219,6 +233,11 @@ COMMANDS = {
     ),
     "think": Command(
         "on|off", "let the model think before it answers, or not, if it can", Commands._think
+    ),
+    "history": Command(
+        "trained|all|N",
+        "leave out the oldest turns past what the model was trained on, past its context, or N",
+        Commands._history,
     ),
     "temp": Command(
         "T", "set the temperature; 0 always picks the likeliest token", Commands._temperature

@@ -100,12 +100,13 @@ function messages(question) {
 
 async function answer(turn, body, signal) {
   turn.answer.ariaBusy = "true";
-  let [first, last, finish, usage] = [0, 0, null, null];
+  let [first, last, finish, usage, leftOut] = [0, 0, null, null, 0];
   try {
     for await (const chunk of streamChat(body, signal)) {
       usage = chunk.usage ?? usage;
       const choice = chunk.choices[0];
       finish = choice?.finish_reason ?? finish;
+      leftOut = choice?.left_out_messages ?? leftOut;
       if (choice?.depth) {
         last = performance.now();
         first ||= last;
@@ -114,7 +115,8 @@ async function answer(turn, body, signal) {
     }
     turn.usable = true;
     turn.complete = finish === "stop";
-    turn.note.textContent = ENDS[finish] ?? "";
+    const forgotten = `without the ${leftOut} oldest messages: the model was trained on less`;
+    turn.note.textContent = ENDS[finish] ?? (leftOut ? forgotten : "");
   } finally {
     turn.answer.ariaBusy = "false";
     turn.summarize(last - first, usage);

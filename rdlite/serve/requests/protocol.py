@@ -142,6 +142,9 @@ class ChatRequest(_Common):
         default=None, description="Variables of the chat template's own"
     )
     enable_thinking: bool | None = Field(default=None, description="One of those variables")
+    history: Literal["trained", "all"] | Annotated[int, Field(ge=16, le=MAX_TOKENS)] | None = Field(
+        default=None, description="How long a conversation may be before old turns are left out"
+    )
     add_generation_prompt: Annotated[None, only(True)] = None
     continue_final_message: Annotated[None, only(False)] = None
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)

@@ -1,9 +1,11 @@
 """Conversations: the cache survives between turns, and nothing is lost when one goes wrong."""
 
+import random
+
 import pytest
 
 import rdlite
-from rdlite import ContextError, Depth, Sampling
+from rdlite import ContextError, Depth, InputError, Sampling
 
 
 @pytest.fixture
@@ -30,6 +32,51 @@ def test_the_cache_changes_no_answer(model):
     generation = fresh.send("three", max_tokens=12)
     assert generation.ids == answers[2]
     assert generation.stats.reused_tokens == 0
+
+
+def sums(count, seed=5):
+    rng = random.Random(seed)
+    pairs = [(rng.randint(10, 99), rng.randint(10, 99)) for _ in range(count)]
+    return [(f"What is {a} + {b}?", str(a + b)) for a, b in pairs]
+
+
+def test_a_chat_longer_than_the_training_leaves_out_its_oldest_turns(nano):
+    assert nano.trained_length == 128
+    talk = nano.chat("Be right.")
+    cuts = []
+    for question, answer in sums(16):
+        assert talk.send(question).text == answer
+        assert talk.context_used <= talk.length == 128
+        cuts.append(talk.left_out)
+    assert cuts == sorted(cuts)
+    assert cuts[0] == 0 < len(set(cuts)) < 12  # several turns go at once, for the cache's sake
+    assert len(talk.messages) == 33  # nothing is forgotten
+    everything = nano.chat(history="all")
+    for question, _ in sums(8):
+        everything.send(question).text  # noqa: B018
+    assert everything.left_out == 0
+    assert everything.length == nano.context
+    assert everything.context_used > 128
+    everything.history = 40
+    assert everything.send("What is 48 + 76?").text == "124"
+    assert everything.context_used <= 40
+    with pytest.raises(InputError, match="history must be trained, all or a number"):
+        nano.chat(history="some")
+    with pytest.raises(InputError, match="history must be a whole number from 16"):
+        nano.chat(history=3)
+
+
+def test_what_is_left_out_follows_from_the_messages_alone(nano):
+    talk = nano.chat()
+    for question, _ in sums(9):
+        talk.send(question).text  # noqa: B018
+    messages = [*talk.messages, {"role": "user", "content": "What is 1 + 2?"}]
+    kept = nano.recent(messages)
+    talk.send("What is 1 + 2?").text  # noqa: B018
+    assert len(messages) - len(kept) == talk.left_out > 0
+    assert kept[0]["role"] == "user"
+    long = [{"role": "user", "content": "x" * 300}]
+    assert nano.recent([*messages[:-1], *long]) == long  # the last turn is always read
 
 
 def test_messages_carry_both_sides(model):

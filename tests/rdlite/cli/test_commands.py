@@ -435,6 +435,33 @@ def test_what_is_chosen_for_this_machine_is_said_in_a_line(text_bundle, monkeypa
     assert "640 tokens of context (with" in run(*one).stderr
 
 
+def test_a_long_chat_says_that_it_leaves_turns_out(tmp_path):
+    lines = "".join(f"What is {n} + {n}?\n" for n in range(20, 29))
+    result = run("chat", stdin=lines)
+    assert result.stdout.split() == [str(2 * n) for n in range(20, 29)]
+    said = "longer than the 128 tokens that this model was trained on"
+    assert result.stderr.count(said) == 1
+    kept = run("chat", "--history", "all", stdin=lines + "/history 64\n/stats\n")
+    assert said not in kept.stderr
+    assert "left out where a conversation is longer than 64 tokens." in kept.stderr
+    assert re.search(r"context \d\d\d of 64 tokens", kept.stderr)
+    bad = run("chat", "--history", "5", stdin="")
+    assert (bad.exit_code, bad.stderr.count("\n")) == (2, 1)
+    assert "history must be a whole number from 16" in bad.stderr
+
+
+def test_the_trained_length_goes_along(text_checkpoint, tmp_path):
+    run("export", text_checkpoint, "-o", tmp_path / "a", "--trained-length", 100)
+    run("quantize", tmp_path / "a", "-o", tmp_path / "b", "--scheme", "int8")
+    run("gguf", "export", tmp_path / "b", "-o", tmp_path / "c.gguf")
+    run("gguf", "import", tmp_path / "c.gguf", "-o", tmp_path / "d")
+    for name in ("a", "b", "c.gguf", "d"):
+        assert open_bundle(tmp_path / name).manifest.trained_length == 100
+    result = run("export", text_checkpoint, "-o", tmp_path / "e", "--trained-length", 9999)
+    assert "trained_length must be a whole number from 1 to 640, got 9999" in result.stderr
+    assert open_bundle("nano").manifest.trained_length == 128
+
+
 def test_exit_off_turns_the_tuned_default_off():
     question = ("generate", "nano", "x", "--max-tokens", 2, "--json")
     tuned, off = (

@@ -1,6 +1,7 @@
 """A stream ends its job however it ends."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -34,3 +35,23 @@ def test_a_client_that_leaves_ends_the_job_also_before_the_first_token(begins):
     asyncio.run(run())
     assert ended == [True]
     assert sent == (["http.response.start", "http.response.body"] if begins else [])
+
+
+def test_a_conversation_longer_than_the_training_is_cut_and_says_so(server):
+    turns = [
+        each
+        for n in range(20, 36)
+        for each in (
+            {"role": "user", "content": f"What is {n} + {n}?"},
+            {"role": "assistant", "content": str(2 * n)},
+        )
+    ]
+    asked = {"model": "nano", "messages": [*turns, {"role": "user", "content": "What is 48 + 76?"}]}
+    url = "/v1/chat/completions"
+    (choice,) = json.loads(server.post(url, asked)[2])["choices"]
+    assert choice["message"]["content"] == "124"
+    assert choice["left_out_messages"] > 20
+    kept = json.loads(server.post(url, asked | {"history": "all"})[2])
+    assert "left_out_messages" not in kept["choices"][0]
+    assert kept["usage"]["prompt_tokens"] > 128
+    assert server.post(url, asked | {"history": "some"})[0] == 400
