@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+import tool_templates
 from rdlite.export import export_checkpoint
 from rdlite.export.exporter import write_bundle
 from rdlite.export.from_checkpoint import read_checkpoint
@@ -157,5 +158,21 @@ def thinking_nano(tmp_path_factory):
     template = folder / "chat_template.jinja"
     switch = "{%- if enable_thinking is defined and not enable_thinking %}No thinking.{% endif %}"
     template.write_text(template.read_text() + switch)
+    sign_bundle(folder)
+    return Path(folder)
+
+
+@pytest.fixture(scope="session", params=tool_templates.TEMPLATES)
+def tool_nano(request, tmp_path_factory):
+    """Nano with a template that has tools, in each way to write calls; one has tokens for marks."""
+    shipped = rdlite.load("nano").bundle.folder
+    folder = shutil.copytree(shipped, tmp_path_factory.mktemp("tools") / "nano")
+    (folder / "chat_template.jinja").write_text(tool_templates.TEMPLATES[request.param])
+    if request.param == "json":
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        added = tokenizer["added_tokens"]
+        for id, content in tool_templates.MARKS.items():
+            added.append({**added[-1], "id": id, "content": content, "special": False})
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     sign_bundle(folder)
     return Path(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +23,8 @@ from rdlite.engine.sequence import Sequence as EngineSequence
 from rdlite.errors import ContextError, InputError
 from rdlite.tokenizer.chat_template import ChatTemplate
 from rdlite.tokenizer.tokenizer import Tokenizer
+from rdlite.tools.syntax import NO_TOOLS, ToolSyntax, find_syntax
+from rdlite.tools.toolset import Tools
 from rdlite.utils.checks import check_integer
 
 if TYPE_CHECKING:
@@ -118,6 +121,7 @@ class Loaded:
         history: History = "trained",
         max_tokens: int = 1024,
         template_variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Mapping[str, Any]]:
         """Return what of a conversation is to be read, without the oldest turns of a long one.
 
@@ -127,13 +131,14 @@ class Loaded:
                 model was trained for; "all", as fits in the context; or a number of tokens.
             max_tokens: of the answer.
             template_variables: of the chat template's own.
+            tools: as for `encode_chat`; they stand in every prompt.
 
         Raises:
             InputError: `history` is none, or the template refuses.
         """
 
         def count(messages: Sequence[Mapping[str, Any]]) -> int:
-            rendered = self.chat_template.render(messages, template_variables=template_variables)
+            rendered = self.chat_template.render(messages, True, tools, template_variables)
             return len(self.tokenizer.encode(rendered, False))
 
         return recent(messages, history_length(history, self.trained_length), max_tokens, count)
@@ -159,6 +164,26 @@ class Loaded:
             messages, tools=tools, template_variables=template_variables
         )
         return self.encode(rendered, add_special_tokens=False)
+
+    def tools(self, functions: Sequence[Mapping[str, Any]]) -> Tools:
+        """Return functions that answers may call, in the way the chat template writes calls.
+
+        Args:
+            functions: 1 to 128, each {"type": "function", "function": {"name": ..., "description":
+                ..., "parameters": a JSON schema of the type "object"}}.
+
+        Raises:
+            InputError: the bundle has no tokenizer or chat template, the template has no tools or
+                writes calls in a way that is not known, or a function is none.
+        """
+        if self.tool_syntax is None:
+            raise InputError(NO_TOOLS)
+        return Tools(functions, self.tool_syntax, self.tokenizer, self.plan.check_constraint)
+
+    @functools.cached_property
+    def tool_syntax(self) -> ToolSyntax | None:
+        """How the chat template writes calls of functions; None if it has no way that is known."""
+        return find_syntax(self.chat_template)
 
     def encode(
         self, prompt_or_ids: str | Sequence[int], add_special_tokens: bool = True

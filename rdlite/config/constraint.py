@@ -1,7 +1,7 @@
 """What the text of an answer must look like, as a user says it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,13 @@ from rdlite.errors import InputError
 #: Longest schema, regular expression or grammar, in characters.
 MAX_CHARACTERS = 2**18
 KINDS = ("json_schema", "regex", "grammar")
+#: Most texts of `after`, and longest of them in characters.
+MAX_AFTER, MAX_AFTER_CHARACTERS = 4, 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """The shape of an answer. Exactly one of these is given.
+    """The shape of an answer. Exactly one of the first three is given.
 
     Attributes:
         json_schema: the answer is JSON that fits this schema: a mapping (an empty one: any JSON),
@@ -23,13 +25,20 @@ class Constraint:
             look-around).
         grammar: the answer is a sentence of this grammar, in llguidance's variant of Lark or in
             llama.cpp's GBNF.
+        after: texts that the answer has before the part that this is about, one after the other.
+            Up to the end of the last one it is free; `<think>`, if it begins with that, and what
+            follows up to `</think>` do not count.
+        optional: whether the answer may end before that part begins.
 
-    Raises InputError unless one is given, of up to 2^18 characters.
+    Raises InputError unless one of the first three is given, of up to 2^18 characters, or if
+    `after` is not at most 4 texts of 1 to 256 characters.
     """
 
     json_schema: Mapping[str, Any] | str | None = None
     regex: str | None = None
     grammar: str | None = None
+    after: Sequence[str] = ()
+    optional: bool = False
 
     def __post_init__(self) -> None:
         """Check that there is one, and its size."""
@@ -48,6 +57,16 @@ class Constraint:
             raise InputError(
                 f"{self.kind} has {len(self.source)} characters, at most {MAX_CHARACTERS} are taken"
             )
+
+        after = (self.after,) if isinstance(self.after, str) else tuple(self.after)
+        if len(after) > MAX_AFTER or not all(
+            isinstance(text, str) and 0 < len(text) <= MAX_AFTER_CHARACTERS for text in after
+        ):
+            raise InputError(
+                f"after must be at most {MAX_AFTER} texts of 1 to {MAX_AFTER_CHARACTERS} "
+                f"characters, got {self.after!r:.60}"
+            )
+        object.__setattr__(self, "after", after)
 
     @property
     def kind(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,29 +26,40 @@ class Closing:
     def __init__(self, trie: llguidance.LLTokenizer) -> None:
         """Rank the tokens of a vocabulary."""
         stops = set(trie.eos_tokens)
+        #: How each token is written.
+        self.pieces = [trie.decode_bytes([id]) for id in range(trie.vocab_size)]
         ranks = [
-            (-1.0 if id in stops else _rank(trie.decode_str([id]))) for id in range(trie.vocab_size)
+            (-1.0 if id in stops else _rank(piece.decode(errors="replace")))
+            for id, piece in enumerate(self.pieces)
         ]
         self._ranks = np.array(ranks, np.float64)
         #: Which tokens end a text: bool [V].
         self.stops = np.zeros(trie.vocab_size, np.bool_)
         self.stops[list(stops)] = True
 
-    def way(self, matcher: llguidance.LLMatcher, most: int) -> list[int] | None:
+    def way(
+        self, matcher: llguidance.LLMatcher, most: int, literals: Sequence[Sequence[int]]
+    ) -> list[int] | None:
         """Return tokens that end a text, without the stop token; None: not within `most`.
 
-        `matcher` is used up.
+        Args:
+            matcher: is used up.
+            most: tokens that the way may have.
+            literals: texts of the grammar, as tokens: one of them may end what is free.
         """
         tokens: list[int] = []
         last, visit = b"", 0
         while not (matcher.is_accepting() or matcher.is_stopped()):
-            if len(tokens) == most:
+            if len(tokens) >= most:
                 return None
             mask = matcher.compute_bitmask()
             bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
             allowed = np.flatnonzero(bits[: len(self._ranks)])
             # Where the same may follow as before, another token may lead on.
             visit = (visit + 1) % allowed.size if mask == last else 0
+            if visit == 1 and (literal := _leads_on(matcher, mask, literals)):
+                tokens += literal
+                continue
             last = mask
             ranks = self._ranks[allowed]
             best = np.argsort(ranks, kind="stable")[visit] if visit else ranks.argmin()
@@ -56,6 +68,19 @@ class Closing:
                 return None
             tokens.append(token)
         return tokens
+
+
+def _leads_on(
+    matcher: llguidance.LLMatcher, mask: bytes, literals: Sequence[Sequence[int]]
+) -> Sequence[int] | None:
+    """Take the first literal after which something else may follow than before it."""
+    for literal in literals:
+        taken = matcher.try_consume_tokens(list(literal))
+        if taken == len(literal) and matcher.compute_bitmask() != mask:
+            return literal
+        if taken:
+            matcher.rollback(taken)
+    return None
 
 
 def _rank(text: str) -> float:

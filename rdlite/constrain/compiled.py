@@ -8,22 +8,29 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from rdlite.config.constraint import Constraint
 from rdlite.constrain.closing import Closing
+from rdlite.constrain.gate import Gate, Mark
 from rdlite.constrain.mask import TokenMask
 from rdlite.errors import InputError, RdliteError, RuntimeFailure
+from rdlite.tokenizer.thinking import CLOSE
 from rdlite.tokenizer.tokenizer import Tokenizer
 from rdlite.utils.install import install_hint
 
 if TYPE_CHECKING:
     import llguidance
 
+K = TypeVar("K")
+V = TypeVar("V")
+#: What is kept of a constraint: its matcher, and the texts of its grammar as tokens.
+Compiled: TypeAlias = "tuple[llguidance.LLMatcher, list[list[int]]]"
+MAX_LITERALS = 64
 #: Between the parts of JSON: nothing, a space, or a new line that is indented. A weak model could
 #: write spaces for ever.
 WHITESPACE = r" |\n[ \t]{0,20}"
-KEPT_GRAMMARS = 16
+KEPT = 16  # grammars, and marks
 
 
 class Constraints:
@@ -51,7 +58,8 @@ class Constraints:
         self._lock = threading.Lock()
         self._trie: llguidance.LLTokenizer | None = None
         self._closing: Closing | None = None
-        self._compiled: OrderedDict[Constraint, llguidance.LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str, bool], Compiled] = OrderedDict()
+        self._marks: OrderedDict[str, Mark] = OrderedDict()
 
     def compile(self, constraint: Constraint, max_tokens: int) -> TokenMask:
         """Return the mask of one answer, of up to `max_tokens`.
@@ -68,20 +76,30 @@ class Constraints:
                 "this model has no token that ends a text, so a constrained text could not end"
             )
         with self._lock:
-            matcher = self._compiled.get(constraint)
-            if matcher is None:
-                matcher = self._compile(self._tokenizer, constraint)
-                self._compiled[constraint] = matcher
-                if len(self._compiled) > KEPT_GRAMMARS:
-                    self._compiled.popitem(last=False)
-            else:
-                self._compiled.move_to_end(constraint)
+            key = (constraint.kind, constraint.source, bool(constraint.after))
+            found = self._compiled.get(key) or self._compile(self._tokenizer, constraint)
+            _keep(self._compiled, key, found)
+            matcher, literals = found
             assert self._closing is not None
             return TokenMask(
-                matcher.deep_copy(), self._vocab_size, self._closing, max_tokens, self._context
+                matcher.deep_copy(),
+                self._vocab_size,
+                self._closing,
+                max_tokens,
+                self._context,
+                self._gate(constraint) if constraint.after else None,
+                literals,
             )
 
-    def _compile(self, tokenizer: Tokenizer, constraint: Constraint) -> llguidance.LLMatcher:
+    def _gate(self, constraint: Constraint) -> Gate:
+        assert self._closing is not None
+        marks = {}
+        for text in (CLOSE, *constraint.after):
+            marks[text] = self._marks.get(text) or Mark(text, self._closing.pieces)
+            _keep(self._marks, text, marks[text])
+        return Gate([marks[text] for text in constraint.after], marks[CLOSE], constraint.optional)
+
+    def _compile(self, tokenizer: Tokenizer, constraint: Constraint) -> Compiled:
         try:
             from llguidance import LLMatcher, LLTokenizer, grammar_from
         except ImportError as problem:
@@ -100,6 +118,8 @@ class Constraints:
                     grammar = LLMatcher.grammar_from_json_schema(
                         constraint.source, {"whitespace_pattern": WHITESPACE}
                     )
+                    if constraint.after:
+                        grammar = _after_lines(grammar)
                 case "regex":
                     grammar = LLMatcher.grammar_from_regex(constraint.source)
                 case _:
@@ -107,7 +127,33 @@ class Constraints:
             matcher = LLMatcher(self._trie, grammar, log_level=0)
         if matcher.is_error():
             raise InputError(_explain(constraint.kind, matcher.get_error()))
-        return matcher
+        texts = _literals(constraint.source) if constraint.kind == "grammar" else []
+        return matcher, [self._trie.tokenize_str(text) for text in texts]
+
+
+def _after_lines(grammar: str) -> str:
+    """Let JSON begin on a line of its own, as it does after a block of thinking."""
+    parts = json.loads(grammar)["grammars"]
+    first = {"lark_grammar": f"start: /\\n{{0,2}}/ @{parts[0]['name']}"}
+    return json.dumps({"grammars": [first, *parts]})
+
+
+def _literals(grammar: str) -> list[str]:
+    """Return the quoted texts of a grammar, the longest first, and not too many of them."""
+    quoted = set(re.findall(r'"(?:[^"\\\n]|\\.)+"', grammar))
+    texts = []
+    for text in sorted(quoted, key=lambda text: (-len(text), text))[:MAX_LITERALS]:
+        with contextlib.suppress(ValueError):  # Lark has more escapes than JSON
+            texts.append(json.loads(text))
+    return texts
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    """Keep a value as the one that was used last, and no more than KEPT of them."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > KEPT:
+        kept.popitem(last=False)
 
 
 def _explain(kind: str, problem: str) -> str:

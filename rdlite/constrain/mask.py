@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.constrain.closing import HORIZON, Closing
+from rdlite.constrain.gate import Gate
 from rdlite.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class TokenMask:
     """Bars the tokens that would break a constraint: a `LogitRule`.
 
     Follows drafts too: what was drafted is taken for the text until something else is chosen.
+    Where there is a gate, the answer is free up to it: nothing is barred, and nothing closes it.
     Shortly before the answer would be cut, only what leads to its end is left.
     """
 
@@ -38,8 +41,12 @@ class TokenMask:
         closing: Closing,
         max_tokens: int,
         context: int,
+        gate: Gate | None = None,
+        literals: Sequence[Sequence[int]] = (),
     ) -> None:
         """Use `Constraints.compile`."""
+        self._literals = literals
+        self._gate = gate
         self._closing = closing
         self._max_tokens = max_tokens
         self._context = context
@@ -55,7 +62,8 @@ class TokenMask:
         self._bits = np.zeros(4 * -(-vocab_size // 32), np.uint8)
         self._address, self._bytes = self._bits.ctypes.data, self._bits.nbytes
         self._first = 0
-        #: The answer, drafts included; how much of it was chosen; how much the matcher has read.
+        #: The answer, drafts included; how much of it was chosen; how much of what is constrained
+        #: the matcher has read.
         self._text: list[int] = []
         self._chosen = 0
         self._read = 0
@@ -74,10 +82,18 @@ class TokenMask:
         self._barred.clear()
         self._tight.clear()
         self._matcher.reset()
+        if self._gate is not None:
+            self._gate.begin()
 
     def apply(self, logits: Floats, position: int) -> None:
         """Bar what may not stand at `position`; raises RuntimeFailure if nobody can tell."""
-        np.copyto(logits, -np.inf, where=self._barred_at(position - self._first))
+        index = position - self._first
+        if self._gate is not None and self._free(index):
+            logits[self._gate.barred(index)] = -np.inf
+            if not self._gate.optional:
+                np.copyto(logits, -np.inf, where=self._closing.stops)
+        else:
+            np.copyto(logits, -np.inf, where=self._barred_at(index))
 
     def chose(self, token: int, position: int) -> None:
         """Go on from a token."""
@@ -92,12 +108,12 @@ class TokenMask:
         self._put(position - self._first, token)
 
     def allowed(self) -> Integers | None:
-        """Return the ids that may come next, ascending; None before the first token.
+        """Return the ids that may come next, ascending; None: any.
 
         For exit rules that look at predictions. A prompt is read as deeply as without a
         constraint: a first token that is certain would have it read in a single step.
         """
-        if not self._chosen:
+        if not self._chosen or self._free(self._chosen):
             return None
         if self._allowed is None:
             self._allowed = np.flatnonzero(~self._barred_at(self._chosen))
@@ -118,10 +134,21 @@ class TokenMask:
                 del self._tight[late]
             for late in [late for late in self._barred if late > index]:
                 self._spare.append(self._barred.pop(late))
-            if self._read > index:
-                self._matcher.rollback(self._read - index)
-                self._read = index
+            self._unread(max(0, index - self._begins))
+            if self._gate is not None:
+                self._gate.go_back(index)
         self._text.append(token)
+        if self._gate is not None:
+            self._gate.push(token)
+
+    @property
+    def _begins(self) -> int:
+        """Index of the first token that is constrained; as things are, beyond all if none is."""
+        opens_at = 0 if self._gate is None else self._gate.opens_at
+        return self._most if opens_at is None else opens_at
+
+    def _free(self, index: int) -> bool:
+        return index < self._begins
 
     def _barred_at(self, index: int) -> Bools:
         row = self._barred.get(index)
@@ -146,10 +173,11 @@ class TokenMask:
         if index < self._closes_at:
             # A way costs as much as some masks: one is looked for now and then, at the same
             # indices whatever was drafted, and at each only where the last one has become tight.
-            if index % STRIDE and not self._tight.get(index // STRIDE):
+            looks = index % STRIDE == 0 or index == self._begins
+            if not (looks or self._tight.get(index // STRIDE)):
                 return
-            way = self._closing.way(self._matcher.deep_copy(), left)
-            if index % STRIDE == 0:
+            way = self._closing.way(self._matcher.deep_copy(), left, self._literals)
+            if looks:
                 long = HORIZON if way is None else len(way)
                 self._tight[index // STRIDE] = long + self._margin + 2 * STRIDE >= left
             if way is None or len(way) + self._margin < left:
@@ -163,14 +191,18 @@ class TokenMask:
             barred |= ~self._closing.stops
 
     def _go_to(self, index: int) -> None:
-        """Let the matcher have read exactly the first `index` tokens."""
-        if self._read > index:
-            self._matcher.rollback(self._read - index)
-        elif self._read < index and not self._matcher.consume_tokens(
-            self._text[self._read : index]
-        ):
+        """Let the matcher have read exactly what is constrained of the first `index` tokens."""
+        begins = self._begins
+        self._unread(index - begins)
+        if not self._matcher.consume_tokens(self._text[begins + self._read : index]):
             self._fail()
-        self._read = index
+        self._read = index - begins
+
+    def _unread(self, length: int) -> None:
+        """Let the matcher have read no more than `length` tokens."""
+        if self._read > length:
+            self._matcher.rollback(self._read - length)
+            self._read = length
 
     def _fail(self) -> None:
         problem = " ".join(self._matcher.get_error().split())[:200]

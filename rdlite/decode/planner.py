@@ -168,6 +168,10 @@ class Planner:
             wavefront=self._wavefront(sampler, depth, chooser, initial_state, seed),
         )
 
+    def check_constraint(self, constraint: Constraint) -> None:
+        """Raise InputError for a constraint that cannot be kept; it is compiled, and kept."""
+        self._constraints.compile(constraint, 1)
+
     def controller(self, depth: Depth) -> Controller:
         """Return what takes the steps of a depth.
 

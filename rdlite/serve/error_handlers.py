@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from rdlite.errors import ContextError, InputError, RdliteError
 from rdlite.serve.preprocess import UnknownModelError
+from rdlite.serve.requests.functions import ParameterError
 from rdlite.serve.responses import dumps, error
 from rdlite.serve.worker import BusyError, StoppingError
 
@@ -50,6 +51,8 @@ def answer_to(problem: Exception) -> Response:
             return _answer(404, str(problem), "model", "model_not_found")
         case ContextError():
             return _answer(400, str(problem), None, "context_length_exceeded")
+        case ParameterError():
+            return _answer(400, str(problem), problem.param, "invalid_value")
         case InputError():
             return _answer(400, str(problem))
         case BusyError():

@@ -7,17 +7,21 @@ from typing import Any
 
 from rdlite.api.chat_file import model_hash
 from rdlite.api.model import Model
+from rdlite.config.constraint import Constraint
 from rdlite.config.depth import changed_depth
 from rdlite.config.parallel import parse_sampler
 from rdlite.config.sampling import Sampling
 from rdlite.errors import InputError
 from rdlite.serve.requests.answer_shape import constraint_for
 from rdlite.serve.requests.effort import depth_for
+from rdlite.serve.requests.functions import chosen, naming, tools_for
+from rdlite.serve.requests.messages import for_template
 from rdlite.serve.requests.protocol import ChatRequest, CompletionRequest, DepthRequest
 from rdlite.serve.responses import Answer
 from rdlite.serve.settings import Settings
+from rdlite.serve.splitter import AnswerSplitter
 from rdlite.serve.worker import Item, Job
-from rdlite.tokenizer.thinking import ThinkingSplitter, opens_thinking
+from rdlite.tokenizer.thinking import CLOSE, ThinkingSplitter, opens_thinking
 
 COMPLETION_TOKENS = 16  # what OpenAI's API generates of a completion, unless told
 SAMPLING = (
@@ -60,14 +64,32 @@ class Preprocessor:
         variables = {**self._settings.template_variables, **(body.chat_template_kwargs or {})}
         if body.enable_thinking is not None:
             variables.setdefault("enable_thinking", body.enable_thinking)
-        messages = [message.for_template() for message in body.messages]
+        called = any(message.tool_calls or message.role == "tool" for message in body.messages)
+        choice = chosen(body.tool_choice)
+        tools = tools_for(self._model, body.tools, choice, called)
+        told = None if tools is None else tools.definitions
+        messages = for_template(body.messages)
         most = next(iter(limits), None) or self._settings.max_tokens
         history = self._settings.history if body.history is None else body.history
-        kept = self._model.recent(messages, history, most, variables)
-        rendered = self._model.chat_template.render(kept, template_variables=variables)
+        kept = self._model.recent(messages, history, most, variables, told)
+        rendered = self._model.chat_template.render(kept, tools=told, template_variables=variables)
         prompt = self._model.encode(rendered, add_special_tokens=False)
+        thinks = opens_thinking(rendered)
+        shape = constraint_for(body.response_format, body.grammar, body.regex)
+        if tools is not None:
+            with naming("tools"):
+                parallel = body.parallel_tool_calls is not False
+                shape = tools.constraint(choice or "auto", parallel, thinks, shape)
+        elif shape is not None and thinks:
+            shape = dataclasses.replace(shape, after=[CLOSE])
         top = (body.top_logprobs or 0) if body.logprobs else None
-        jobs = self._jobs(body, prompt, most, top, opens_thinking(rendered), queues)
+
+        def splitter() -> AnswerSplitter:
+            return AnswerSplitter(
+                ThinkingSplitter(thinks), None if tools is None else tools.splitter()
+            )
+
+        jobs = self._jobs(body, prompt, most, top, shape, splitter, queues)
         for _, answer in jobs:
             answer.left_out = len(messages) - len(kept)
         return jobs
@@ -78,7 +100,8 @@ class Preprocessor:
         """Return a job for each choice of a completion; raises InputError likewise."""
         ids = self._model.encode(body.prompt)
         most = body.max_tokens or COMPLETION_TOKENS
-        return self._jobs(body, ids, most, body.logprobs, None, queues)
+        shape = constraint_for(body.response_format, body.grammar, body.regex)
+        return self._jobs(body, ids, most, body.logprobs, shape, AnswerSplitter, queues)
 
     def _jobs(
         self,
@@ -86,10 +109,10 @@ class Preprocessor:
         prompt: list[int],
         most: int,
         top: int | None,
-        thinks: bool | None,
+        constraint: Constraint | None,
+        splitter: Callable[[], AnswerSplitter],
         queues: Sequence[Deliver],
     ) -> list[tuple[Job, Answer]]:
-        """`thinks`: whether a chat's answer begins with thinking; None: it is no chat."""
         settings, model, asked = self._settings, self._model, body.depth or DepthRequest()
         if body.model is not None and body.model != self.name:
             raise UnknownModelError(
@@ -104,7 +127,6 @@ class Preprocessor:
         if sampler is not None and wanted["exit"] is None:
             wanted["exit"] = "off"  # it freezes tokens by a rule of its own
         depth = changed_depth(depth_for(effort, settings.depth, full), **wanted)
-        constraint = constraint_for(body.response_format, body.grammar, body.regex)
         changes = bool(asked.changes)
         # Without a seed, answers are drawn anew; where states start stays, so that what was read
         # of one request serves the next.
@@ -131,8 +153,8 @@ class Preprocessor:
                 sampler=sampler,
             )
             answer = Answer(
-                chat=thinks is not None,
-                thinking=None if thinks is None else ThinkingSplitter(thinks),
+                chat=isinstance(body, ChatRequest),
+                splitter=splitter(),
                 model=self.name,
                 fingerprint=self.fingerprint,
                 tokenizer=model.tokenizer if plan.stream else None,

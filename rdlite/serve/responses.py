@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdlite.decode.results import Stats, Token
+from rdlite.serve.splitter import AnswerPiece, AnswerSplitter, CallPart
 from rdlite.tokenizer.stream import TextStream
-from rdlite.tokenizer.thinking import Piece, ThinkingSplitter
 from rdlite.tokenizer.tokenizer import REPLACEMENT, Tokenizer
 
 FINISH = {"stop": "stop", "stop-string": "stop", "length": "length", "context": "length"}
@@ -38,8 +38,7 @@ class Answer:
 
     Attributes:
         chat: whether it answers a chat, or completes a text.
-        thinking: tells what a chat's answer thinks from what it says; its text is told whole where
-            there is none.
+        splitter: takes a chat's answer apart: what it thinks, what it says, what it calls.
         model: its name.
         fingerprint: tells this model's files from others.
         tokenizer: for how tokens are written; None where the model has none.
@@ -57,7 +56,7 @@ class Answer:
     stop_ids: frozenset[int]
     top: int | None
     changes: bool
-    thinking: ThinkingSplitter | None = None
+    splitter: AnswerSplitter = field(default_factory=AnswerSplitter)
     index: int = 0
     left_out: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -75,7 +74,10 @@ class Answer:
             said = {"delta": ({"role": "assistant"} if opens else {})}
             if piece.reasoning:
                 said["delta"]["reasoning_content"] = piece.reasoning
-            if piece.content or (not piece.reasoning and (tokens or opens)):
+            if piece.calls:
+                said["delta"]["tool_calls"] = [_call(call, streamed=True) for call in piece.calls]
+            silent = not piece.reasoning and not self.splitter.may_call
+            if piece.content or (silent and (tokens or opens)):
                 said["delta"]["content"] = piece.content
         else:
             said = {"text": piece.content}
@@ -84,21 +86,19 @@ class Answer:
     def whole(self, tokens: Sequence[Token], stats: Stats) -> Json:
         """Return the answer in one piece."""
         piece = self._split(tokens, ended=True)
-        message = {"role": "assistant", "content": piece.content, "refusal": None}
+        message: Json = {"role": "assistant", "content": piece.content, "refusal": None}
         if piece.reasoning:
             message["reasoning_content"] = piece.reasoning
+        if piece.calls:
+            message["content"] = piece.content or None
+            message["tool_calls"] = [_call(call, streamed=False) for call in piece.calls]
         said: Json = {"message": message} if self.chat else {"text": piece.content}
         choice = self._choice(said, tokens, FINISH.get(stats.finish))
         return self._frame("") | {"choices": [choice], "usage": usage(stats)}
 
-    def _split(self, tokens: Sequence[Token], ended: bool) -> Piece:
-        """Return what tokens think and say; at the end also what was held back."""
-        text = "".join(token.text for token in tokens)
-        if self.thinking is None:
-            return Piece("", text)
-        piece = self.thinking.push(text)
-        last = self.thinking.finish() if ended else Piece("", "")
-        return Piece(piece.reasoning + last.reasoning, piece.content + last.content)
+    def _split(self, tokens: Sequence[Token], ended: bool) -> AnswerPiece:
+        """Return what tokens think, say and call; at the end also what was held back."""
+        return self.splitter.push("".join(token.text for token in tokens), ended)
 
     def usage_chunk(self, stats: Sequence[Stats]) -> Json:
         """Return what a stream ends with, where that was asked for."""
@@ -114,6 +114,8 @@ class Answer:
         }
 
     def _choice(self, said: Json, tokens: Sequence[Token], finish: str | None) -> Json:
+        if finish == "stop" and self.splitter.called:
+            finish = "tool_calls"
         choice: Json = {"index": self.index, **said, "logprobs": None, "finish_reason": finish}
         if self.left_out and finish is not None:
             choice["left_out_messages"] = self.left_out
@@ -181,6 +183,15 @@ class Answer:
             return True
         text = self.tokenizer.decode([token])
         return not text or REPLACEMENT in text
+
+
+def _call(call: CallPart, streamed: bool) -> Json:
+    """Return a part of a call, or a whole one."""
+    told: Json = {"function": {"arguments": call.arguments}}
+    if call.name is not None:
+        told["function"] = {"name": call.name} | told["function"]
+        told = {"id": call.id, "type": "function"} | told
+    return {"index": call.index} | told if streamed else told
 
 
 def _bounded(logprob: float) -> float:

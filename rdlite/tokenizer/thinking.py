@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from rdlite.tokenizer.stream import overlap
+
 OPEN, CLOSE = "<think>", "</think>"
 
 
@@ -60,7 +62,7 @@ class ThinkingSplitter:
         if mark:
             self.thinking, self._begun, self._held = False, False, rest
             return said.rstrip(), True
-        clear = self._held[: len(self._held) - _mark_begun(self._held, CLOSE)].rstrip()
+        clear = self._held[: len(self._held) - overlap(self._held, CLOSE)].rstrip()
         self._held = self._held[len(clear) :]
         self._begun = self._begun or bool(clear)
         return clear, False
@@ -78,12 +80,6 @@ class ThinkingSplitter:
         if self._thought:
             self._held = begins
         return True
-
-
-def _mark_begun(text: str, mark: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `mark`."""
-    most = min(len(text), len(mark) - 1)
-    return next((n for n in range(most, 0, -1) if text.endswith(mark[:n])), 0)
 
 
 def split_thinking(text: str, thinking: bool = False) -> Piece:

@@ -1,15 +1,27 @@
 """Messages as clients send them: what the template is told, what passes without effect."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from rdlite.serve.requests.strict import MAX_HARMLESS_CHARACTERS, Label, Strict, _small, only
+from rdlite.errors import InputError
+from rdlite.serve.requests.strict import (
+    MAX_HARMLESS_CHARACTERS,
+    MAX_LABEL,
+    Label,
+    Strict,
+    _small,
+    only,
+)
+from rdlite.utils.schema import read_json
+
+MAX_CALLS = 128
 
 #: Keys of a message that elsewhere change what is answered. All that nobody gave a meaning passes.
 WITH_EFFECT = frozenset(
     """audio continue continue_final_message documents file files function_call image images
-    input_audio partial prefill prefix tool_call_id tool_calls tools video videos""".split()
+    input_audio partial prefill prefix tools video videos""".split()
 )
 #: How parts of a message may call text: OpenAI's two APIs do not agree.
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -44,8 +56,38 @@ Said = str | Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None
 Thought = Annotated[str | None, BeforeValidator(lambda value: None if value == [] else value)]
 
 
+def _arguments(value: object) -> object:
+    """Take the JSON of an object, which templates want as that; nothing is an empty one."""
+    if not isinstance(value, str):
+        raise ValueError("must be the JSON of an object, as text")
+    try:
+        read = read_json(value.encode() or b"{}", "it", InputError)
+    except InputError as problem:
+        raise ValueError(str(problem)) from None
+    if not isinstance(read, dict):
+        raise ValueError("must be the JSON of an object")
+    return read
+
+
+class CalledFunction(Strict):
+    """A function that an answer called, and with what."""
+
+    name: str = Field(min_length=1, max_length=MAX_LABEL)
+    arguments: Annotated[dict[str, Any], BeforeValidator(_arguments)] = Field(default={})
+
+
+class MessageCall(Strict):
+    """A call in an answer of before. Clients keep more in it, like its index."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: Label | None = None
+    type: Literal["function"] | None = None
+    function: CalledFunction
+
+
 class Message(Strict):
-    """What somebody said.
+    """What somebody said, or what a function that was called returned.
 
     Clients send answers back as they got or stored them. What a template may ask for goes to it
     (`name`, `reasoning_content`); a key that would change the answer elsewhere is refused by name
@@ -54,13 +96,14 @@ class Message(Strict):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"required": ["role"]})
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[str, BeforeValidator(text_of, json_schema_input_type=Said)]
     name: Label | None = None
     reasoning_content: Thought = None
     reasoning: Thought = Field(default=None, description="The same, as newer clients call it")
     refusal: Annotated[None, only("")] = None
-    tool_calls: Annotated[None, only([])] = None
+    tool_calls: list[MessageCall] | None = Field(default=None, max_length=MAX_CALLS)
+    tool_call_id: Label | None = None
     function_call: Annotated[None, only({})] = None
     audio: Annotated[None, only({})] = None
 
@@ -73,6 +116,10 @@ class Message(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"has tool_calls, which only an assistant makes, not {self.role!r}")
+        if self.tool_call_id and self.role != "tool":
+            raise ValueError(f"has a tool_call_id, which only the role 'tool' has: {self.role!r}")
         extra = self.model_extra or {}
         for key, value in extra.items():
             if key in WITH_EFFECT and value not in (False, "", [], {}):
@@ -94,4 +141,24 @@ class Message(Strict):
             message["name"] = self.name
         if thought:
             message["reasoning_content"] = thought
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id or "", "type": "function", "function": call.function.model_dump()}
+                for call in self.tool_calls
+            ]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
         return message
+
+
+def for_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return a conversation as chat templates know it; results get the names of their functions."""
+    names: dict[str | None, str] = {}
+    told = []
+    for message in messages:
+        names |= {call.id: call.function.name for call in message.tool_calls or () if call.id}
+        said = message.for_template()
+        if message.role == "tool" and message.tool_call_id in names:
+            said.setdefault("name", names[message.tool_call_id])
+        told.append(said)
+    return told

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 from rdlite.errors import InputError
 from rdlite.serve.requests.answer_shape import MAX_SHAPE, ResponseFormat
 from rdlite.serve.requests.effort import Effort
+from rdlite.serve.requests.functions import Functions, ToolChoice
 from rdlite.serve.requests.messages import Message
 from rdlite.serve.requests.strict import Harmless, Label, Strict, _small, only
 from rdlite.tokenizer.chat_template import check_variables
@@ -151,9 +152,9 @@ class ChatRequest(_Common):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     modalities: Annotated[None, only(["text"])] = None
-    tools: Annotated[None, only([])] = None
-    tool_choice: Annotated[None, only("none")] = None
-    parallel_tool_calls: Annotated[None, only(True, False)] = None
+    tools: Functions | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     functions: Annotated[None, only([])] = None
     function_call: Annotated[None, only("none")] = None
     audio: Annotated[None, only()] = None
