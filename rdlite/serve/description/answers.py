@@ -106,6 +106,21 @@ class TextLogprobs(BaseModel):
     text_offset: list[Count]
 
 
+class CalledFunction(BaseModel):
+    """A function, and the JSON of its arguments."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call that the model asks for."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class AnswerMessage(BaseModel):
     """What the model says; `reasoning_content` is what it thought before."""
 
@@ -113,6 +128,7 @@ class AnswerMessage(BaseModel):
     content: str | None
     refusal: str | None
     reasoning_content: str = ""
+    tool_calls: list[ToolCall] = []
 
 
 class ChatChoice(BaseModel):

@@ -73,7 +73,9 @@ class CalledFunction(Strict):
     """A function that an answer called, and with what."""
 
     name: str = Field(min_length=1, max_length=MAX_LABEL)
-    arguments: Annotated[dict[str, Any], BeforeValidator(_arguments)] = Field(default={})
+    arguments: Annotated[
+        dict[str, Any], BeforeValidator(_arguments, json_schema_input_type=str)
+    ] = Field(default={})
 
 
 class MessageCall(Strict):
