@@ -16,8 +16,8 @@ from rdlite.decode.results import Stats, Token
 from rdlite.errors import InputError, RdliteError
 from rdlite.utils.printable import one_line, shorten
 
-#: Rows that may be read and not told yet, for each text at once: so that a slow one stops no other.
-AHEAD = 64
+#: Rows that may be read and not told yet, so that a slow one stops no other.
+WINDOW = 1024
 #: Characters of their answers.
 MAX_HELD = 2**24
 MAX_REASON = 400
@@ -76,7 +76,7 @@ class Answerer:
         Raises:
             RuntimeFailure: the machine, not a row, is the problem.
         """
-        source, window = iter(rows), _Window(self._at_once * AHEAD)
+        source, window = iter(rows), _Window(WINDOW)
         while not window.ended:
             yield from self._fill(window, source, numbered)
 

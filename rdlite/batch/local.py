@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from rdlite.api.load import load
 from rdlite.api.model import Model
 from rdlite.batch.answers import Answerer, Record
-from rdlite.batch.options import Load, Options
+from rdlite.batch.options import Load, Options, is_small
 from rdlite.batch.rows import Piece, Row, read_piece
 from rdlite.batch.scan import MARK, MAX_PIECE, Scan
 from rdlite.bundle.reader import Bundle
@@ -23,8 +23,6 @@ from rdlite.utils.cpu import usable_cores
 
 #: Pieces that may be answered before the first one that is not, for each process.
 AHEAD = 8
-#: Bytes of a model up to which every core has one of its own.
-SMALL = 64 * 2**20
 
 
 def processes_for(bundle: Bundle, given: Load, wanted: int | None) -> tuple[Load, int]:
@@ -38,9 +36,8 @@ def processes_for(bundle: Bundle, given: Load, wanted: int | None) -> tuple[Load
     """
     cores = usable_cores()
     if wanted is None:
-        small = sum(entry.bytes for entry in bundle.manifest.files.values()) <= SMALL
         threads = given.threads or 1
-        wanted = max(1, cores // threads) if small and given.device == "cpu" else 1
+        wanted = max(1, cores // threads) if is_small(bundle) and given.device == "cpu" else 1
     threads = given.threads or max(1, cores // wanted)
     return dataclasses.replace(given, threads=threads), wanted
 
@@ -63,7 +60,8 @@ def in_this_process(
 ) -> Generator[Record, None, None]:
     """Yield the records of the rows from `start` on."""
     with open_model(given) as model:
-        yield from Answerer(model, options, given.at_once).answer(scan.read(start))
+        answerer = Answerer(model, options, given.texts(model.bundle))
+        yield from answerer.answer(scan.read(start))
 
 
 def in_processes(
@@ -153,7 +151,7 @@ def _work(connection: Connection, given: Load, options: Options, column: str) ->
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             with open_model(given) as model:
-                answerer = Answerer(model, options, given.at_once)
+                answerer = Answerer(model, options, given.texts(model.bundle))
                 while True:
                     numbers: deque[int] = deque()
                     rows = _rows(connection, connection.recv(), column, numbers)

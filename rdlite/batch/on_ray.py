@@ -230,7 +230,8 @@ class _Actor:
     def __init__(self, place: Place) -> None:
         place.check()
         self._column = place.column
-        self._answerer = Answerer(open_model(place.load), place.options, place.load.at_once)
+        model = open_model(place.load)
+        self._answerer = Answerer(model, place.options, place.load.texts(model.bundle))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the records of some pieces, in order."""

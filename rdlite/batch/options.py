@@ -14,8 +14,11 @@ from rdlite.config.generation import read_generation_config
 from rdlite.config.sampling import Sampling
 from rdlite.utils.checks import check_integer
 
-AT_ONCE = 16
 MAX_AT_ONCE = 1024
+#: Bytes of a model up to which it is small: its calls are too short to share among cores, and a few
+#: texts at once fill them.
+SMALL = 64 * 2**20
+FEW, MANY = 4, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Which model, and how to open it. Picklable; the arguments of `rdlite.load`."""
+    """Which model, and how to open it. Picklable; the arguments of `rdlite.load`.
+
+    `at_once`: rows that are worked on together; None: as many as suit the model.
+    """
 
     path: str = "nano"
     device: str = "cpu"
@@ -67,11 +73,21 @@ class Load:
     context: int | None = None
     cache: Cache = field(default_factory=Cache)
     force_steps: bool = False
-    at_once: int = AT_ONCE
+    at_once: int | None = None
 
     def __post_init__(self) -> None:
         """Check the bounds; raises InputError."""
-        check_integer("at_once", self.at_once, 1, MAX_AT_ONCE)
+        if self.at_once is not None:
+            check_integer("at_once", self.at_once, 1, MAX_AT_ONCE)
+
+    def texts(self, bundle: Bundle) -> int:
+        """Return how many texts are worked on together."""
+        return self.at_once or (FEW if is_small(bundle) else MANY)
+
+
+def is_small(bundle: Bundle) -> bool:
+    """Whether a model is so small that each core should have one of its own."""
+    return sum(entry.bytes for entry in bundle.manifest.files.values()) <= SMALL
 
 
 def model_defaults(bundle: Bundle) -> tuple[Depth, Sampling]:

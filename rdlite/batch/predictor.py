@@ -9,7 +9,7 @@ from typing import Any
 from rdlite.api.model import Model
 from rdlite.batch.answers import Answerer, Record
 from rdlite.batch.local import open_model
-from rdlite.batch.options import AT_ONCE, Load, Options
+from rdlite.batch.options import Load, Options
 from rdlite.batch.request import IDS, OPTIONS
 from rdlite.batch.rows import Row
 from rdlite.batch.tables import columns_of, table_like, values_of
@@ -51,7 +51,7 @@ class BatchPredictor:
         logprob: bool = False,
         template_variables: Mapping[str, Any] | None = None,
         keep: Sequence[str] | None = None,
-        at_once: int = AT_ONCE,
+        at_once: int | None = None,
         device: str = "cpu",
         threads: int | None = None,
         context: int | None = None,
@@ -74,7 +74,7 @@ class BatchPredictor:
             logprob: tell the log-probability of each answer.
             template_variables: of the chat template's own.
             keep: columns to give back beside the answers; None: all.
-            at_once: rows that are worked on together, 1 to 1024.
+            at_once: rows that are worked on together, 1 to 1024; None: as many as suit the model.
             device: as for `rdlite.load`, like the rest.
             threads: for one operator; None: one for each physical core.
             context: the longest text in tokens.
@@ -134,6 +134,7 @@ class BatchPredictor:
         with _lock:
             if self._load not in _models:
                 _models[self._load] = open_model(self._load)
-            answerer = Answerer(_models[self._load], self._options, self._load.at_once)
+            model = _models[self._load]
+            answerer = Answerer(model, self._options, self._load.texts(model.bundle))
             records: list[Record] = list(answerer.answer(rows, numbered=False))
         return {name: [getattr(record, name) for record in records] for name in names}

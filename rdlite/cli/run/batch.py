@@ -57,9 +57,8 @@ if TYPE_CHECKING:
 @click.option(
     "--at-once",
     type=click.IntRange(1, 1024),
-    default=16,
-    show_default=True,
-    help="Rows that a process works on together. It changes the speed and memory only.",
+    help="Rows that a process works on together; it changes speed and memory only. Default: 4 if "
+    "MODEL is small, else 16.",
 )
 @click.option(
     "--processes",
@@ -90,7 +89,7 @@ def batch(
     strict: bool,
     stop: tuple[str, ...],
     template_var: tuple[tuple[str, Any], ...],
-    at_once: int,
+    at_once: int | None,
     processes: int | None,
     address: str | None,
     cores: int | None,

@@ -55,7 +55,7 @@ def test_records_are_in_order_and_those_of_generate(nano, at_once):
 
 
 def test_a_slow_row_bounds_what_is_read_ahead(nano, monkeypatch):
-    monkeypatch.setattr(answers_module, "AHEAD", 2)
+    monkeypatch.setattr(answers_module, "WINDOW", 8)
     read = []
 
     def rows():
@@ -71,7 +71,7 @@ def test_a_slow_row_bounds_what_is_read_ahead(nano, monkeypatch):
 
 
 def test_rows_that_all_fail_need_no_window(nano, monkeypatch):
-    monkeypatch.setattr(answers_module, "AHEAD", 1)
+    monkeypatch.setattr(answers_module, "WINDOW", 2)
     records = list(Answerer(nano, OPTIONS, 2).answer(Row(n, {}) for n in range(9)))
     assert [record.id for record in records] == list(range(9))
     assert all("one of them" in record.error for record in records)
