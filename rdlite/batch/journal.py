@@ -75,6 +75,8 @@ class Journal:
         self._logprob = logprob
         #: The file of records.
         self.records = folder / RECORDS
+        #: How far it is.
+        self.totals: Totals
         self._records = self.records.open("ab")
         self._journal = (folder / JOURNAL).open("ab")
         wanted = json.loads(json.dumps(settings))
@@ -82,8 +84,6 @@ class Journal:
         if before is not None and before != wanted:
             self._close()
             _refuse(before, wanted, folder)
-        #: Rows that had a record when this process began.
-        self.began = self.totals.rows
         self._journal.truncate(end)
         self._records.truncate(self.totals.bytes)
         if before is None:

@@ -120,24 +120,29 @@ class _Worker:
         self.rows = 0
 
     def give(self, piece: Piece) -> None:
-        self.connection.send(piece)
+        try:
+            self.connection.send(piece)
+        except OSError:
+            raise self._ended() from None
         self.rows += piece.count
 
     def take(self) -> tuple[int, Record]:
         try:
             answer = self.connection.recv()
-        except EOFError:
-            self._process.join()
-            raise RuntimeFailure(
-                f"a process that answers rows has ended (exit code {self._process.exitcode}); if "
-                "it needed more memory than there is, give fewer --processes. The same command "
-                "goes on"
-            ) from None
+        except (EOFError, OSError):
+            raise self._ended() from None
         if isinstance(answer, RdliteError):
             raise answer
         self.rows -= 1
         number, record = answer
         return number, record
+
+    def _ended(self) -> RuntimeFailure:
+        self._process.join()
+        return RuntimeFailure(
+            f"a process that answers rows has ended (exit code {self._process.exitcode}); if it "
+            "needed more memory than there is, give fewer --processes. The same command goes on"
+        )
 
     def close(self) -> None:
         self._process.terminate()

@@ -2,21 +2,24 @@
 
 import contextlib
 import json
+import multiprocessing
 import random
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rdlite import InputError, OutputError, RdliteError
+from rdlite import Depth, InputError, OutputError, RdliteError, RuntimeFailure, Sampling
 from rdlite.batch import journal as journal_module
 from rdlite.batch.answers import Record
 from rdlite.batch.job import Job, run
 from rdlite.batch.journal import Totals
-from rdlite.batch.options import Options
+from rdlite.batch.local import in_processes, in_this_process
+from rdlite.batch.options import Load, Options
 from rdlite.loader import open_bundle
 
 #: Does a job without a model, for what does not depend on answers; a kill can be at any call.
@@ -292,6 +295,27 @@ def test_a_kill_anywhere_loses_nothing(tmp_path, bundle, where, when):
 
     run(job_of(given, tmp_path / f"whole{name}", bundle), scripted)
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole{name}").read_bytes()
+
+
+def test_a_process_that_is_killed_ends_the_job_and_it_goes_on(tmp_path, bundle):
+    given, out = write(tmp_path / "in.jsonl", 300), tmp_path / "out.jsonl"
+    options = Options(max_tokens=2, depth=Depth(2), sampling=Sampling())
+    job = Job(given, out, options, bundle)
+
+    def losing(scan, start):
+        with contextlib.closing(in_processes(scan, start, Load(threads=1), options, 2)) as records:
+            for record in records:
+                yield record
+                for child in multiprocessing.active_children():
+                    child.kill()
+
+    with pytest.raises(RuntimeFailure, match=r"has ended \(exit code -9\)"):
+        run(job, losing)
+    assert not multiprocessing.active_children()
+    run(job, partial(in_processes, given=Load(threads=1), options=options, processes=2))
+    alone = job_of(given, tmp_path / "alone.jsonl", bundle)
+    run(alone, partial(in_this_process, given=Load(threads=1), options=options))
+    assert out.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
 
 
 NANO = """
