@@ -3,9 +3,10 @@
     .venv/bin/python bench/core_step.py
 
 Writes bundles whose core has Huginn's sizes (an adapter and four blocks of width 5280) with random
-int4 and int8 weights, and times core steps of 1 to 64 positions over a context of 64. In turn with
-them it measures how fast this machine reads memory. "bandwidth" is the share of it that the step
-reaches: integers and float32 scales, as they lie in memory, over the step's time.
+int4 and int8 weights, the latter with float32 activations too, and times core steps of 1 to 64
+positions over a context of 64. In turn with them it measures how fast this machine reads memory.
+"bandwidth" is the share of it that the step reaches: integers, float32 scales and sums, as they
+lie in memory, over the step's time.
 
 "host" is what a core step costs beside onnxruntime's call: the loop that asks for it, exit rule
 latent-diff included, with calls that do nothing. The last rows are whole calls: nano's, and those
@@ -32,6 +33,7 @@ from rdlite.export.random_checkpoint import hub_config, write_random_checkpoint
 from report import finish, spread
 
 from rdlite import Cache, Depth
+from rdlite.architectures import huginn
 from rdlite.engine.engine import Engine
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
@@ -60,18 +62,20 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
+def huginn_rows(folder: Path, bits: int, level: int, threads: int) -> list[dict[str, Any]]:
     """Time core steps of each size, in turn with the bandwidth."""
-    made = folder / f"int{bits}"
+    made = folder / f"int{bits}-{level}"
     # In a process of its own, whose memory does not count here.
-    layers = ["--layers", "0", "4", "0", "--vocabulary", "262"]
+    more = ["--layers", "0", "4", "0", "--vocabulary", "262", "--accuracy-level", str(level)]
     subprocess.run(
-        [sys.executable, random_bundle.__file__, str(made), "--bits", str(bits), *layers],
+        [sys.executable, random_bundle.__file__, str(made), "--bits", str(bits), *more],
         check=True,
     )
     bundle = open_bundle(made)
-    matrices = bundle.manifest.parameters["core"]
-    streamed, stored = matrices * (bits + 1) / 8, matrices * (bits + 0.5) / 8
+    matrices, quantization = bundle.manifest.parameters["core"], bundle.manifest.quantization
+    shapes = {name: weight.shape for name, weight in huginn.weights(bundle.config).items()}
+    # onnxruntime packs a float32 scale and a sum with each block; without sums, two halves.
+    streamed, stored = (matrices * quantization.bits_a_weight(shapes, s) / 8 for s in (64, 16))
     before, clock = resident(), time.perf_counter()
     engine = Engine(bundle, Cache(1), threads)
     loading = time.perf_counter() - clock
@@ -96,7 +100,7 @@ def huginn_rows(folder: Path, bits: int, threads: int) -> list[dict[str, Any]]:
         middle = statistics.median(found)
         rows.append(
             {
-                "core": f"Huginn int{bits}",
+                "core": f"Huginn int{bits}" + (", float32 activations" if level == 1 else ""),
                 "positions": size,
                 "ms": spread([1e3 * t for t in found], 1),
                 "of one": round(middle / one, 2),
@@ -151,8 +155,8 @@ def main(threads: int, out: Path | None) -> None:
     small = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for bits in (4, 8):
-            rows += huginn_rows(folder, bits, threads)
+        for bits, level in ((4, 4), (8, 4), (8, 1)):
+            rows += huginn_rows(folder, bits, level, threads)
         tiny = hub_config(16, 1, 16, 262, 256, 8, layers=(1, 1, 1))
         empty = export_checkpoint(write_random_checkpoint(folder / "tiny", tiny), folder / "empty")
         small = [small_row("nano", "nano", threads), small_row("empty call", empty, threads)]

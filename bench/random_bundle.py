@@ -63,6 +63,7 @@ def write_random_bundle(
     raw: dict[str, Any],
     name: str = "random",
     block_size: int | None = None,
+    accuracy_level: int = 4,
 ) -> Path:
     """Write a bundle of a config.json's shape at 4 or 8 bits; returns its path.
 
@@ -75,7 +76,8 @@ def write_random_bundle(
     if bits is None:
         return write_bundle(original, folder, force=True)
     matrices = dict.fromkeys(original.matrices(), bits)
-    plan = quantization("random", matrices, Options(block_size=block_size), original)
+    options = Options(block_size=block_size, accuracy_level=accuracy_level)
+    plan = quantization("random", matrices, options, original)
     storage = Storage(plan, _Drawn(0.002))
     return write_bundle(original, folder, storage, force=True)
 
@@ -86,11 +88,13 @@ def write_random_huginn(
     layers: tuple[int, int, int] = (2, 4, 2),
     vocabulary: int = HUGINN[3],
     block_size: int | None = None,
+    accuracy_level: int = 4,
 ) -> Path:
     """Write a bundle of Huginn's width and other depths; returns its path."""
     width, heads, inner, _, context, steps = HUGINN
     raw = hub_config(width, heads, inner, vocabulary, context, steps, layers)
-    return write_random_bundle(folder, bits, huginn, raw, "huginn-random", block_size)
+    name = "huginn-random"
+    return write_random_bundle(folder, bits, huginn, raw, name, block_size, accuracy_level)
 
 
 @click.command(help=__doc__)
@@ -99,10 +103,16 @@ def write_random_huginn(
 @click.option("--layers", nargs=3, type=int, default=(2, 4, 2), show_default=True)
 @click.option("--vocabulary", default=HUGINN[3], show_default=True, type=click.IntRange(1, 2**22))
 @click.option("--block-size", type=int, help="Weights that share a scale. Default: the scheme's.")
+@click.option("--accuracy-level", default=4, show_default=True, type=click.Choice([1, 4]))
 def main(
-    folder: Path, bits: int, layers: tuple[int, int, int], vocabulary: int, block_size: int | None
+    folder: Path,
+    bits: int,
+    layers: tuple[int, int, int],
+    vocabulary: int,
+    block_size: int | None,
+    accuracy_level: int,
 ) -> None:
-    write_random_huginn(folder, bits, layers, vocabulary, block_size)
+    write_random_huginn(folder, bits, layers, vocabulary, block_size, accuracy_level)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ follow each other on one stream, so nothing is waited for but what the host want
 
 from __future__ import annotations
 
+import copy
 import math
 import weakref
 from dataclasses import dataclass
@@ -124,6 +125,14 @@ class Readback:
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.array = device.empty(shape, dtype)
         self._host = device.memory.host(self.array.nbytes).view(self.array.dtype).reshape(shape)
+
+    def first(self, shape: tuple[int, ...]) -> Readback:
+        """Return one of fewer numbers in the same places."""
+        part = copy.copy(self)
+        array = self.array
+        part.array = DeviceArray(array.memory, array.address, shape, array.dtype, array)
+        part._host = self._host.reshape(-1)[: math.prod(shape)].reshape(shape)
+        return part
 
     def read(self) -> Host:
         """Wait for what writes it and return it; overwritten by the next read."""

@@ -8,17 +8,20 @@ for what asks for them: rules that compare states, and positions that go on in a
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from rdlite.cuda.arrays import Device, DeviceArray, Readback
-from rdlite.ort.runner import Arrays, Floats, Runner, Text
+from rdlite.ort.runner import Arrays, Floats, Runner, Text, keeps_logits
 from rdlite.ort.session import UNCAPTURED, Run
 
 #: Numbers of captured graphs; onnxruntime keeps them by session.
 _numbers = itertools.count(1)
+#: By text, where its runners put logits.
+_logits: weakref.WeakKeyDictionary[Any, Readback] = weakref.WeakKeyDictionary()
 
 
 class _Read(Sequence[Floats]):
@@ -128,10 +131,21 @@ class DeviceRunner(Runner):
         slot = self._coda_slot
         wanted = self._device.empty((positions,), np.int64)
         wanted.write(np.arange(self.size - positions, self.size))
-        logits = Readback(self._device, (1, positions, self._vocab_size), np.float32)
+        logits = self._room_for_logits(positions)
         inputs: Arrays = {"state": self._states[parity], "logit_positions": wanted}
         run = self._bind(
             "coda",
             (inputs | self._lengths | slot.inputs(), {"logits": logits.array, **slot.outputs()}),
         )
         return run, lambda: logits.read()[0]
+
+    def _room_for_logits(self, positions: int) -> Readback:
+        """Room that all runners of a text share, as one is used at a time, unless it is much."""
+        shape, text = (1, positions, self._vocab_size), self._text()
+        held = _logits.get(text)
+        if held is None or held.array.shape[1] < positions:
+            rows = 1 << (positions - 1).bit_length()
+            held = Readback(self._device, (1, rows, self._vocab_size), np.float32)
+            if keeps_logits(positions, self._vocab_size):
+                _logits[text] = held
+        return held.first(shape)

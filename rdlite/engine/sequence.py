@@ -11,7 +11,7 @@ import numpy as np
 
 from rdlite.engine.engine import Engine
 from rdlite.ort.kv_cache import Entries, Slot, next_capacity
-from rdlite.ort.runner import Desk, Floats, Runner
+from rdlite.ort.runner import Desk, Floats, Runner, keeps_logits
 from rdlite.ort.session import Interrupt, Session
 from rdlite.ort.step_caches import StepCaches
 from rdlite.utils.memory import check_growth
@@ -154,10 +154,13 @@ class Sequence:
         return [block[:, :size] for block in self._rows]
 
     def logit_rows(self, positions: int) -> Floats:
-        """Room for float32 [1, positions, V], shared like `rows`."""
+        """Room for float32 [1, positions, V], shared like `rows` up to `KEPT_LOGIT_BYTES`."""
         _, held, width = self._logits.shape
         if positions > held:
-            self._logits = np.zeros((1, 1 << (positions - 1).bit_length(), width), np.float32)
+            room = np.empty((1, 1 << (positions - 1).bit_length(), width), np.float32)
+            if not keeps_logits(positions, width):
+                return room[:, :positions]
+            self._logits = room
         return self._logits[:, :positions]
 
     def _all_slots(self) -> tuple[Slot, ...]:

@@ -23,6 +23,15 @@ Floats = npt.NDArray[np.float32]
 Arrays = dict[str, Any]
 
 
+#: Room for logits that a text keeps for the next call: 64 positions of 65,536 ids.
+KEPT_LOGIT_BYTES = 16 * 2**20
+
+
+def keeps_logits(positions: int, vocab_size: int) -> bool:
+    """Whether room for the logits of so many positions is kept, or made for each call."""
+    return (1 << (positions - 1).bit_length()) * vocab_size * 4 <= KEPT_LOGIT_BYTES
+
+
 class Desk:
     """Where a text asks for its turn, if others are worked on in the same thread."""
 
@@ -217,7 +226,10 @@ class Runner:
         key = (steps % 2, positions)
         if key not in self._codas:
             self._codas[key] = self._bind_coda(*key)
+            self._decoded = (0, 0)
         run, read = self._codas[key]
+        if not keeps_logits(positions, self._vocab_size):
+            del self._codas[key]
         if self._decoded != (steps, positions):
             self._call(run)
             self._decoded = (steps, positions)

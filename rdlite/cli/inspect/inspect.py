@@ -124,7 +124,9 @@ def _quantization(bundle: Any) -> dict[str, Any] | None:
     bits = {}
     if family is not None:
         shapes = {name: weight.shape for name, weight in family.weights(bundle.config).items()}
-        for place, scale in (("on_disk", 16), ("in_memory", 32)):  # onnxruntime widens scales
+        # onnxruntime packs float32 scales and, for int8 activations, a sum beside each of them.
+        packed = 64 if quantization.accuracy_level == 4 else 32
+        for place, scale in (("on_disk", 16), ("in_memory", packed)):
             bits[f"bits_a_weight_{place}"] = quantization.bits_a_weight(shapes, scale)
     return {
         "scheme": quantization.scheme,

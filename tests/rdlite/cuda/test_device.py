@@ -237,6 +237,31 @@ def test_memory_is_given_back():
     assert device.memory.blocks == {}
 
 
+def test_runners_of_a_text_share_the_room_for_logits():
+    device = host_device()
+    with on_device(device=device) as model:
+        sequence = model.new_sequence()
+
+        def decode(size):
+            runner = sequence.begin([1] * size, 2)
+            runner.fill_state(lambda rows: rows.fill(0))
+            for steps in (1, 2):
+                runner.step(steps - 1)
+                runner.logits(steps, size)
+
+        def taken():
+            gc.collect()
+            return sum(len(block) for block in device.memory.blocks.values())
+
+        decode(8)
+        sequence.commit(0)
+        before = taken()
+        for size in range(1, 8):
+            decode(size)
+        rows = 28 * model.config.hidden_size
+        assert taken() - before < 28 * model.config.vocab_size * 4 + 16 * rows
+
+
 def test_too_little_memory_is_said_and_the_model_goes_on():
     device = host_device()
     with on_device(device=device) as model:

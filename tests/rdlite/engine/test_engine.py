@@ -11,6 +11,7 @@ import rdlite
 from rdlite.config.cache import Cache
 from rdlite.engine.sequence import MAX_RUNNERS
 from rdlite.ort import kv_cache
+from rdlite.ort import runner as runner_module
 from rdlite.ort.kv_cache import next_capacity
 
 
@@ -241,3 +242,18 @@ def test_one_model_serves_many_threads(model):
     for thread in threads:
         thread.join()
     assert together == alone
+
+
+def test_room_for_logits_has_a_bound_in_bytes(model, monkeypatch):
+    ids = list(range(40))
+    whole = model.logits(ids, 2, "zeros", chunk=40)
+    monkeypatch.setattr(runner_module, "KEPT_LOGIT_BYTES", 4 * 4 * model.config.vocab_size)
+    sequence = model.new_sequence()
+    runner = sequence.begin(ids, 2)
+    runner.states[0].fill(0)
+    take(runner, 2)
+    for positions in (40, 1, 4, 5, 40):
+        for _ in range(2):
+            found = runner.logits(2, positions)
+            assert np.abs(found - whole[-positions:]).max() <= 1e-5 * np.abs(whole).max()
+    assert sequence.logit_rows(1).base.nbytes == 4 * 4 * model.config.vocab_size
