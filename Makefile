@@ -1,5 +1,5 @@
 # `make chat`, `make test`, `make test-ui` and `make test-ray` each make .venv, install what they need
-# and run; `make docs` writes docs/commands.md anew.
+# and run; `make docs` writes docs/commands.md and docs/first-hour.md anew.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,8 @@ test-ray: $(VENV)/.ray
 docs: $(VENV)/.dev
 	$(BIN)/python docs/commands.py > docs/.commands.md
 	mv docs/.commands.md docs/commands.md
+	@if command -v tmux >/dev/null; then $(BIN)/python docs/first_hour.py > docs/.first-hour.md && \
+		mv docs/.first-hour.md docs/first-hour.md; else echo "docs/first-hour.md stays: tmux is missing"; fi
 
 clean:
 	rm -rf $(VENV) build js/node_modules
