@@ -54,7 +54,7 @@ export class Slot {
   }
 
   allocate() {
-    return this.backend.alloc(this.type, this.shape);
+    return this.backend.alloc(this.type, this.shape, true);
   }
 
   /** Move to a larger capacity with the first `used` positions. @param {number} capacity @param {number} used */
@@ -65,11 +65,7 @@ export class Slot {
     this.pairs = this.pairs.map((pair) =>
       pair.map((/** @type {any} */ old) => {
         const buffer = this.allocate();
-        const [from, to] = [old.data, buffer.data];
-        for (let head = 0; head < heads; head++) {
-          const start = head * before * width;
-          to.set(from.subarray(start, start + used * width), head * capacity * width);
-        }
+        move(old, buffer, heads, (head) => [head * before * width, head * capacity * width, used * width]);
         old.free();
         return buffer;
       }),
@@ -81,12 +77,16 @@ export class Slot {
     const [, heads, capacity, width] = this.shape;
     this.pairs.forEach((pair, layer) =>
       pair.forEach((buffer, kind) => {
-        const [from, to] = [source.pairs[layer][kind].data, buffer.data];
+        const from = source.pairs[layer][kind];
         const [given, own] = [source, this].map(({ scales }) => scales?.[layer][kind]);
-        for (let head = 0; head < heads; head++) {
-          const [first, last] = [start, end].map((at) => (head * capacity + at) * width);
-          if (!given || !own) to.set(from.subarray(first, last), first);
-          else rescale(from, to, first, last, given, own, head * width, width);
+        const place = (/** @type {number} */ head) => (head * capacity + start) * width;
+        const length = (end - start) * width;
+        if (!given || !own) move(from, buffer, heads, (head) => [place(head), place(head), length]);
+        else {
+          for (let head = 0; head < heads; head++) {
+            const [first, channel] = [place(head), head * width];
+            rescale(from.data, buffer.data, first, first + length, given, own, channel, width);
+          }
         }
       }),
     );
@@ -109,6 +109,17 @@ export class Slot {
   free() {
     [...this.pairs, ...this.scaleBuffers].flat().forEach((buffer) => buffer.free());
   }
+}
+
+/**
+ * Copy a range of each head from one buffer to another, wherever they lie.
+ * @param {any} from @param {any} to @param {number} heads
+ * @param {(head: number) => [number, number, number]} range where it starts, where it goes, its length
+ */
+function move(from, to, heads, range) {
+  const ranges = Array.from({ length: heads }, (_, head) => range(head));
+  if (to.take) to.take(from, ranges);
+  else for (const [start, at, length] of ranges) to.data.set(from.data.subarray(start, start + length), at);
 }
 
 /** @param {string} prefix @param {any[][]} pairs @returns {Record<string, any>} */

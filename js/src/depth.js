@@ -101,6 +101,7 @@ export class Controller {
     this.every = depth.checkEvery;
     this.rule =
       depth.exit === null ? null : RULES[depth.exit].make(Number(depth.threshold), vocabSize);
+    this.decodes = depth.exit !== null && RULES[depth.exit].decodes === true;
     /** By row: whether the rule was met, what it said last, how often in a row it was met. */
     this.settled = [false];
     this.values = [Infinity];
@@ -123,6 +124,11 @@ export class Controller {
     this.rule?.start(0, size);
   }
 
+  /** @param {number} steps */
+  isDue(steps) {
+    return steps >= this.minSteps && (steps - this.minSteps) % this.every === 0;
+  }
+
   /**
    * Ask the rule after a step; `settled` says then which rows may leave the loop.
    * @param {any} lane the rows from `first` on @param {number} steps @param {number} first
@@ -130,7 +136,7 @@ export class Controller {
    */
   checkExit(lane, steps, first, together) {
     const { rule } = this;
-    const due = steps >= this.minSteps && (steps - this.minSteps) % this.every === 0;
+    const due = this.isDue(steps);
     if (rule === null || !(due || rule.everyStep)) return;
     const values = rule.measure(lane, steps, first);
     if (!due) return;
@@ -159,11 +165,16 @@ export class Controller {
         // took are likely, and a step too many changes nothing that is looked at.
         const likely = rule === null ? maxSteps : Math.min(this.expected, maxSteps);
         ready += lane.run(steps, Math.max(1, likely - steps), rule === null);
+        if (lane.pending) await lane.pending;
         if (pause.isDue()) await pause.take();
       }
       steps++;
       lane.accept(steps);
       this.record(lane, steps);
+      if (lane.remote && this.decodes && this.isDue(steps)) {
+        lane.decode(steps, 1);
+        await lane.pending;
+      }
       this.checkExit(lane, steps, 0, true);
       if (this.settled[0]) break;
     }

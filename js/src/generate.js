@@ -56,6 +56,7 @@ export async function* read(sequence, ids, controller, start, chunk, pause) {
     if (first > 0) await pause.take();
     const lane = sequence.begin(ids.slice(first, first + chunk), controller.maxSteps);
     const last = lane.size - 1;
+    if (lane.pending) await lane.pending;
     start(lane, sequence.length);
     if (group === null || last === 0) {
       const steps = await controller.runSteps(lane, pause);
@@ -89,6 +90,8 @@ export async function* generateTokens(sequence, prompt, plan) {
       for await (const chunk of read(sequence, fresh, controller, plan.start, plan.chunk, pause)) {
         // Decoded for every chunk: this is what fills the coda's cache.
         [steps, value] = [chunk.steps, chunk.value];
+        chunk.lane.decode(steps, 1);
+        if (chunk.lane.pending) await chunk.lane.pending;
         logits = chunk.lane.lastLogits(steps);
         changes = plan.changes ? controller.changes.slice() : null;
         if (stats.newTokens === 0) stats.promptSteps += chunk.allSteps;

@@ -30,11 +30,18 @@ export class Lane {
       { input_ids: this.ids, ...lengths, ...slot.inputs() },
       { embeds: this.embeds, ...slot.outputs() },
     );
-    /** @type {Map<string, () => void>} */
+    /** @type {Map<string, () => Promise<void> | undefined>} */
     this.calls = new Map();
-    /** @type {Map<string, {call: () => void, logits: any, positions: any}>} */
+    /** @type {Map<string, {call: () => Promise<void> | undefined, logits: any, positions: any}>} */
     this.codas = new Map();
     this.decoded = "";
+    /** What a device still works at; undefined where calls end when they return. @type {Promise<void> | undefined} */
+    this.pending = undefined;
+  }
+
+  /** Whether calls go on after they return: `pending` is to be awaited after each. */
+  get remote() {
+    return this.engine.backend.remote === true;
   }
 
   /** Serve the positions from `start` on. @param {number} start */
@@ -49,7 +56,7 @@ export class Lane {
   /** Run the prelude. @param {number[]} ids */
   embed(ids) {
     this.ids.data.set(ids.map(BigInt));
-    this.prelude();
+    this.pending = this.prelude();
   }
 
   /**
@@ -66,7 +73,7 @@ export class Lane {
     const key = `${step}+${count}`;
     const call = this.calls.get(key) ?? this.bindSteps(step, count);
     this.calls.set(key, call);
-    call();
+    this.pending = call();
     return count;
   }
 
@@ -120,18 +127,27 @@ export class Lane {
   }
 
   /**
-   * Decode the states of the last P positions: [P x V], overwritten by the next call.
+   * Decode the states of the last P positions: [P x V], overwritten by the next call. Where calls go
+   * on after they return, `decode` must have been awaited.
    * @param {number} steps @param {number} positions @returns {Float32Array}
    */
   logits(steps, positions) {
+    return this.decode(steps, positions).logits.data;
+  }
+
+  /**
+   * Run the coda, unless it has decoded just that; `pending` is to be awaited.
+   * @param {number} steps @param {number} positions
+   */
+  decode(steps, positions) {
     const key = `${steps % this.states.length}/${positions}`;
     let coda = this.codas.get(key);
     if (coda === undefined) this.codas.set(key, (coda = this.bindCoda(steps, positions)));
     if (this.decoded !== `${steps}/${positions}`) {
-      coda.call();
+      this.pending = coda.call();
       this.decoded = `${steps}/${positions}`;
     }
-    return coda.logits.data;
+    return coda;
   }
 
   /** @param {number} steps @param {number} count */

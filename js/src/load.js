@@ -16,7 +16,7 @@ const MAX_GRAPH_BYTES = 4 * 2 ** 20;
 
 /**
  * @typedef {object} LoadOptions
- * @property {string} [device] "cpu" in Node, "wasm" in a browser
+ * @property {string} [device] "cpu" in Node, "wasm" or "webgpu" in a browser
  * @property {number | null} [threads] for one operator, 1 to 256; null: as is usual there
  * @property {number | null} [context] the longest text in tokens; null: as many as the bundle has
  *   rotary tables for, which is nearly always the model's own

@@ -93,6 +93,8 @@ export class Model {
     await this.borrowing(async (sequence) => {
       const pause = new Pause(null);
       for await (const found of read(sequence, ids, controller, start, chunk, pause)) {
+        found.lane.decode(found.steps, found.lane.size);
+        if (found.lane.pending) await found.lane.pending;
         const logits = found.lane.logits(found.steps, found.lane.size);
         result.set(logits, sequence.length * this.config.vocabSize);
       }

@@ -45,6 +45,7 @@ export class RaggedBatch {
       part.embeds.data.set(this.embeds.subarray(low * width, high * width));
       for (let left = false; steps < most && !left; ) {
         part.run(steps, 1, false);
+        if (part.pending) await part.pending;
         part.accept(++steps);
         if (high === size) controller.record(part, steps);
         controller.checkExit(part, steps, low, false);

@@ -5,12 +5,13 @@ Saves what it looks like: build/ui/static-page.png.
 
 import functools
 import http.server
+import shutil
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Error, expect, sync_playwright
 from rdlite.export import export_checkpoint
 
 import rdlite
@@ -50,6 +51,10 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page") / "site"
     assert write_page("nano", folder) < 20e6
     export_checkpoint(ROOT / "examples" / "nano" / "checkpoint", folder / "float32")
+    runtime = JAVASCRIPT / "node_modules" / "onnxruntime-web" / "dist"
+    wasm = "ort-wasm-simd-threaded.asyncify"
+    for name in ("ort.webgpu.min.mjs", f"{wasm}.mjs", f"{wasm}.wasm"):
+        shutil.copyfile(runtime / name, folder / "ort" / name)
     nano, float32 = open_bundle("nano"), open_bundle(folder / "float32")
     scales = nano.manifest.cache_scales  # of an int8 cache
     data = (nano.folder / scales.file).read_bytes()
@@ -88,14 +93,23 @@ def served(site):
     stop_once()
 
 
+#: A GPU that is computed on the CPU.
+SOFTWARE_GPU = (
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+)
+
+
 @pytest.fixture
-def tab(served):
+def tab(served, request):
     """Return a tab whose requests to any other place fail the test."""
     address, _ = served
+    nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+            args=["--no-sandbox", nowhere, *getattr(request, "param", ())],
         )
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.set_default_timeout(PATIENCE)
@@ -106,6 +120,35 @@ def tab(served):
         assert all(url.startswith((address, "data:", "blob:")) for url in seen), seen
         assert not problems
         browser.close()
+
+
+STEPS, IDS, QUESTIONS = [1, 2, 4, 8], [1, 5, 9, 200, 31, 77, 3], ["What is 48 + 76?", "Hi"]
+
+
+def job(model, cache, depth, **options):
+    """Return what SCORE is to do."""
+    return {
+        "model": model,
+        "load": {"cache": {"share": cache.share, "bits": cache.bits}, **options},
+        "steps": STEPS,
+        "ids": IDS,
+        "options": {"initialState": "random", "seed": 3},
+        "depth": {"maxSteps": depth.max_steps, "exit": depth.exit, "prompt": depth.prompt},
+        "questions": QUESTIONS,
+    }
+
+
+def in_python(bundle, cache, depth):
+    """Return the logits that a job asks for, and each answer's text and steps."""
+    turns = []
+    with rdlite.load(bundle, threads=1, cache=cache) as model:
+        scores = [model.logits(IDS, count, "random", seed=3).ravel() for count in STEPS]
+        chat = model.chat(depth=depth)
+        for question in QUESTIONS:
+            answer = chat.send(question)
+            steps = [token.steps for token in answer]
+            turns.append([answer.text, steps])
+    return scores, turns
 
 
 def ready(page):
@@ -156,27 +199,39 @@ def test_float32_logits_are_pythons(site, served, tab, cache, prompt, near):
     address, _ = served
     tab.goto(address)
     ready(tab)
-    steps, ids, questions = [1, 2, 4, 8], [1, 5, 9, 200, 31, 77, 3], ["What is 48 + 76?", "Hi"]
-    job = {
-        "model": "float32/",
-        "load": {"cache": {"share": cache.share, "bits": cache.bits}},
-        "steps": steps,
-        "ids": ids,
-        "options": {"initialState": "random", "seed": 3},
-        "depth": {"maxSteps": 16, "exit": "latent-diff", "prompt": prompt},
-        "questions": questions,
-    }
-    found = tab.evaluate(SCORE, job)
-    depth, turns = rdlite.Depth(16, exit="latent-diff", prompt=prompt), []
-    with rdlite.load(site / "float32", threads=1, cache=cache) as model:
-        scores = [model.logits(ids, count, "random", seed=3).ravel() for count in steps]
-        chat = model.chat(depth=depth)
-        for question in questions:
-            answer = chat.send(question)
-            taken = [token.steps for token in answer]
-            turns.append([answer.text, taken])
+    depth = rdlite.Depth(16, exit="latent-diff", prompt=prompt)
+    found = tab.evaluate(SCORE, job("float32/", cache, depth))
+    scores, turns = in_python(site / "float32", cache, depth)
     assert np.abs(np.array(found["scores"]) - scores).max() < near * np.abs(scores).max()
     assert found["turns"] == turns
+
+
+def test_a_gpu_that_is_not_there_is_an_error(served, tab):
+    address, _ = served
+    tab.goto(address)
+    asked = {"model": "model/", "load": {"device": "webgpu"}}
+    with pytest.raises(Error, match="there is no GPU that WebGPU can use here; use device"):
+        tab.evaluate(SCORE, asked)
+
+
+@pytest.mark.parametrize("tab", [SOFTWARE_GPU], indirect=True)
+@pytest.mark.parametrize(
+    ("model", "near", "cache", "depth"),
+    [
+        ("float32/", 1e-5, rdlite.Cache(), rdlite.Depth(16, exit="latent-diff", prompt="each")),
+        ("model/", 0.05, rdlite.Cache("last"), rdlite.Depth(16, exit="kl")),  # rounds activations
+    ],
+)
+def test_a_gpu_gives_pythons_logits_and_answers(site, served, tab, model, near, cache, depth):
+    address, _ = served
+    tab.goto(address)
+    found = tab.evaluate(SCORE, job(model, cache, depth, device="webgpu"))
+    scores, turns = in_python(site / model, cache, depth)
+    assert np.abs(np.array(found["scores"]) - scores).max() < near * np.abs(scores).max()
+    if model == "float32/":
+        assert found["turns"] == turns
+    else:
+        assert [text for text, _ in found["turns"]] == [text for text, _ in turns]
 
 
 def test_an_answer_is_stopped_and_the_next_one_is_whole(served, tab):

@@ -5,6 +5,7 @@ import { shown } from "../checks.js";
 import { BundleError, InputError, RuntimeFailure } from "../errors.js";
 import { open } from "../load.js";
 import { WebBackend } from "./backend.js";
+import { WebGpuBackend } from "./webgpu.js";
 
 export * from "../index.js";
 
@@ -13,17 +14,25 @@ const MOST_BYTES = 2 ** 31; // WebAssembly's heap ends at 4 GiB, and weights gro
 /**
  * Open a bundle.
  * @param {string | URL} bundle where its folder is served
- * @param {import("../load.js").LoadOptions & {runtime?: string | URL}} [options] `device` is "wasm";
- *   `runtime`: where ort-wasm-simd-threaded.mjs and .wasm of onnxruntime-web 1.30 are served
+ * @param {import("../load.js").LoadOptions & {runtime?: string | URL}} [options] `device` is "wasm" or
+ *   "webgpu"; `runtime`: where these of onnxruntime-web 1.30 are served: ort-wasm-simd-threaded.mjs and
+ *   .wasm, or, for a GPU, ort.webgpu.min.mjs and ort-wasm-simd-threaded.asyncify.mjs and .wasm
  * @returns {Promise<import("../model.js").Model>}
  */
 export async function load(bundle, options = {}) {
   const { runtime, ...rest } = options;
   const device = options.device ?? "wasm";
-  if (device === "webgpu") {
-    throw new RuntimeFailure('device "webgpu" is not supported by this version; use "wasm"');
+  if (!["wasm", "webgpu"].includes(device)) {
+    throw new InputError(`device must be "wasm" or "webgpu", got ${shown(device)}`);
   }
-  if (device !== "wasm") throw new InputError(`device must be "wasm", got ${shown(device)}`);
+  if (device === "webgpu") {
+    if ((options.cache?.bits ?? null) !== null) {
+      throw new InputError('the cache on a GPU is float32; leave bits out, or use device: "wasm"');
+    }
+    if (!(await /** @type {any} */ (globalThis.navigator)?.gpu?.requestAdapter())) {
+      throw new RuntimeFailure('there is no GPU that WebGPU can use here; use device: "wasm"');
+    }
+  }
   const base = new URL(`${bundle}`.replace(/\/?$/, "/"), globalThis.location?.href);
   return open(
     {
@@ -46,13 +55,15 @@ export async function load(bundle, options = {}) {
       },
       sha256,
       backend: async ({ threads }, data, manifest) => {
+        const folder = new URL(runtime ?? "ort/", base);
+        if (device === "webgpu") return makeGpuBackend(folder, data);
         const need = memoryNeeded(manifest);
         if (need > MOST_BYTES) {
           throw new RuntimeFailure(
             `this model needs about ${need} bytes of memory, a tab gives ${MOST_BYTES}; use Node`,
           );
         }
-        return makeBackend(new URL(runtime ?? "ort/", base), threads ?? null, data);
+        return makeBackend(folder, threads ?? null, data);
       },
     },
     rest,
@@ -64,6 +75,19 @@ export function memoryNeeded(manifest) {
   let numbers = 0;
   for (const count of manifest.parameters.values()) numbers += count;
   return 4 * numbers;
+}
+
+/** @param {URL} folder @param {Map<string, Uint8Array | null>} data */
+async function makeGpuBackend(folder, data) {
+  try {
+    const ort = await import(new URL("ort.webgpu.min.mjs", folder).href);
+    Object.assign(ort.env.wasm, { wasmPaths: folder.href, numThreads: 1 });
+    return new WebGpuBackend(ort, data);
+  } catch (problem) {
+    throw new RuntimeFailure(
+      `onnxruntime-web cannot be loaded from ${folder.pathname}: ${/** @type {Error} */ (problem).message}`,
+    );
+  }
 }
 
 /** @param {URL} folder @param {number | null} threads @param {Map<string, Uint8Array | null>} data */
