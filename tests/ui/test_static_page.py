@@ -69,10 +69,19 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class Isolated(Quiet):
+    """Isolates its pages from other origins, which is what threads need."""
+
+    def end_headers(self):
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+
 @pytest.fixture
-def served(site):
+def served(site, request):
     """Serve the folder on loopback; returns its address and what ends the server."""
-    handler = functools.partial(Quiet, directory=str(site))
+    handler = functools.partial(getattr(request, "param", Quiet), directory=str(site))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -204,6 +213,25 @@ def test_float32_logits_are_pythons(site, served, tab, cache, prompt, near):
     scores, turns = in_python(site / "float32", cache, depth)
     assert np.abs(np.array(found["scores"]) - scores).max() < near * np.abs(scores).max()
     assert found["turns"] == turns
+
+
+@pytest.mark.parametrize("served", [Isolated], indirect=True)
+def test_two_threads_give_pythons_logits(site, served, tab):
+    address, _ = served
+    tab.goto(address)
+    depth = rdlite.Depth(16, exit="latent-diff")
+    found = tab.evaluate(SCORE, job("float32/", rdlite.Cache(), depth, threads=2))
+    scores, turns = in_python(site / "float32", rdlite.Cache(), depth)
+    assert np.abs(np.array(found["scores"]) - scores).max() < 1e-5 * np.abs(scores).max()
+    assert found["turns"] == turns
+
+
+def test_two_threads_need_a_page_that_is_isolated(served, tab):
+    address, _ = served
+    tab.goto(address)
+    asked = {"model": "model/", "load": {"threads": 2}}
+    with pytest.raises(Error, match="2 threads need a page that is cross-origin isolated"):
+        tab.evaluate(SCORE, asked)
 
 
 def test_a_gpu_that_is_not_there_is_an_error(served, tab):
