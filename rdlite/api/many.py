@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from rdlite.api.prefixes import Prefixes, Text
 from rdlite.api.together import Together
 from rdlite.decode.loop import generate_tokens
 from rdlite.decode.results import Stats, Token
-from rdlite.engine.sequence import Sequence
 from rdlite.errors import InputError, RdliteError
 
 if TYPE_CHECKING:
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
 #: Called with the index of a prompt that has ended, and its statistics or what went wrong.
 Finished = Callable[[int, Stats | RdliteError], None]
-KEPT_BYTES = 64 * 2**20  # of caches that serve the next prompt again, a text
 OPTIONS = frozenset(
     "max_tokens depth sampling seed stop initial_state chunk speculate top_logprobs changes "
     "min_tokens constraint sampler draws".split()
 )
-T = TypeVar("T")
 
 
 def generate_many(
@@ -36,8 +34,9 @@ def generate_many(
     _check_options(options)
     engine = model.pool.check_open()
     waiting = enumerate(prompts)
-    running: dict[int, tuple[Sequence, Stats]] = {}
-    idle: list[Sequence] = []
+    texts: dict[int, Text] = {}
+    held: list[Text] = []  # until what they share with others is read
+    prefixes = Prefixes(model.new_sequence)
     together: Together[int] = Together(engine, prompts_first=True)
     failure: RdliteError | None = None
     more = True
@@ -49,32 +48,41 @@ def generate_many(
         elif isinstance(result, RdliteError) and failure is None:
             failure = result
 
+    def start(text: Text) -> bool:
+        try:
+            sequence = prefixes.place(text)
+        except RdliteError as problem:
+            del texts[text.index]
+            end(text.index, problem)
+            return True
+        if sequence is not None:
+            together.add(text.index, sequence, generate_tokens(sequence, text.ids, text.plan))
+        return sequence is not None
+
     with closing(together):
-        while more or running:
-            while more and len(running) < at_once:
+        while more or texts:
+            held = [text for text in held if not start(text)]
+            while more and len(texts) < at_once:
                 item = next(waiting, None)
                 if item is None:
                     more = False
                     break
                 index, prompt = item
                 try:
-                    ids, plan = _plan(model, prompt, options)
+                    text = texts[index] = _text(model, index, prompt, options)
                 except RdliteError as problem:
                     end(index, problem)
                     continue
-                sequence = idle.pop() if idle else model.new_sequence()
-                running[index] = sequence, plan.stats
-                together.add(index, sequence, generate_tokens(sequence, ids, plan))
+                if not start(text):
+                    held.append(text)
             for index, event in together.turn():
                 if isinstance(event, Token):
                     yield index, event
                     continue
-                sequence, stats = running.pop(index)
+                text = texts.pop(index)
+                prefixes.end(text, well=event is None)
                 if event is None:
-                    sequence.truncate(0)
-                    if sequence.cache_bytes <= KEPT_BYTES:
-                        idle.append(sequence)
-                    end(index, stats)
+                    end(index, text.plan.stats)
                 elif isinstance(event, RdliteError):
                     end(index, event)
                 else:
@@ -83,7 +91,7 @@ def generate_many(
         raise failure
 
 
-def _plan(model: Loaded, prompt: Any, options: Mapping[str, Any]) -> tuple[list[int], Any]:
+def _text(model: Loaded, index: int, prompt: Any, options: Mapping[str, Any]) -> Text:
     chosen: dict[str, Any] = {"depth": None, "sampling": None, "seed": 0, "stop": ()}
     chosen |= {"max_tokens": 64, **options}
     if isinstance(prompt, Mapping):
@@ -93,7 +101,12 @@ def _plan(model: Loaded, prompt: Any, options: Mapping[str, Any]) -> tuple[list[
         prompt = own.pop("prompt")
         _check_options(own)
         chosen |= own
-    return model.encode(prompt), model.plan(**chosen)
+    ids, plan = model.encode(prompt), model.plan(**chosen)
+    how = None
+    # A constraint may decide what exit rules look at; the parallel sampler leaves other entries.
+    if chosen.get("constraint") is None and chosen.get("sampler") is None:
+        how = [chosen.get(name) for name in ("depth", "seed", "initial_state", "chunk")]
+    return Text(index, ids, plan, how)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
