@@ -74,6 +74,7 @@ def finish(keys: ConfigReader, config: ModelConfig) -> None:
         "init_values.out_proj",
         "mean_backprop_depth",
         "sampling_scheme",
+        "trained_length",  # told by the manifest
         # what other keys already say
         "n_heads",
         "n_layers",
