@@ -184,7 +184,7 @@ class Worker:
             self._line.clear()
             self._changed.notify_all()
         for job in jobs:
-            job.deliver(StoppingError())
+            _deliver(job, StoppingError())
 
     def stop(self, timeout: float = 10.0) -> None:
         """Hurry, and return when the thread has ended, or after `timeout` s."""
@@ -210,7 +210,7 @@ class Worker:
             for slot, event in self._together.turn():
                 if isinstance(event, Token):
                     assert slot.job is not None
-                    slot.job.deliver(event)
+                    _deliver(slot.job, event)
                 else:
                     self._end(slot, event)
 
@@ -238,7 +238,7 @@ class Worker:
             self._finished(job.plan.stats)
             if job.then is not None and kept is not None and job.plan.stats.finish != "cancelled":
                 slot.job = job.then
-                job.deliver(None)
+                _deliver(job, None)
                 self._generate(slot, job.then, kept)
                 return
             if kept is not None and not job.alone:
@@ -253,4 +253,13 @@ class Worker:
         with self._changed:
             slot.job = None
             self._seconds += 0.2 * (time.monotonic() - slot.started - self._seconds)
-        job.deliver(result)  # who has seen the end of an answer finds its slot free
+        _deliver(job, result)  # who has seen the end of an answer finds its slot free
+
+
+def _deliver(job: Job, item: Item) -> None:
+    """Hand over an item. Who cannot take it must not end the work on other jobs."""
+    try:
+        job.deliver(item)
+    except Exception:
+        log.exception("an answer could not be handed over")
+        job.plan.cancellation.ask()

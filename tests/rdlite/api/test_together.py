@@ -15,9 +15,10 @@ from rdlite.quant.schemes import find_scheme
 import rdlite
 from rdlite import Cache, Depth, Sampling
 from rdlite.api.together import Together
+from rdlite.config.exit_rules import RULES
 from rdlite.decode.loop import generate_tokens
 from rdlite.engine.row_check import rows_pair
-from rdlite.errors import InputError
+from rdlite.errors import InputError, RuntimeFailure
 
 DATA = Path(__file__).parents[2] / "data"
 FAMILIES = ("huginn-tiny", "ouro-tiny", "nanbeige-tiny", "raven-llama-tiny", "raven-olmo-tiny")
@@ -71,7 +72,7 @@ def loaded(request, kind, folder, nano, exact_nano, large):
 @st.composite
 def texts(draw):
     """What may be asked of a text: by the seed of its prompt, that of its states, and options."""
-    exits = (None, "latent-diff", "cosine", "acceleration", "kl", "argmax-stability")
+    exits = (None, *RULES)
     exit = draw(st.sampled_from(exits))
     return {
         "prompt": draw(st.integers(0, 10**6)),
@@ -94,9 +95,11 @@ def options(model, text):
     rng = np.random.default_rng(text["prompt"])
     ids = rng.integers(0, model.config.vocab_size, text["length"]).tolist()
     most = model.config.recurrence.max_steps or MOST
-    each = text["each"] and text["exit"] in ("latent-diff", "cosine", "acceleration")
-    prompt = "each" if each else "mean"
-    depth = Depth(min(text["steps"], most), exit=text["exit"], prompt=prompt)
+    exit = text["exit"]
+    if exit == "gate" and model.config.recurrence.exit_threshold is None:
+        exit = "latent-diff"
+    each = text["each"] and exit is not None and not RULES[exit].decodes
+    depth = Depth(min(text["steps"], most), exit=exit, prompt="each" if each else "mean")
     return ids, {
         "max_tokens": text["max_tokens"],
         "depth": depth,
@@ -203,6 +206,61 @@ def test_bad_arguments_are_refused(nano, arguments, words):
         nano.generate_many(*arguments)
     with pytest.raises(InputError, match="no option 'depht'"):
         list(nano.generate_many(["a"], depht=3))
+
+
+def test_a_constraint_and_free_texts_share_calls(nano):
+    prompts = [
+        {"prompt": "What is 3 + 4?", "constraint": rdlite.Constraint(regex="[a-z]{4}[0-9]{3}")},
+        {"prompt": "What is 48 + 76?", "depth": Depth(8, exit="kl")},
+        {
+            "prompt": "What is 5 + 4?",
+            "constraint": rdlite.Constraint(regex="(yes|no){3}"),
+            "depth": Depth(8, exit="argmax-stability"),
+        },
+    ]
+    many = [[] for _ in prompts]
+    for index, token in nano.generate_many(prompts, max_tokens=9):
+        many[index].append(token)
+    for prompt, tokens in zip(prompts, many, strict=True):
+        own = {name: value for name, value in prompt.items() if name != "prompt"}
+        assert tokens == list(nano.generate(prompt["prompt"], max_tokens=9, **own))
+
+
+def test_a_call_that_fails_for_one_text_fails_for_no_other(nano, monkeypatch):
+    prompts = ["What is 1 + 1?", "What is 48 + 76?", "What is 9 + 9?"]
+    how = {"max_tokens": 4, "min_tokens": 4, "depth": Depth(8)}
+    alone = [list(nano.generate(prompt, **how)) for prompt in prompts]
+    rows = nano.pool.check_open().rows
+    run, marked, failed = rows.run_pieces, [], []
+
+    def fail(pieces):
+        runners = [ask.runner for ask, _, _ in pieces]
+        if len(runners) == len(prompts) and not marked:
+            marked.append(runners[1])
+        if any(runner in marked for runner in runners):
+            failed.append(len(runners))
+            raise RuntimeFailure("one of them is at fault")
+        run(pieces)
+
+    monkeypatch.setattr(rows, "run_pieces", fail)
+    many, ended = [[] for _ in prompts], {}
+    for index, token in nano.generate_many(prompts, finished=ended.__setitem__, **how):
+        many[index].append(token)
+    assert failed == [3, 1]
+    bad = [index for index, result in ended.items() if isinstance(result, RuntimeFailure)]
+    assert len(bad) == 1
+    for index, tokens in enumerate(many):
+        assert tokens == alone[index][: len(tokens)]
+        assert index in bad or len(tokens) == 4
+
+
+def test_rows_of_one_text_need_the_order_of_the_nodes(nano):
+    """Each must see what those before it wrote: no edge of the graph says so."""
+    prompt, how = "What is 48 + 76?", {"max_tokens": 24, "min_tokens": 24, "depth": Depth(8)}
+    plain = list(nano.generate(prompt, **how))
+    drafted = nano.generate(prompt, speculate=(16, 2), **how)
+    assert list(drafted) == plain
+    assert drafted.stats.accepted
 
 
 def test_products_are_tried_on_this_machine(nano):

@@ -224,3 +224,40 @@ def test_no_choice_follows_one_that_was_cancelled(make, model):
     worker.submit(last)
     assert len(collected(ended)) == 2
     assert items.empty()
+
+
+def test_who_cannot_take_an_answer_ends_only_that_one(make, model, caplog):
+    worker = make(slots=2)
+
+    def deliver(item):
+        raise ValueError("gone")
+
+    lost, _ = job(model, 1000, deliver)
+    other, items = job(model, 20)
+    worker.submit(lost)
+    worker.submit(other)
+    expected = model.generate(other.prompt, 20, Depth(4)).ids
+    assert [token.id for token in collected(items)] == expected
+    following, items = job(model)
+    worker.submit(following)
+    collected(items)
+    assert worker.check().problem is None
+    assert lost.plan.stats.finish == "cancelled"
+    assert lost.plan.stats.new_tokens < 3
+    assert "could not be handed over" in caplog.text
+
+
+def test_a_refused_cache_ends_only_that_answer(make, model, monkeypatch):
+    def refuse(capacity, more):
+        if capacity > 256:
+            raise RuntimeFailure("no memory for so long a text")
+
+    monkeypatch.setattr("rdlite.engine.sequence.check_growth", refuse)
+    worker = make(slots=2)
+    long, refused = job(model, prompt=[1] * 300)
+    other, items = job(model, 20)
+    worker.submit(long)
+    worker.submit(other)
+    expected = model.generate(other.prompt, 20, Depth(4)).ids
+    assert [token.id for token in collected(items)] == expected
+    assert isinstance(collected(refused)[-1], RuntimeFailure)
