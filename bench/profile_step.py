@@ -4,15 +4,17 @@
 
 Writes int4 bundles of Huginn's core and of Ouro-1.4B's with random weights, and takes nano as it
 is. Each is run over contexts of 64, 1,000 and 4,000 positions (nano: 64), one new position a step,
-first as it is and then, in a session of its own, under onnxruntime's profiler. "step" is the median
-without the profiler, "of 64" that time over the one at context 64; the operators' shares are of
-the profiled time, and "between" is what lies in no operator: hand-offs and the call itself.
+first as it is, the contexts in turn, and then, in sessions of their own, under onnxruntime's
+profiler. "step" is the median without the profiler, "of 64" the median of its ratios to the step
+at context 64 of the same turn. The operators' shares are of the profiled time, and "between" is
+what lies in no operator: hand-offs and the call itself.
 """
 
 import json
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +22,32 @@ import click
 import numpy as np
 from core_step import timed
 from random_bundle import write_random_bundle, write_random_huginn
-from report import finish
+from report import finish, spread
 from shapes import MODELS
 
 from rdlite import Cache
+from rdlite.engine import sequence as engine_sequence
 from rdlite.engine.engine import Engine
-from rdlite.engine.sequence import Sequence
 from rdlite.loader import open_bundle
-from rdlite.ort.runner import Runner
 from rdlite.ort.session import load_onnxruntime
 
 CONTEXTS, LONGEST, STEPS = (64, 1000, 4000), 4096, 15
 
 
-def at_context(engine: Engine, context: int) -> Runner:
-    """Return a runner of one position behind so many, whose caches hold numbers nobody wrote."""
-    runner = Sequence(engine, LONGEST).runner(context, 1, 1)
-    for array in runner.core_arrays(0)[0].values():
-        if array.ndim == 4:
-            array.fill(0.01)  # or all of it is one and the same page
-    runner.put_embeds(np.ones((1, engine.config.hidden_size), np.float32))
-    runner.put_state(0, np.ones((1, engine.config.hidden_size), np.float32))
-    return runner
-
-
-def time_steps(engine: Engine, context: int) -> list[float]:
-    """Seconds of core steps of one position."""
-    runner = at_context(engine, context)
-    return [timed(lambda: runner.step(0)) for _ in range(STEPS + 2)][2:]
+def time_steps(engine: Engine, contexts: Sequence[int]) -> dict[int, list[float]]:
+    """Seconds of core steps of one position behind so many others, in turn."""
+    text = engine_sequence.Sequence(engine, LONGEST)
+    for array in text.runner(LONGEST - 1, 1, 1).core_arrays(0)[0].values():
+        if array.ndim == 4:  # caches of numbers nobody wrote would be one and the same page
+            array.fill(0.01)
+    times: dict[int, list[float]] = {context: [] for context in contexts}
+    for _ in range(STEPS + 2):
+        for context, found in times.items():
+            runner = text.runner(context, 1, 1)
+            runner.put_embeds(np.ones((1, engine.config.hidden_size), np.float32))
+            runner.put_state(0, np.ones((1, engine.config.hidden_size), np.float32))
+            found.append(timed(lambda runner=runner: runner.step(0)))
+    return {context: found[2:] for context, found in times.items()}
 
 
 def profile(bundle: Path | str, context: int, threads: int, folder: Path) -> dict[str, float]:
@@ -66,7 +66,7 @@ def profile(bundle: Path | str, context: int, threads: int, folder: Path) -> dic
         engine = Engine(open_bundle(bundle), Cache(1), threads)
     finally:
         ort.SessionOptions = plain
-    time_steps(engine, context)
+    time_steps(engine, [context])
     files = [session._session.end_profiling() for session in engine.sessions.values()]
     events = json.loads(Path(files[[*engine.sessions].index("core")]).read_text())
     runs = sorted(
@@ -97,18 +97,18 @@ def main(threads: int, out: Path | None) -> None:
             ("Ouro-1.4B int4", ouro, CONTEXTS),
             ("nano", "nano", CONTEXTS[:1]),
         ):
-            engine, base = Engine(open_bundle(bundle), Cache(1), threads), 0.0
-            for context in contexts:
-                step = statistics.median(time_steps(engine, context))
-                base = base or step
+            engine = Engine(open_bundle(bundle), Cache(1), threads)
+            times = time_steps(engine, contexts)
+            for context, found in times.items():
+                ratios = [one / base for one, base in zip(found, times[64], strict=True)]
                 shares = profile(bundle, context, threads, folder)
                 main_ones = sorted(shares.items(), key=lambda pair: -pair[1])[:6]
                 rows.append(
                     {
                         "core": title,
                         "context": context,
-                        "step ms": round(1e3 * step, 3),
-                        "of 64": f"{step / base:.2f}x",
+                        "step ms": spread([1e3 * one for one in found], 3),
+                        "of 64": f"{statistics.median(ratios):.2f}x",
                         "operators": ", ".join(f"{op} {part:.1%}" for op, part in main_ones),
                     }
                 )
