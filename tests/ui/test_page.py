@@ -340,6 +340,15 @@ def test_fields_have_room_for_what_they_are_without_a_choice(visit):
         assert visit[field].evaluate(room) >= 0
 
 
+def test_a_long_chat_says_what_it_leaves_out(visit):
+    for number in range(20, 27):
+        visit.ask(f"What is {number} + {number}?")
+        assert visit.answer.inner_text() == str(2 * number)
+    assert not visit[".note"].first.inner_text()
+    said = re.compile(r"^without the \d+ oldest messages: the model was trained on less$")
+    expect(visit[".note"].last).to_have_text(said)
+
+
 def test_text_is_never_markup(visit):
     hostile = '<img src=x onerror="window.hacked = true"><script>window.hacked = true</script>'
     depth = {"steps": [3], "exit_values": [None], "changes": [[1.0, None, 0.0]]}

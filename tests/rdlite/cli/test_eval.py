@@ -1,6 +1,7 @@
 """`rdlite eval`: its three measures, its table, JSON and picture, and what it refuses."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -153,3 +154,16 @@ def test_what_it_refuses_is_one_line(arguments, message, tmp_path):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_columns_of_any_numbers_stay_apart(capsys):
+    from rdlite.cli.inspect.eval import _print_table
+
+    report = {
+        "perplexity": [123456.7, 9.87e300],
+        "divergence": {"mean": [1e-300, 12345.6], "same_top": [1.0, 0.5]},
+        "accuracy": [1.0, 1.0],
+    }
+    _print_table((1024, 1000), report)
+    lines = capsys.readouterr().out.splitlines()
+    assert [len(re.split(r"  +| (?=[\d.])", line)) for line in lines] == [3] * len(lines)

@@ -159,6 +159,15 @@ def test_a_download_is_asked_for_and_drawn(start, hub, tmp_path):
     assert len(hub.fetched("model.safetensors")) == 2
 
 
+def test_a_report_draws_a_bar(start, text_bundle, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 4)
+    out = ["-o", tmp_path / "out", "--scheme", "int8", "--report", tmp_path / "r.md"]
+    screen = start("quantize", text_bundle, *out, "--text", text)
+    screen.wait("measuring ━", "r.md: what quantization costs")
+    assert screen.leave() == 0
+
+
 def test_ctrl_d_leaves(start, endless):
     screen = start(*endless)
     screen.wait("context 0 of")

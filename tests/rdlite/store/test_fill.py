@@ -1,5 +1,6 @@
 """From a name to a model in the store, against a hub on this machine."""
 
+import json
 import os
 import signal
 import subprocess
@@ -49,8 +50,6 @@ def files_of(folder):
 
 def in_shards(files, checkpoint, count):
     """Put a checkpoint on a hub as shards, its tensors dealt out so that weights are apart."""
-    import json
-
     from safetensors.numpy import load_file, save
 
     tensors = load_file(checkpoint / "model.safetensors")
@@ -76,13 +75,29 @@ def test_from_a_name_to_an_answer_and_no_request_the_second_time(store):
     assert entry.name == f"{REPO}:int8"
     assert run("models", "path", REPO).strip() == str(entry.path)
     assert "is whole" in run("models", "check")
-    (row,) = __import__("json").loads(run("models", "--json"))
+    (row,) = json.loads(run("models", "--json"))
     assert row["family"] == "huginn"
     stranger = entry.path.parent / "mine.txt"
     stranger.write_text("mine")
     run("models", "rm", REPO)
     assert not entry.path.exists()
     assert stranger.read_text() == "mine"
+
+
+def test_from_a_name_to_an_answer_of_another_family(store, text_checkpoint):
+    texts = [path for path in text_checkpoint.iterdir() if path.suffix != ".safetensors"]
+    ours = [DATA / "ouro-tiny" / name for name in ("config.json", "model.safetensors")]
+    files = {path.name: path.read_bytes() for path in (*texts, *ours)}
+    in_shards(files, DATA / "ouro-tiny", 3)
+    store.repos["tiny/ouro"] = files
+    words = ("generate", "tiny/ouro", "Hi", "--max-tokens", "3", "--json")
+    last = json.loads(run(*words, "--yes").splitlines()[-1])
+    assert last["stats"]["new_tokens"] > 0
+    count = len(store.requests)
+    assert json.loads(run(*words).splitlines()[-1])["text"] == last["text"]
+    assert len(store.requests) == count
+    (row,) = json.loads(run("models", "--json"))
+    assert row["family"] == "ouro"
 
 
 @pytest.mark.parametrize("name", ["ouro-tiny", "nanbeige-tiny"])
