@@ -79,12 +79,18 @@ const quantization = object({
   block_sizes: optional(mapping(oneOf(16, 32, 64, 128, 256)), new Map()),
   accuracy_level: optional(oneOf(1, 4), 4),
 });
+const point = object({
+  threshold: number(0, 1024),
+  steps: number(1, 1024),
+  agreement: number(0, 1),
+});
 const exit = object({
   rule: oneOf(...RULE_NAMES),
   steps: whole(1, 1024),
   thresholds: mapping(number(0, 1024)),
   loss: number(0, 1),
   measured_on: line,
+  curve: optional(list(point), []),
 });
 const manifest = object({
   contract_version: whole(CONTRACT_VERSION, CONTRACT_VERSION),
@@ -163,6 +169,11 @@ export async function readManifest(data, where, sha256) {
   }
   if (result.exit !== null && !result.exit.thresholds.has(result.exit.rule)) {
     throw new BundleError(`${where}.exit: thresholds lacks that of ${result.exit.rule}`);
+  }
+  /** @type {number[]} */
+  const steps = (result.exit?.curve ?? []).map((/** @type {any} */ point) => point.steps);
+  if (steps.length > 64 || steps.some((count, i) => i > 0 && count > steps[i - 1])) {
+    throw new BundleError(`${where}.exit: curve has over 64 points, or its steps grow`);
   }
   checkModel(result.model, where);
   return result;

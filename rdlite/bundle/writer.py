@@ -59,6 +59,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         del data["flavour"]
     if manifest.trained_length is None:  # likewise
         del data["trained_length"]
+    if data["exit"] is not None and not data["exit"]["curve"]:  # likewise
+        del data["exit"]["curve"]
     data["sha256"] = hash_manifest(data)
     write_bytes(folder, MANIFEST, (json.dumps(data, indent=1) + "\n").encode())
 

@@ -21,6 +21,24 @@ RULE_NAMES = (
 )
 
 
+MOST_POINTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """What the default rule does at one threshold.
+
+    Attributes:
+        threshold: of the rule.
+        steps: core steps a position, mean.
+        agreement: share of the answers that are those of full depth.
+    """
+
+    threshold: Annotated[float, Bounds(0, 1024)]
+    steps: Annotated[float, Bounds(1, 1024)]
+    agreement: Annotated[float, Bounds(0, 1)]
+
+
 @dataclass(frozen=True, slots=True)
 class ExitDefaults:
     """Thresholds that keep a loss, and the rule that is cheapest with them; raises BundleError.
@@ -31,6 +49,7 @@ class ExitDefaults:
         thresholds: of every rule that can keep the loss, by its name.
         loss: share of answers that may differ from those of full depth.
         measured_on: what the answers were, for people.
+        curve: what the default rule does at up to 64 thresholds, from the strictest on.
     """
 
     rule: Annotated[str, Choices(RULE_NAMES)]
@@ -38,6 +57,7 @@ class ExitDefaults:
     thresholds: Mapping[str, float]
     loss: Annotated[float, Bounds(0, 1)]
     measured_on: Annotated[str, Line()]
+    curve: tuple[CurvePoint, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what a single field's bounds cannot."""
@@ -47,3 +67,28 @@ class ExitDefaults:
                 raise BundleError(f"exit: thresholds has {name!r:.40}: {threshold!r:.40}")
         if self.rule not in self.thresholds:
             raise BundleError(f"exit: thresholds lacks that of {self.rule}")
+        if len(self.curve) > MOST_POINTS:
+            raise BundleError(
+                f"exit: curve has {len(self.curve)} points, at most {MOST_POINTS} are read"
+            )
+        for point in self.curve:
+            check_fields(point, "exit: curve[].", BundleError)
+        steps = [point.steps for point in self.curve]
+        if steps != sorted(steps, reverse=True):
+            raise BundleError("exit: curve must go from the most steps to the fewest")
+
+    def threshold_for(self, agreement: float) -> float | None:
+        """Return the loosest threshold up to which so many answers are those of full depth.
+
+        Args:
+            agreement: share of the answers.
+
+        Returns:
+            None: the curve has no such point.
+        """
+        found = None
+        for point in self.curve:  # a lucky loose one does not count
+            if point.agreement < agreement:
+                break
+            found = point.threshold
+        return found

@@ -126,7 +126,8 @@ class Preprocessor:
         wanted = asked.model_dump(exclude={"changes", "sampler"})
         if sampler is not None and wanted["exit"] is None:
             wanted["exit"] = "off"  # it freezes tokens by a rule of its own
-        depth = changed_depth(depth_for(effort, settings.depth, full), **wanted)
+        default = depth_for(effort, settings.depth, full, model.bundle.manifest.exit)
+        depth = changed_depth(default, **wanted)
         changes = bool(asked.changes)
         # Without a seed, answers are drawn anew; where states start stays, so that what was read
         # of one request serves the next.

@@ -73,7 +73,7 @@ def tune(
 
     Reads problems (or a text) at full depth. For every exit rule and threshold, it measures how
     many steps the model would take and how many answers would change. It writes the loosest
-    thresholds that keep the loss, the cheapest rule, and the scales of an int8 cache
+    thresholds that keep the loss, the cheapest rule with its curve, and the scales of an int8 cache
     ('--cache-bits 8') into the bundle; for nano, which comes with rdlite, into a copy of it in the
     store, which is the MODEL nano:tuned.
 
@@ -161,7 +161,7 @@ def _store(
 ) -> None:
     """Write thresholds into the bundle or its copy, and cache scales if its cache can be int8."""
     from rdlite.bundle.update import update_bundle
-    from rdlite.config.exit_defaults import ExitDefaults
+    from rdlite.config.exit_defaults import MOST_POINTS, CurvePoint, ExitDefaults
     from rdlite.measure.calibrate_kv import (
         cache_scales_update,
         calibrate_cache_scales,
@@ -170,7 +170,11 @@ def _store(
     from rdlite.store.copies import changeable
 
     thresholds = {each.rule: each.chosen.threshold for each in curves if each.chosen}
-    defaults = ExitDefaults(best.rule, steps, thresholds, loss / 100, measured_on)
+    points = tuple(
+        CurvePoint(point.threshold, round(point.steps, 2), round(point.agreement, 4))
+        for point in best.points[-MOST_POINTS:]
+    )
+    defaults = ExitDefaults(best.rule, steps, thresholds, loss / 100, measured_on, points)
     changes: Mapping[str, Any] = {}
     files: Mapping[str, bytes | None] = {}
     if model.bundle.manifest.flavour != "portable":

@@ -12,7 +12,7 @@ import rdlite
 from rdlite import BundleError, Depth, InputError, OutputError
 from rdlite.bundle.update import update_bundle
 from rdlite.cli.main import main
-from rdlite.config.exit_defaults import RULE_NAMES, ExitDefaults
+from rdlite.config.exit_defaults import RULE_NAMES, CurvePoint, ExitDefaults
 from rdlite.config.exit_rules import RULES
 from rdlite.exit.registry import make_rule
 from rdlite.loader import find_model, open_bundle
@@ -230,7 +230,10 @@ def test_tune_on_a_text(text_bundle, tmp_path):
     tune = ["tune", str(bundle), "--text", str(text)]
     result = CliRunner().invoke(main, [*tune, "--loss", "20"])
     assert result.exit_code == 0, result.output
-    assert open_bundle(bundle).manifest.exit.measured_on == "text.txt"
+    tuned = open_bundle(bundle).manifest.exit
+    assert tuned.measured_on == "text.txt"
+    assert 1 < len(tuned.curve) <= 64
+    assert tuned.threshold_for(1 - tuned.loss) == tuned.thresholds[tuned.rule]
     arguments = ["--count", "1", "--steps", "2", "--loss", "50", "--dry-run", "--json"]
     result = CliRunner().invoke(main, [*tune, *arguments])
     assert json.loads(result.stdout)["samples"] == 1  # of three windows
@@ -242,6 +245,15 @@ def test_tune_on_a_text(text_bundle, tmp_path):
     result = CliRunner().invoke(main, ["tune", str(bundle), "--text", str(text)])
     assert result.exit_code == 2
     assert "cannot write" in result.stderr
+
+
+def test_a_curve_says_which_threshold_keeps_so_many_answers():
+    shares = ((0.1, 9, 1), (0.2, 7, 0.97), (0.3, 5, 0.8), (0.4, 3, 0.95))
+    curve = tuple(CurvePoint(*point) for point in shares)
+    tuned = ExitDefaults("latent-diff", 8, {"latent-diff": 0.2}, 0.05, "x", curve)
+    wanted = {1: 0.1, 0.9: 0.2, 0.8: 0.4, 0.1: 0.4}
+    assert {share: tuned.threshold_for(share) for share in wanted} == wanted
+    assert ExitDefaults("kl", 8, {"kl": 0.2}, 0.05, "x").threshold_for(0) is None
 
 
 def test_a_loss_that_is_no_number_is_refused(text_bundle):
@@ -260,6 +272,10 @@ def test_a_loss_that_is_no_number_is_refused(text_bundle):
         {"thresholds": {"latent-diff": 0.1, "luck": 1}},
         {"loss": 2},
         {"measured_on": "a\nb"},
+        {"curve": (CurvePoint(0.1, 2, 0.5),) * 65},
+        {"curve": (CurvePoint(0.1, 0.5, 0.5),)},
+        {"curve": (CurvePoint(0.1, 2, 1.5),)},
+        {"curve": (CurvePoint(0.1, 2, 1), CurvePoint(0.2, 3, 1))},
     ],
 )
 def test_a_manifest_says_nothing_impossible(change):
