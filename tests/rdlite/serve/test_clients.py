@@ -92,22 +92,6 @@ def test_pydantic_ai(url):
     assert isinstance(shaped, Answer)
 
 
-def test_instructor(url):
-    needs("instructor")
-    import instructor
-    import openai
-
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as plain:
-        client = instructor.from_openai(plain, mode=instructor.Mode.JSON_SCHEMA)
-        shaped = client.chat.completions.create(
-            model="nano",
-            messages=[{"role": "user", "content": QUESTION}],
-            response_model=Answer,
-            max_retries=0,
-        )
-    assert isinstance(shaped, Answer)
-
-
 def test_litellm(url, monkeypatch):
     needs("litellm")
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # nothing is fetched
