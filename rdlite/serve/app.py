@@ -10,8 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from rdlite.api.model import Model
 from rdlite.config.exit_rules import rules_for
@@ -21,6 +20,7 @@ from rdlite.serve.access.keyring import Keyring
 from rdlite.serve.access.request_log import RequestLog
 from rdlite.serve.description.openapi import add_description
 from rdlite.serve.error_handlers import add_failures, answer_to, describe
+from rdlite.serve.items.routes import add_responses
 from rdlite.serve.metrics import Counted, Metrics
 from rdlite.serve.middleware import Guard
 from rdlite.serve.page import add_page
@@ -36,7 +36,7 @@ from rdlite.serve.requests.tokenization import (
 )
 from rdlite.serve.responses import FINISH, Answer, dumps, error, joined
 from rdlite.serve.settings import Settings
-from rdlite.serve.stream_queue import StreamQueue
+from rdlite.serve.stream_queue import EventStream, StreamQueue, wait_until_gone
 from rdlite.serve.worker import Job, Worker
 from rdlite.version import __version__
 
@@ -81,7 +81,7 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=list(settings.origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # OpenAI's own client sends a dozen of its own
         )
         middleware.insert(1, cors)
@@ -154,8 +154,8 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
 
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return _Stream(_events(choices, with_usage), end)
-        gone = asyncio.create_task(_wait_until_gone(request))
+            return EventStream(_events(choices, with_usage), end)
+        gone = asyncio.create_task(wait_until_gone(request))
         all_tokens = asyncio.create_task(_collect(choices))
         try:
             await asyncio.wait({gone, all_tokens}, return_when=asyncio.FIRST_COMPLETED)
@@ -187,22 +187,9 @@ def create_app(model: Model, settings: Settings) -> FastAPI:
     async def embeddings() -> Response:
         raise InputError("this server's model writes text; it makes no embeddings")
 
+    add_responses(app, preparer)
     add_description(app, keyring.required)
     return app
-
-
-class _Stream(StreamingResponse):
-    """Server-sent events; however it ends, even before it has begun, `done` is called."""
-
-    def __init__(self, events: AsyncGenerator[bytes, None], done: Callable[[], None]) -> None:
-        super().__init__(events, media_type="text/event-stream")
-        self._done = done
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._done()
 
 
 async def _events(choices: Sequence[Choice], with_usage: bool) -> AsyncGenerator[bytes, None]:
@@ -233,11 +220,6 @@ def _event(value: object) -> bytes:
 
 async def _collect(choices: Sequence[Choice]) -> list[list[Token]]:
     return [[token async for token in queue.tokens()] for *_, queue in choices]
-
-
-async def _wait_until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _describe(model: Model, settings: Settings, preparer: Preprocessor) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from rdlite.errors import ContextError, InputError, RdliteError
 from rdlite.serve.preprocess import UnknownModelError
 from rdlite.serve.requests.functions import ParameterError
+from rdlite.serve.requests.items import UnknownResponseError
 from rdlite.serve.responses import dumps, error
 from rdlite.serve.worker import BusyError, StoppingError
 
@@ -49,6 +50,8 @@ def answer_to(problem: Exception) -> Response:
     match problem:
         case UnknownModelError():
             return _answer(404, str(problem), "model", "model_not_found")
+        case UnknownResponseError():
+            return _answer(404, str(problem), None, "response_not_found")
         case ContextError():
             return _answer(400, str(problem), None, "context_length_exceeded")
         case ParameterError():

@@ -94,6 +94,10 @@ class Preprocessor:
             answer.left_out = len(messages) - len(kept)
         return jobs
 
+    def temperature(self, body: ChatRequest) -> float:
+        """Return the temperature at which an answer is drawn."""
+        return self._sampling(body).temperature
+
     def completion(
         self, body: CompletionRequest, queues: Sequence[Deliver]
     ) -> list[tuple[Job, Answer]]:

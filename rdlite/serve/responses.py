@@ -124,10 +124,11 @@ class Answer:
             logprobs = self._chat_logprobs if self.chat else self._text_logprobs
             choice["logprobs"] = logprobs(said_tokens)
         if tokens:
-            choice["depth"] = self._depth(tokens)
+            choice["depth"] = self.depth_of(tokens)
         return choice
 
-    def _depth(self, tokens: Sequence[Token]) -> Json:
+    def depth_of(self, tokens: Sequence[Token]) -> Json:
+        """Return what depth adds to the tokens of an answer, in order."""
         depth: Json = {
             "steps": [token.steps for token in tokens],
             "exit_values": [token.exit_value for token in tokens],

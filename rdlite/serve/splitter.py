@@ -46,6 +46,11 @@ class AnswerSplitter:
         self.may_call = calls is not None
         self.called = False
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is thinking, as far as is known."""
+        return self._thinking is not None and self._thinking.thinking
+
     def push(self, text: str, ended: bool) -> AnswerPiece:
         """Return what is clear of some more text; at the end, also what was held back."""
         piece = Piece("", text)

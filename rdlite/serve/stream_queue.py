@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from rdlite.decode.results import Token
 from rdlite.serve.worker import Item
@@ -26,3 +30,24 @@ class StreamQueue:
             if isinstance(item, Exception):
                 raise item
             yield item
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; however it ends, even before it has begun, `done` is called."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], done: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._done()
+
+
+async def wait_until_gone(request: Request) -> None:
+    """Return when the client of a request that was read has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

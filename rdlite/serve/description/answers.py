@@ -188,3 +188,57 @@ class DetokenizedAnswer(BaseModel):
 
     prompt: str
     content: str
+
+
+class ResponseTokens(BaseModel):
+    """What of a prompt was in the cache; nothing is written to one that is paid for."""
+
+    cached_tokens: Count
+    cache_write_tokens: Count
+
+
+class ReasoningTokens(BaseModel):
+    """What of an answer was thinking."""
+
+    reasoning_tokens: Count
+
+
+class ResponseUsage(BaseModel):
+    """What a response took."""
+
+    input_tokens: Count
+    input_tokens_details: ResponseTokens
+    output_tokens: Count
+    output_tokens_details: ReasoningTokens
+    total_tokens: Count
+    core_steps: Count
+    mean_steps: float
+
+
+class OutputItem(BaseModel):
+    """What the model thought, said or called; the other fields are those of OpenAI's API."""
+
+    id: str
+    type: Literal["reasoning", "message", "function_call"]
+    status: Literal["completed", "incomplete"]
+
+
+class ResponseAnswer(BaseModel):
+    """The answer of /v1/responses; what was asked for stands in it too."""
+
+    id: str
+    object: Literal["response"]
+    created_at: Count
+    status: Literal["completed", "incomplete"]
+    model: str
+    output: list[OutputItem] = Field(min_length=1)
+    usage: ResponseUsage
+    depth: DepthAnswer
+
+
+class DeletedAnswer(BaseModel):
+    """A response that is forgotten."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]

@@ -17,7 +17,7 @@ REASONS = {
     400: "A parameter is unknown, unsupported or out of range, or the prompt does not fit.",
     401: "The API key is missing or wrong.",
     403: "The host name or the origin is not allowed.",
-    404: "The model is another one.",
+    404: "The model is another one, or there is no such response.",
     408: "The body came too slowly.",
     413: "The body is too large.",
     429: "The line is full, or a key is beyond its limits.",
@@ -56,6 +56,13 @@ OPERATIONS = {
     ("post", "/v1/completions"): Operation(
         "Continue a text", answers.TextAnswer, (404, 503), streams=True
     ),
+    ("post", "/v1/responses"): Operation(
+        "Answer a list of items", answers.ResponseAnswer, (404, 503), streams=True
+    ),
+    ("get", "/v1/responses/{id}"): Operation(
+        "A response that was stored", answers.ResponseAnswer, (404,)
+    ),
+    ("delete", "/v1/responses/{id}"): Operation("Forget a response", answers.DeletedAnswer, (404,)),
     ("get", "/v1/models"): Operation("Describe the model", answers.ModelList),
     ("get", "/v1/models/{name}"): Operation("Describe the model", answers.ModelAnswer, (404,)),
     ("post", "/v1/embeddings"): Operation("Refuse: the model makes none", None, (400, 429)),

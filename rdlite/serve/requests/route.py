@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from rdlite.errors import InputError
+from rdlite.serve.requests.items import ResponsesRequest
 from rdlite.serve.requests.protocol import ChatRequest, CompletionRequest
 from rdlite.utils.schema import read_json
 
@@ -18,6 +19,7 @@ from rdlite.utils.schema import read_json
 LENIENT = {
     "/v1/chat/completions": frozenset(ChatRequest.model_fields),
     "/v1/completions": frozenset(CompletionRequest.model_fields),
+    "/v1/responses": frozenset(ResponsesRequest.model_fields),
 }
 MAX_SHOWN = 16
 log = logging.getLogger("rdlite.serve")

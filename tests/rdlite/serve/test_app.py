@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rdlite.serve.app import _Stream
+from rdlite.serve.stream_queue import EventStream
 
 
 @pytest.mark.parametrize("begins", [True, False])
@@ -29,7 +29,7 @@ def test_a_client_that_leaves_ends_the_job_also_before_the_first_token(begins):
 
     async def run():
         scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
-        stream = _Stream(events(), lambda: ended.append(True))
+        stream = EventStream(events(), lambda: ended.append(True))
         await asyncio.wait_for(stream(scope, receive, send), 30)
 
     asyncio.run(run())
