@@ -5,9 +5,24 @@ import { InputError } from "./errors.js";
 import { Generation, generateTokens } from "./generate.js";
 import { historyLength, recent } from "./history.js";
 import { ELSEWHERE } from "./model.js";
+import { opensThinking, splitThinking } from "./thinking.js";
 
-const OPTIONS = ["system", "depth", "sampling", "seed", "history"];
+const OPTIONS = ["system", "depth", "sampling", "seed", "history", "templateVariables"];
 const SEND = ["maxTokens", "signal", "changes", "depth", "sampling"];
+
+/** Variables of a template: JSON by name. @param {Record<string, any>} given */
+function checkVariables(given) {
+  checkOptions("templateVariables", given, Object.keys(given ?? {}));
+  for (const name of Object.keys(given)) {
+    if (!/^[A-Za-z][A-Za-z0-9_]{0,63}$/.test(name)) {
+      throw new InputError(`the template variable ${shown(name)} is not a name`);
+    }
+    if (["messages", "tools", "add_generation_prompt"].includes(name)) {
+      throw new InputError(`the template variable ${shown(name)} cannot be set: it comes from the conversation`);
+    }
+  }
+  return { ...given };
+}
 
 export class Chat {
   /** Use `Model.chat`. @param {import("./model.js").Model} model @param {any} options */
@@ -15,6 +30,7 @@ export class Chat {
     checkOptions("chat", options, OPTIONS, ELSEWHERE);
     void model.tokenizer, model.chatTemplate; // complain now, not at the first message
     const { system = null, depth = null, sampling = null, seed = 0, history = "trained" } = options;
+    this.templateVariables = checkVariables(options.templateVariables ?? {});
     const trained = model.manifest.trainedLength;
     /** Tokens of a conversation that are read; null: all. @type {number | null} */
     this.length = historyLength(history, trained !== null && trained < model.context ? trained : null);
@@ -38,8 +54,8 @@ export class Chat {
   }
 
   /**
-   * Say something and get the answer, token by token; it joins the conversation when it ends, or
-   * as far as it went when it is closed or aborted.
+   * Say something and get the answer, token by token; without what was thought before it, it joins
+   * the conversation when it ends, or as far as it went when it is closed or aborted.
    * @param {string} text
    * @param {{maxTokens?: number, signal?: AbortSignal, changes?: boolean,
    *   depth?: import("./depth.js").Depth, sampling?: import("./sampling.js").Sampling}} [options]
@@ -52,17 +68,20 @@ export class Chat {
       throw new InputError("the last answer still runs; close it or wait for its end");
     }
     const messages = [...this.messages, { role: "user", content: text }];
-    const count = (/** @type {any[]} */ some) => this.model.countChat(some);
+    const { model } = this;
+    const render = (/** @type {any[]} */ some) => model.chatTemplate.render(some, this.templateVariables);
+    const count = (/** @type {any[]} */ some) => model.tokenizer.encode(render(some), false).length;
     const kept = recent(messages, this.length, options.maxTokens ?? 1024, count);
-    const prompt = this.model.encodeChat(kept);
-    const plan = this.model.plan({ ...this.options, ...options }, 1024);
+    const rendered = render(kept);
+    const prompt = model.encode(rendered, false);
+    const plan = model.plan({ ...this.options, ...options }, 1024);
     this.leftOut = messages.length - kept.length;
-    this.answer = new Generation(this.run(messages, prompt, plan), plan);
+    this.answer = new Generation(this.run(messages, prompt, plan, opensThinking(rendered)), plan);
     return this.answer;
   }
 
-  /** @param {any[]} messages @param {number[]} prompt @param {any} plan */
-  async *run(messages, prompt, plan) {
+  /** @param {any[]} messages @param {number[]} prompt @param {any} plan @param {boolean} opened */
+  async *run(messages, prompt, plan, opened) {
     let [answer, count] = ["", 0];
     const tokens = [...prompt];
     this.sequence.truncate(this.common(prompt, plan.key));
@@ -76,7 +95,9 @@ export class Chat {
       }
     } finally {
       this.tokens = tokens.slice(0, this.sequence.length);
-      if (count) this.messages = [...messages, { role: "assistant", content: answer }];
+      // What was thought is not read again: the next turn begins with the answer.
+      const { content } = splitThinking(answer, opened);
+      if (count) this.messages = [...messages, { role: "assistant", content }];
     }
   }
 

@@ -126,8 +126,9 @@ export class Model {
    * Start a conversation; what was read stays in its cache between turns.
    * @param {{system?: string | null, depth?: import("./depth.js").Depth | null,
    *   sampling?: import("./sampling.js").Sampling | null, seed?: number | bigint,
-   *   history?: import("./history.js").History}} [options] where a conversation gets longer than
-   *   the model was trained for, the oldest turns are left out, unless history is "all"
+   *   history?: import("./history.js").History, templateVariables?: Record<string, any>}} [options]
+   *   where a conversation gets longer than the model was trained for, the oldest turns are left
+   *   out, unless history is "all"; `templateVariables` are the chat template's own
    */
   chat(options = {}) {
     return new Chat(this, options);
@@ -136,11 +137,6 @@ export class Model {
   /** Token ids of a conversation, up to where the model is to answer. @param {{role: string, content: string}[]} messages */
   encodeChat(messages) {
     return this.encode(this.chatTemplate.render(messages), false);
-  }
-
-  /** How many tokens a conversation is, however long. @param {{role: string, content: string}[]} messages */
-  countChat(messages) {
-    return this.tokenizer.encode(this.chatTemplate.render(messages), false).length;
   }
 
   /** Token ids of a prompt that may be text. @param {string | number[]} promptOrIds @param {boolean} [addSpecialTokens] */

@@ -68,13 +68,15 @@ export class ChatTemplate {
 
   /**
    * The text of a conversation, ready to be encoded without special tokens.
-   * @param {{role: string, content: string}[]} messages @returns {string}
+   * @param {{role: string, content: string}[]} messages
+   * @param {Record<string, any>} [variables] the template's own, such as `enable_thinking`
+   * @returns {string}
    */
-  render(messages) {
+  render(messages, variables = {}) {
     let text;
     try {
       const given = messages.map((message) => ({ ...message }));
-      text = this.template.render({ ...this.special, messages: given, add_generation_prompt: true });
+      text = this.template.render({ ...variables, ...this.special, messages: given, add_generation_prompt: true });
     } catch (problem) {
       throw new InputError(`the chat template refuses this conversation: ${line(problem)}`);
     }

@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 
 import { BundleError, ContextError, InputError, load } from "../src/node/index.js";
 import { canonicalJson, parseJson } from "../src/json.js";
+import { ChatTemplate } from "../src/text.js";
 
 const nano = fileURLToPath(new URL("../../rdlite/models/nano", import.meta.url));
 let folder;
@@ -142,6 +143,23 @@ test("a chat longer than the training leaves out its oldest turns, as Python doe
   assert.equal(whole.leftOut, 0);
   chat.close();
   whole.close();
+  model.close();
+});
+
+test("a chat template's variables are set, and its own are not", async () => {
+  const model = await load(nano, { threads: 1 });
+  const source = "{{ messages[0].content }}{{ '<think>' if enable_thinking else '' }}";
+  model.ownTemplate = new ChatTemplate(new TextEncoder().encode(source), new Map());
+  const chat = model.chat({ templateVariables: { enable_thinking: true } });
+  await chat.send("Hi", { maxTokens: 4 }).done();
+  assert.deepEqual(chat.messages.at(-1), { role: "assistant", content: "" }); // all of it is thought
+  chat.close();
+  for (const [templateVariables, message] of [
+    [{ messages: [] }, /"messages" cannot be set/],
+    [{ "a b": 1 }, /"a b" is not a name/],
+  ]) {
+    assert.throws(() => model.chat({ templateVariables }), { name: "InputError", message });
+  }
   model.close();
 });
 

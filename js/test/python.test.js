@@ -9,6 +9,7 @@ import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { load } from "../src/node/index.js";
+import { splitThinking } from "../src/thinking.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const python = process.env.RDLITE_PYTHON ?? join(root, ".venv/bin/python");
@@ -34,6 +35,12 @@ for (const { bundle, ids, steps, seed, file } of reference.logits) {
     model.close();
   });
 }
+
+test("what was thought is told from what was answered as in Python", () => {
+  for (const [text, opened, reasoning, content] of reference.splits) {
+    assert.deepEqual(splitThinking(text, opened), { reasoning, content }, text);
+  }
+});
 
 for (const name of new Set(reference.texts.map((text) => text.name))) {
   test(`texts are Python's, token for token: ${name}`, async () => {

@@ -20,6 +20,7 @@ from rdlite.quant import Options, find_scheme, quantize_bundle
 import rdlite
 import rdlite.loader
 from rdlite import Cache, Depth, Sampling
+from rdlite.tokenizer.thinking import split_thinking
 
 ROOT = Path(__file__).parents[2]
 ORACLES = ("huginn-tiny", "ouro-tiny", "raven-llama-tiny", "raven-olmo-tiny", "nanbeige-tiny")
@@ -28,6 +29,17 @@ RULES = ("latent-diff", "acceleration", "cosine", "kl", "gated-kl", "minp-kl", "
 DRAWN = Sampling(0.9, 40, 0.95, 0.01)
 #: Beside the default cache, which the rules are tried with.
 CACHES = (Cache(2), Cache("last"), Cache(bits=8), Cache("last", 8), Cache(3, 8))
+#: Answers of models that think before them.
+THOUGHTS = (
+    "Yes.",
+    "<think>\n Hm. \n</think>\n\nYes.",
+    "Hm. </think> Yes. <think>No.</think>",
+    " <think>a</think> <think> b </think>c",
+    "<think>never ends ",
+    "<thi",
+    " x",
+    "",
+)
 MORE = "Tom has 5 pens. Eats 4. Finds 9. How many pens now?"
 
 
@@ -169,7 +181,13 @@ def main() -> None:
     asked = [(bundle, ids) for bundle in bundles for ids in (IDS, IDS[:1])]
     scores = [logits(*each, out / f"{n}.bin") for n, each in enumerate(asked)]
     texts = [*under_rules(nano, prompts), *with_options(nano, out / "ouro-tiny")]
-    (out / "reference.json").write_text(json.dumps({"logits": scores, "texts": texts}))
+    splits = [
+        [text, opened, *split_thinking(text, opened)]
+        for text in THOUGHTS
+        for opened in (True, False)
+    ]
+    made = {"logits": scores, "texts": texts, "splits": splits}
+    (out / "reference.json").write_text(json.dumps(made))
 
 
 main()
