@@ -30,7 +30,7 @@ from rdlite import Cache, Depth
 from rdlite.architectures import ouro
 from rdlite.measure.memory_bandwidth import read_bandwidth
 
-CONTEXT, TOKENS, ROUNDS = 64, 8, 9
+CONTEXT, TOKENS, ROUNDS = 16, 8, 9
 EXPORT = (
     "import sys; from rdlite.export import export_checkpoint as e; from rdlite.quant import "
     "find_scheme as f; e(sys.argv[1], sys.argv[2], quant=f('int4'), force=True)"
