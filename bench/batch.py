@@ -56,7 +56,7 @@ def loop_speed(questions: list[str], threads: int | None) -> float:
 
 
 def command(given: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "rdlite", "batch", str(given), "-o", str(out), "--chat"]
+    return [sys.executable, "-m", "rdlite", "batch", str(given), "-o", str(out)]
 
 
 def resident(process: psutil.Process) -> int:

@@ -193,9 +193,9 @@ def _check_node(place: Place, sizes: dict[str, int]) -> None:
     try:
         for _ in verify_bundle(place.load.path):
             pass
-        place.check()
     except RdliteError as problem:
-        raise RuntimeFailure(f"{_node()} cannot answer: {problem}") from None
+        raise RuntimeFailure(f"{_node()} cannot open the model: {problem}") from None
+    place.check()
     for path, size in sizes.items():
         if not os.path.exists(path) or os.stat(path).st_size != size:
             raise InputError(f"{_node()} does not see {path} as it is here: use shared storage")

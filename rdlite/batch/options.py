@@ -32,7 +32,8 @@ class Options:
         seed: of initial states; draws are of the seed and the row's id, so that a row's answer does
             not depend on where it stands.
         stop: texts that end an answer.
-        chat: read a row's prompt as a user's message, through the chat template.
+        chat: read prompts that are texts as messages of a user; None: if the model has a chat
+            template.
         logprob: tell the log-probability of each answer.
         column: the key or column that holds the prompt.
         ignore: keys of rows that are not meant for the model.
@@ -44,7 +45,7 @@ class Options:
     sampling: Sampling | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
-    chat: bool = False
+    chat: bool | None = None
     logprob: bool = False
     column: str = "prompt"
     ignore: tuple[str, ...] = ()

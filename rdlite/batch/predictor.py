@@ -42,7 +42,7 @@ class BatchPredictor:
         model: str = "nano",
         *,
         column: str = "prompt",
-        chat: bool = False,
+        chat: bool | None = None,
         max_tokens: int = 1024,
         depth: Depth | None = None,
         sampling: Sampling | None = None,
@@ -65,7 +65,8 @@ class BatchPredictor:
                 instead, these are conversations. A column `id` tells rows apart whose tokens are
                 drawn, else their prompts do. Columns named as options (`max_tokens`, `seed`,
                 `temperature` ...) are of that row.
-            chat: read prompts as messages of a user, through the chat template.
+            chat: read prompts that are texts as messages of a user; None: if the model has a chat
+                template.
             max_tokens: maximum new tokens of an answer.
             depth: how deep to think; None: the model's default.
             sampling: how tokens are chosen; None: the model's own default.

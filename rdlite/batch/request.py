@@ -8,11 +8,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rdlite.api.loaded import CHARACTERS_PER_TOKEN
 from rdlite.api.model import Model
 from rdlite.batch.options import Options
 from rdlite.config.depth import Depth, changed_depth
 from rdlite.config.sampling import Sampling
-from rdlite.errors import InputError
+from rdlite.errors import ContextError, InputError
 from rdlite.tokenizer.chat_template import check_variables
 
 Id = str | int
@@ -86,7 +87,8 @@ def request_of(row: object, identity: Id | None, model: Model, options: Options)
         body, chat, column = _body(row), False, "prompt"
     else:
         body = {k: item for k, item in row.items() if k not in IDS and k not in options.ignore}
-        chat, column = options.chat, options.column
+        chat = model.can_chat if options.chat is None else options.chat
+        column = options.column
     body = {key: item for key, item in body.items() if item is not None}
     given = {key: item for key, item in body.items() if key not in (column, "messages")}
     _check_known(given, model)
@@ -120,19 +122,27 @@ def _prompt(
     prompt, messages = body.get(column), body.get("messages")
     if (prompt is None) == (messages is None):
         raise InputError(f"a row needs {column!r:.60} or 'messages', one of them")
-    if messages is None and not chat:
+    if messages is None:
         if not isinstance(prompt, str | list):
             raise InputError(
                 f"{column!r:.60} must be text or token ids, got {type(prompt).__name__}"
             )
-        return model.encode(prompt)
-    if messages is None:
+        if not chat or not isinstance(prompt, str):
+            return model.encode(prompt)
+        if not prompt:  # the template would hide it
+            raise InputError("the prompt is empty; give at least one word")
         messages = [{"role": "user", "content": prompt}]
     own = body.get("chat_template_kwargs", {})
     if not isinstance(own, Mapping):
         raise InputError(f"chat_template_kwargs must be an object, got {type(own).__name__}")
     variables = check_variables({**options.template_variables, **own})
-    return model.encode_chat(_messages(messages), variables)
+    said = _messages(messages)
+    size = sum(len(message["content"]) for message in said)
+    if size > CHARACTERS_PER_TOKEN * model.context:  # the template would refuse it in other words
+        raise ContextError(
+            f"the prompt has {size} characters, the context is {model.context} tokens; shorten it"
+        )
+    return model.encode_chat(said, variables)
 
 
 def _messages(messages: object) -> list[dict[str, str]]:

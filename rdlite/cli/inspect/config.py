@@ -14,7 +14,7 @@ from rdlite.errors import InputError
 #: The commands that go by each setting: those that run or show a model, and change none.
 GO_BY = {
     "model": ("chat", "generate", "serve", "page", "trace", "inspect", "verify", "eval", "bench"),
-    "steps": ("chat", "generate", "serve", "trace", "bench"),
+    "steps": ("chat", "generate", "batch", "serve", "trace", "bench"),
 }
 
 

@@ -47,7 +47,12 @@ if TYPE_CHECKING:
     metavar="KEY",
     help="Key of JSONL rows that is not meant for the model; may be repeated.",
 )
-@click.option("--chat", is_flag=True, help="Read prompts as messages of a user.")
+@click.option(
+    "--chat/--raw",
+    default=None,
+    help="Take prompts as messages of a user, or as texts to continue. Default: --chat if MODEL "
+    "has a chat template.",
+)
 @click.option("--logprob", is_flag=True, help="Tell the log-probability of each answer.")
 @click.option("--strict", is_flag=True, help="Stop at the first row that has no answer.")
 @max_tokens_option
@@ -84,7 +89,7 @@ def batch(
     output: Path,
     column: str,
     ignore: tuple[str, ...],
-    chat: bool,
+    chat: bool | None,
     logprob: bool,
     strict: bool,
     stop: tuple[str, ...],
@@ -105,7 +110,7 @@ def batch(
 
     \b
     Example:
-        rdlite batch problems.jsonl -o answers.jsonl --chat
+        rdlite batch problems.jsonl -o answers.jsonl
         rdlite batch BUNDLE reviews.parquet -o labels.parquet --column text --max-tokens 8
         rdlite batch BUNDLE problems.jsonl -o answers.jsonl --ray 10.0.0.1:6379 --cores 16
     """

@@ -9,7 +9,7 @@ from rdlite.batch.options import Options
 from rdlite.batch.request import request_of
 from rdlite.batch.rows import Row
 
-OPTIONS = Options(max_tokens=6, depth=Depth(4), sampling=Sampling(temperature=1.0), logprob=True)
+OPTIONS = Options(6, Depth(4), Sampling(temperature=1.0), chat=False, logprob=True)
 
 
 def rows_of(count):
@@ -63,7 +63,7 @@ def test_a_slow_row_bounds_what_is_read_ahead(nano, monkeypatch):
             read.append(number)
             yield Row(number, {"prompt": "a", "max_tokens": 40 if number == 0 else 1})
 
-    options = Options(depth=Depth(2))
+    options = Options(chat=False, depth=Depth(2))
     records = Answerer(nano, options, 4).answer(rows())
     assert next(records).tokens > 8
     assert max(read) < 8

@@ -17,7 +17,7 @@ PROMPTS = ["hi", "", "What is 48 + 76?", "word"]
 
 @pytest.fixture(scope="module")
 def predictor():
-    yield BatchPredictor(max_tokens=5, depth=Depth(4), sampling=Sampling(), threads=1)
+    yield BatchPredictor(chat=False, max_tokens=5, depth=Depth(4), sampling=Sampling(), threads=1)
     for model in predictor_module._models.values():
         model.close()
     predictor_module._models.clear()
@@ -72,7 +72,9 @@ def test_rows_say_what_they_want(predictor):
 
 
 def test_rows_draw_by_their_id_or_their_prompt(predictor):
-    drawing = BatchPredictor(sampling=Sampling(temperature=3), depth=Depth(2), max_tokens=8)
+    drawing = BatchPredictor(
+        chat=False, sampling=Sampling(temperature=3), depth=Depth(2), max_tokens=8
+    )
     drawing._load = predictor._load  # the same model
     same = drawing({"prompt": ["a", "b", "a"]})["text"].tolist()
     assert same[0] == same[2] != same[1]

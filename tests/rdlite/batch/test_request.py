@@ -59,8 +59,12 @@ def test_draws_follow_the_row_and_not_its_place(nano):
 def test_chat_reads_a_prompt_as_a_message(nano):
     said = nano.encode_chat([{"role": "user", "content": "hi"}])
     assert request_of({"q": "hi"}, 0, nano, Options(chat=True, column="q"))["prompt"] == said
-    assert request_of({"prompt": "hi"}, 0, nano, Options())["prompt"] == nano.encode("hi")
+    assert request_of({"prompt": "hi"}, 0, nano, Options())["prompt"] == said
     assert request_of({"prompt": [5, 6]}, 0, nano, Options())["prompt"] == [5, 6]
+    raw = Options(chat=False)
+    assert request_of({"prompt": "hi"}, 0, nano, raw)["prompt"] == nano.encode("hi")
+    with pytest.raises(InputError, match="at least one token"):
+        request_of({"prompt": ""}, 0, nano, raw)
 
 
 CHAT = {"url": "/v1/chat/completions"}

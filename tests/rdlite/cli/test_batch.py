@@ -22,27 +22,27 @@ def run(*arguments):
 @pytest.fixture
 def given(tmp_path):
     path = tmp_path / "in.jsonl"
-    rows = [{"id": "a", "prompt": QUESTION}, {"id": "b"}, {"id": "c", "prompt": [5, 6]}]
+    rows = [{"id": "a", "prompt": QUESTION}, {"id": "b"}, {"id": "c", "prompt": [5, 600]}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def test_answers_are_written_and_the_totals_said(given, tmp_path):
     out = tmp_path / "out.jsonl"
-    result = run(given, "-o", out, "--chat", "--processes", 1, "--max-tokens", 6, "--logprob")
+    result = run(given, "-o", out, "--processes", 1, "--max-tokens", 6, "--logprob")
     assert result.exit_code == 0, result.output
     assert f"{out}: 3 rows, 2 of them errors; 4 tokens, 8.5 steps a token\n" == result.output
     first, second, third = map(json.loads, out.read_text().splitlines())
     assert first["text"] == "124"
     assert first["logprob"] < 0
     assert second == {"id": "b", "error": "a row needs 'prompt' or 'messages', one of them"}
-    assert "content of a message must be text" in third["error"]
+    assert "a token id must be" in third["error"]
 
 
 def test_parquet_and_a_column_by_name(tmp_path):
     given, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(pa.table({"text": [QUESTION], "label": [3]}), given)
-    result = run("nano", given, "-o", out, "--chat", "--column", "text", "--processes", 1)
+    result = run("nano", given, "-o", out, "--column", "text", "--processes", 1)
     assert result.exit_code == 0, result.output
     assert pq.read_table(out)["text"].to_pylist() == ["124"]
     result = run("nano", given, "-o", tmp_path / "no.parquet")
