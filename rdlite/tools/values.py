@@ -13,6 +13,8 @@ OTHERS = ("null", "boolean", "integer", "number", "object", "array")
 _COMBINING = {"not", "if", "allOf", "anyOf", "oneOf", "$ref", "$dynamicRef"}
 _OF_TEXT = {"enum", "const", "minLength", "maxLength", "pattern", "format"}
 _ABOUT = {"title", "description", "default", "examples", "deprecated", "$comment", "x-order"}
+#: Up to how many characters of a text are counted that has a pattern.
+MAX_COUNTED = 200
 #: How JSON of a kind begins. A text that begins so is not taken where that kind may stand too.
 _BEGINS = {
     "null": "null",
@@ -75,9 +77,11 @@ class Value:
         if self._texts:
             # One terminal, with its end: what matches is read as far as it goes, and never again.
             texts = [f"{name}_TEXT{number}".upper() for number in range(len(self._texts))]
-            choices.append(f"{name}_TEXT".upper())
+            choices.append(f"{name}_text")
             ending = json.dumps(end, ensure_ascii=False)
-            rules.append(f"{choices[0]}: ({' | '.join(texts)}) {ending}")
+            whole = f"{name}_TEXT".upper()
+            rules.append(f"{name}_text[lazy]: {whole}")
+            rules.append(f"{whole}: ({' | '.join(texts)}) {ending}")
             for text, schema in zip(texts, self._texts, strict=True):
                 rules.append(f"{text}: {self._pattern(schema, end.rstrip())}")
         if self._others:
@@ -160,24 +164,37 @@ class Value:
                 f"{self._where} uses what is not supported of a text: {', '.join(unknown)}; leave "
                 "it out"
             )
-        least, most = schema.get("minLength", 0), schema.get("maxLength", "")
+        least, most = schema.get("minLength", 0), schema.get("maxLength")
         if not all(type(size) is int and size >= 0 for size in (least, most or 0)):
             raise InputError(f"{self._where}: minLength and maxLength must be whole numbers")
-        ends = f"(?s:.*){_escape(end)}(?s:.*)"
-        parts = [regex_terminal(f"(?s:.{{{least},{most}}})"), "~" + regex_terminal(ends)]
-        if self._others:
-            parts.append("~" + regex_terminal(f"({self._beginning()})(?s:.*)"))
+        length = regex_terminal(f"(?s:.{{{least},{'' if most is None else most}}})")
+        parts = []
         if "enum" in schema:
-            parts.append(regex_terminal("|".join(_escape(value) for value in schema["enum"])))
-        if (pattern := schema.get("pattern")) is not None:
-            parts.append(regex_terminal(_whole(str(pattern))))
-        if (name := schema.get("format")) is not None:
+            values = [value for value in schema["enum"] if end not in value]
+            parts += [regex_terminal("|".join(map(_escape, values))), length]
+        elif (name := schema.get("format")) is not None:
             if name not in _FORMATS:
                 raise InputError(
                     f"{self._where} has the format {name!r:.40}, which is not supported here; the "
                     f"formats are {', '.join(_FORMATS)}"
                 )
-            parts.append(regex_terminal(_FORMATS[name]))
+            parts += [regex_terminal(_FORMATS[name]), length]
+        elif "pattern" not in schema:
+            # Nothing looks for the end but the lazy rule. It does not find one before the text is
+            # long enough, because no line begins there.
+            rest = "" if most is None else max(0, most - least)
+            parts.append(regex_terminal(rf"(?s:[^\n]{{{least}}}.{{0,{rest}}})"))
+        elif (most or 0) > MAX_COUNTED:
+            raise InputError(
+                f"{self._where} has a pattern and a maxLength over {MAX_COUNTED}, which is not "
+                "supported here; leave one of them out"
+            )
+        else:
+            parts += [length, "~" + regex_terminal(f"(?s:.*){_escape(end)}(?s:.*)")]
+        if (pattern := schema.get("pattern")) is not None:
+            parts.append(regex_terminal(_whole(str(pattern))))
+        if self._others:
+            parts.append("~" + regex_terminal(f"({self._beginning()})(?s:.*)"))
         return " & ".join(parts)
 
 

@@ -188,6 +188,24 @@ def test_an_answer_that_would_be_cut_is_closed(model):
     assert len(json.loads(call.arguments)["text"]) >= 5
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"type": "string", "minLength": 1, "maxLength": 100_000},
+        {"type": "string", "minLength": 150, "maxLength": 190},
+        {"type": "string", "format": "uri", "minLength": 1, "maxLength": 2083},
+        {"type": ["string", "null"], "maxLength": 3000},
+        {"enum": [f"{number}" * 20 for number in range(1000)]},
+    ],
+)
+def test_long_texts_are_counted(model, text):
+    parameters = {"type": "object", "properties": {"text": text}, "required": ["text"]}
+    tools = model.tools([function(parameters)])
+    said = answer(model, tools.constraint("required", parallel=False), 150).text
+    (call,) = tools.parse(said)[1]
+    jsonschema.validate(json.loads(call.arguments), parameters)
+
+
 def test_text_around_what_looks_like_a_call_is_told(model):
     tools = model.tools([NOW])
     for text in ("a < b", "<tool", "<tool_call> is a mark", "x \n", " \n"):
