@@ -68,8 +68,8 @@ def fill(
             return entry
         source = Hub(name.repo, name.revision)
         file = _gguf_file(name, source)
-        label = file.name if file else (name.scheme or _fitting_scheme(source))
-        work = name.folder / f".{label}.work"
+        label = file.name if file else (name.scheme or _fitting_scheme(name, source))
+        work = _work_folder(name, label)
         try:
             _begin(work, source.commit, label)
             if file:
@@ -85,6 +85,10 @@ def fill(
             raise OutputError(f"cannot write {work}: {problem.strerror or problem}") from None
 
 
+def _work_folder(name: Name, label: str) -> Path:
+    return name.folder / f".{label}.work"
+
+
 def _begin(work: Path, commit: str, label: str) -> None:
     """Make the work folder, anew if it was for something else."""
     mark = work / "for.json"
@@ -95,8 +99,14 @@ def _begin(work: Path, commit: str, label: str) -> None:
         write_whole(mark, wanted)
 
 
-def _fitting_scheme(source: Source) -> str:
-    """Choose how weights are stored: int8, which loses next to nothing, where it is small."""
+def _fitting_scheme(name: Name, source: Source) -> str:
+    """Choose how weights are stored: int8, which loses next to nothing, where it is small.
+
+    What was begun is gone on with, whatever is free by now.
+    """
+    for scheme in ("int8", "int4"):
+        if _work_folder(name, scheme).is_dir():
+            return scheme
     checkpoint = sum(file.size for key, file in source.files.items() if key.endswith(WEIGHTS))
     free = free_bytes()
     roomy = free is None or checkpoint <= free  # as int8, half of it or less

@@ -14,6 +14,7 @@ from rdlite.quant import find_scheme
 
 from rdlite.cli.main import main
 from rdlite.store.entries import entries
+from rdlite.store.home import home
 
 DATA = Path(__file__).parents[2] / "data"
 REPO = "tiny/looped"
@@ -183,6 +184,10 @@ def test_the_scheme_suits_size_and_memory(store, monkeypatch):
     monkeypatch.setattr(fill, "SMALL_CHECKPOINT", 10**9)
     monkeypatch.setattr(fill, "free_bytes", lambda: 10_000)
     assert "kept as int4" in run("inspect", REPO, "--yes")
+    run("models", "rm", REPO)
+    begun = home() / "models/tiny--looped/main/.int8.work"
+    begun.mkdir(parents=True)
+    assert "kept as int8" in run("inspect", REPO, "--yes")  # that goes on, whatever is free now
     run("models", "rm", REPO)
     monkeypatch.setattr(models, "free_bytes", lambda: 200_000)
     refused = run("inspect", f"{REPO}:float32", "--yes", code=2)
