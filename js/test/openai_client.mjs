@@ -28,6 +28,14 @@ const shaped = await client.chat.completions.parse({
 });
 told.x = JSON.parse(shaped.choices[0].message.content).x;
 
+const first = await client.responses.create({ model: "nano", input: "What is 48 + 76?" });
+told.response = first.output_text;
+const more = { model: "nano", input: "What is 12 + 30?", previous_response_id: first.id };
+told.events = "";
+for await (const event of await client.responses.create({ ...more, stream: true })) {
+  if (event.type === "response.output_text.delta") told.events += event.delta;
+}
+
 try {
   await client.chat.completions.create({ ...question, n: 1000 });
 } catch (problem) {

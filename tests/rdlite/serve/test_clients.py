@@ -1,4 +1,4 @@
-"""The clients that people use, each against a real server: chats, streams, shapes, choices."""
+"""The clients that people use, each against a real server: chats, shapes, functions, responses."""
 
 import asyncio
 import json
@@ -15,6 +15,21 @@ JS = Path(__file__).parents[3] / "js"
 QUESTION = "What is 48 + 76?"
 #: What the clients warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("default")
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in so many days.",
+        "parameters": {
+            "type": "object",
+            "properties": {"days": {"type": "integer", "minimum": 0, "maximum": 9}},
+            "required": ["days"],
+            "additionalProperties": False,
+        },
+    },
+}
 
 
 class Answer(pydantic.BaseModel):
@@ -38,6 +53,12 @@ def url(start):
         yield server.url + "/v1"
 
 
+@pytest.fixture(scope="module")
+def tools_url(start, tool_nano):
+    with start(tool_nano, "--threads", 1) as server:
+        yield server.url + "/v1"
+
+
 def test_openai_in_javascript(url):
     node = shutil.which("node")
     needs("openai for JavaScript", bool(node) and (JS / "node_modules" / "openai").is_dir())
@@ -52,6 +73,8 @@ def test_openai_in_javascript(url):
         "model": "nano",
         "chat": ["124"] * 3,
         "stream": "124",
+        "response": "124",
+        "events": "42",
         "refused": [400, "n"],
     }
 
@@ -70,6 +93,24 @@ def test_langchain(url):
     assert isinstance(shaped.invoke(QUESTION), Answer)
     (choices,) = model.generate([[HumanMessage(QUESTION)]], n=3).generations
     assert [choice.text for choice in choices] == ["124"] * 3
+    responses = ChatOpenAI(base_url=url, api_key="none", model="nano", use_responses_api=True)
+    assert responses.invoke(QUESTION).text == "124"
+
+
+def test_langchain_calls_a_function(tools_url):
+    needs("langchain_openai")
+    from langchain_core.messages import HumanMessage, ToolMessage
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(base_url=tools_url, api_key="none", model="nano", max_tokens=200, seed=3)
+    asked = [HumanMessage(QUESTION)]
+    said = model.bind_tools([WEATHER], tool_choice="get_weather").invoke(asked)
+    call = said.tool_calls[0]
+    assert (call["name"], set(call["args"])) == ("get_weather", {"days"})
+    results = [ToolMessage("sunny", tool_call_id=each["id"]) for each in said.tool_calls]
+    silent = model.bind_tools([WEATHER], tool_choice="none")
+    answer = silent.invoke([*asked, said, *results])
+    assert not answer.tool_calls
 
 
 def test_pydantic_ai(url):
@@ -108,7 +149,31 @@ def test_litellm(url, monkeypatch):
     assert [choice.message.content for choice in answer.choices] == ["124"] * 3
     streamed = litellm.completion(**asked, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == "124"
+    said = litellm.responses(
+        model="openai/nano", input=QUESTION, api_base=url, api_key="none", max_retries=0
+    )
+    assert said.output[-1].content[0].text == "124"
     shaped = litellm.completion(**asked, response_format=Answer)
     Answer.model_validate_json(shaped.choices[0].message.content)
     with pytest.raises(litellm.BadRequestError, match="'frequency_penalty'"):
         litellm.completion(**asked, frequency_penalty=3)
+
+
+def test_litellm_calls_a_function(tools_url, monkeypatch):
+    needs("litellm")
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm
+
+    answer = litellm.completion(
+        model="openai/nano",
+        api_base=tools_url,
+        api_key="none",
+        messages=[{"role": "user", "content": QUESTION}],
+        tools=[WEATHER],
+        tool_choice="required",
+        max_tokens=200,
+        seed=3,
+    )
+    call = answer.choices[0].message.tool_calls[0]
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments)["days"] in range(10)
