@@ -1,7 +1,7 @@
 // The ONNX graphs of a bundle as lists of nodes, tensors and values; what a stranger's may hold.
 
 import { GraphError } from "./errors.js";
-import { messageField, messagesOf, readFields, textField, textsOf, writeFields } from "./protobuf.js";
+import { messageField, messagesOf, numberField, readFields, textField, textsOf, writeFields } from "./protobuf.js";
 
 /** @typedef {import("./protobuf.js").Field} Field */
 /**
@@ -122,6 +122,14 @@ export class Graph {
     return writeFields(this.model.map((field) => (field.number === 7 ? graph : field)));
   }
 }
+
+/** An attribute of a node, a whole number. @param {string} name @param {number} value @returns {Field} */
+export const numberAttribute = (name, value) =>
+  messageField(5, [textField(1, name), numberField(3, value), numberField(20, 2)]);
+
+/** An attribute of a node, a text. @param {string} name @param {string} value @returns {Field} */
+export const textAttribute = (name, value) =>
+  messageField(5, [textField(1, name), textField(4, value), numberField(20, 3)]);
 
 /** Where a tensor's data lies outside the graph; null: inside. @param {Named} tensor @returns {External | null} */
 export function external(tensor) {

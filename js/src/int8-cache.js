@@ -1,7 +1,7 @@
 // Caches of int8 numbers: what one is worth, by channel, and graphs whose attention keeps them.
 
 import { BundleError, GraphError, InputError } from "./errors.js";
-import { Graph } from "./graph.js";
+import { Graph, numberAttribute, textAttribute } from "./graph.js";
 import { Num, parseJson } from "./json.js";
 import { messageField, messagesOf, numberField, readFields, textField } from "./protobuf.js";
 
@@ -9,8 +9,6 @@ const { fround } = Math;
 const [LOWEST, HIGHEST] = [1e-12, 1e12];
 const INT8 = 3; // as ONNX counts its types
 const [PASTS, SCALES] = [[3, 4], [12, 13]]; // inputs of GroupQueryAttention
-/** Fields of an attribute of ONNX, and its types. */
-const [NAME, INTEGER, TEXT, TYPE, IS_INTEGER, IS_TEXT] = [1, 3, 4, 20, 2, 3];
 
 /** By layer, of keys and of values: what an entry of 1 is worth, [K x D]. @typedef {Float32Array[][]} Scales */
 
@@ -162,14 +160,8 @@ export function withInt8Cache(graph) {
       result.inputs.push(scaleInput(name, given));
       inputs[SCALES[kind]] = name;
     });
-    const quantType = (/** @type {string} */ name) =>
-      messageField(5, [textField(NAME, name), textField(TEXT, "PER_CHANNEL"), numberField(TYPE, IS_TEXT)]);
-    const width = [textField(NAME, "kv_cache_bit_width"), numberField(INTEGER, 8), numberField(TYPE, IS_INTEGER)];
-    return {
-      ...node,
-      inputs,
-      rest: [...node.rest, quantType("k_quant_type"), quantType("v_quant_type"), messageField(5, width)],
-    };
+    const kinds = ["k_quant_type", "v_quant_type"].map((name) => textAttribute(name, "PER_CHANNEL"));
+    return { ...node, inputs, rest: [...node.rest, ...kinds, numberAttribute("kv_cache_bit_width", 8)] };
   });
   return result;
 }

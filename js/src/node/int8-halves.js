@@ -1,21 +1,19 @@
 // 8-bit weights with float32 activations (accuracy level 1) as two 4-bit products, as in Python: ONNX
 // Runtime has fast kernels for those. The halves follow from the stored bytes when a graph is loaded.
 
-import { Graph } from "../graph.js";
-import { messageField, messagesOf, numberField, textField, textsOf } from "../protobuf.js";
+import { Graph, numberAttribute, textAttribute } from "../graph.js";
+import { messagesOf, numberField, textField, textsOf } from "../protobuf.js";
 
 /** @typedef {import("../graph.js").Node} Node */
 const BASE = 16; // what a high half counts
 const [UINT8, INT64, FLOAT] = [2, 7, 1]; // as ONNX counts its types
-/** An attribute's fields. */
-const [NAME, INTEGER, TEXT, TYPE, IS_INTEGER, IS_TEXT] = [1, 3, 4, 20, 2, 3];
 
 /** A node's whole numbers by their names. @param {Node} node @returns {Record<string, number>} */
 const numbersOf = ({ rest }) =>
   Object.fromEntries(
     messagesOf(rest, 5).map((fields) => [
-      textsOf(fields, NAME)[0],
-      Number(fields.find(({ number }) => number === INTEGER)?.value ?? 0),
+      textsOf(fields, 1)[0],
+      Number(fields.find(({ number }) => number === 3)?.value ?? 0),
     ]),
   );
 
@@ -66,7 +64,7 @@ class Writer {
     });
     // Neighbours share a byte, the first of them in its lower bits.
     const shift = (/** @type {string} */ bytes, /** @type {string} */ direction) =>
-      this.add("BitShift", [bytes, four], [text("direction", direction)]);
+      this.add("BitShift", [bytes, four], [textAttribute("direction", direction)]);
     const highs = this.add("BitwiseOr", [shift(even, "RIGHT"), this.add("BitwiseAnd", [odd, high])]);
     const lows = this.add("BitwiseOr", [this.add("BitwiseAnd", [even, low]), shift(odd, "LEFT")]);
     const shape = [rows, (blocks + 1) >> 1];
@@ -75,7 +73,7 @@ class Writer {
     const rest = node.rest.map((field) => {
       if (field.number !== 5) return field;
       const [own] = messagesOf([field], 5);
-      return textsOf(own, NAME)[0] === "bits" ? integer("bits", 4) : field;
+      return textsOf(own, 1)[0] === "bits" ? numberAttribute("bits", 4) : field;
     });
     const product = (/** @type {string[]} */ inputs) => {
       const output = this.name(`${packed}.half`);
@@ -120,11 +118,3 @@ class Writer {
     return unique;
   }
 }
-
-/** @param {string} name @param {number} value */
-const integer = (name, value) =>
-  messageField(5, [textField(NAME, name), numberField(INTEGER, value), numberField(TYPE, IS_INTEGER)]);
-
-/** @param {string} name @param {string} value */
-const text = (name, value) =>
-  messageField(5, [textField(NAME, name), textField(TEXT, value), numberField(TYPE, IS_TEXT)]);
