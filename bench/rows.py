@@ -5,6 +5,10 @@
 Rows are nano at 16 steps and under its tuned exit rule, and, with --huginn, a core of Huginn-0125's
 width with random int4 weights, blocks of 32 and 128, at 4 steps. "texts" are worked on at a time;
 each kind's rounds alternate between them. Every text has the tokens that it has alone.
+
+Then texts under the exit rule are written again in lockstep, where all wait for the deepest before
+any goes on to its next token. "of lockstep" is how much faster they are as rdlite does it. Those
+that wait take no rows there; in a batch of fixed shape they would, and lockstep would be slower.
 """
 
 import subprocess
@@ -21,8 +25,26 @@ from report import finish
 
 import rdlite
 from rdlite import Depth
+from rdlite.api import together
+from rdlite.engine.row_queue import RowQueue
+from rdlite.measure.answers import held_out_problems
+from rdlite.ort.row_batch import Piece
+from rdlite.ort.runner import Desk
 
 TEXTS, PROMPT = (1, 2, 4, 8), 16
+
+
+class Lockstep(RowQueue):
+    """No text goes on to its next token before all have taken their steps."""
+
+    def take(self) -> Desk | list[Piece] | None:
+        """Return whose turn it is, or rows of the part that is furthest back."""
+        if self._turns:
+            return self._turns.popleft()
+        for part in ("prelude", "core", "coda"):
+            if self._asks[part]:
+                return self._pieces(part)
+        return None
 
 
 def seconds(model: rdlite.Model, texts: int, **options: Any) -> float:
@@ -54,6 +76,37 @@ def rows_of(name: str, model: rdlite.Model, rounds: int, **options: Any) -> list
     ]
 
 
+def beside_lockstep(model: rdlite.Model, rounds: int) -> list[dict[str, Any]]:
+    """Time texts after problems under the model's exit rule, in both ways in turn."""
+    questions = [problem.question for problem in held_out_problems(1)]
+    prompts = [model.encode_chat([{"role": "user", "content": q}]) for q in questions]
+    ways = {"as it is": RowQueue, "lockstep": Lockstep}
+    times: dict[tuple[int, str], list[float]] = {}
+    for turn in range(rounds + 1):
+        for texts in (8,):
+            for way, queue in ways.items():
+                together.RowQueue = queue  # type: ignore[misc]
+                clock = time.perf_counter()
+                many = model.generate_many(prompts[:16], texts, max_tokens=32, min_tokens=32)
+                tokens = sum(1 for _ in many)
+                if turn:
+                    took = time.perf_counter() - clock
+                    times.setdefault((texts, way), []).append(took / tokens)
+    together.RowQueue = RowQueue  # type: ignore[misc]
+    rows = []
+    for texts in (8,):
+        one, other = (median(times[texts, way]) for way in ways)
+        rows.append(
+            {
+                "model": "nano, exit rule, after problems",
+                "texts": texts,
+                "tokens a second": round(1 / one, 1),
+                "of lockstep": f"{other / one:.2f}x",
+            }
+        )
+    return rows
+
+
 @click.command(help=__doc__)
 @click.option("--huginn", is_flag=True, help="Also at Huginn's width; takes 2 GB and minutes.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 100))
@@ -64,6 +117,7 @@ def main(huginn: bool, rounds: int, threads: int | None, out: Path | None) -> No
         long = {"max_tokens": 48, "min_tokens": 48}
         found = rows_of("nano, 16 steps", model, rounds, depth=Depth(16), **long)
         found += rows_of("nano, exit rule", model, rounds, **long)
+        found += beside_lockstep(model, rounds)
     for block in (32, 128) if huginn else ():
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "huginn"
