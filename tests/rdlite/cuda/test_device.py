@@ -134,7 +134,7 @@ def test_caches_grow_are_shared_and_filled_as_on_the_cpu(full_nano, cache):
     found = []
     for model in (on_device(full_nano, cache), rdlite.load(full_nano, cache=cache)):
         with model:
-            talk = model.chat(depth=Depth(24, exit="latent-diff"))
+            talk = model.chat(depth=Depth(24, exit="latent-diff"), history="all")
             answers = [talk.send(text, 8).text for text in QUESTIONS * 3]
             talk.depth = Depth(28)
             answers += [talk.send(text, 8).text for text in QUESTIONS]
@@ -223,7 +223,7 @@ def test_calls_that_are_captured_are_given_room_for_the_whole_cache(full_nano, n
     """On a GPU they are replayed as they were; here they run each time, with the same arrays."""
     device = host_device(graphs=True)
     with on_device(full_nano, device=device) as model:
-        talk, other = (m.chat(depth=Depth(16)) for m in (model, nano))
+        talk, other = (m.chat(depth=Depth(16), history="all") for m in (model, nano))
         for text in QUESTIONS * 3:  # past the first capacity, where all are captured anew
             assert talk.send(text, 12).ids == other.send(text, 12).ids
 
