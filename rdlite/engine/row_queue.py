@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from rdlite.ort.row_batch import Piece
 from rdlite.ort.runner import Ask, Desk
 
-#: Calls by rows that others may be made before one that waits to be fuller.
-PATIENCE = 2
+#: Calls of other parts that may go before one that waits to be fuller. Tokens begin together right
+#: after those before them were decoded together: waiting would bring no others.
+PATIENCE = {"coda": 3, "prelude": 0, "core": 3}
 
 
 class RowQueue:
@@ -66,7 +67,7 @@ class RowQueue:
             if not waiting[part]:
                 continue
             full = 2 * waiting[part] >= min(rows, self._width)
-            if not chosen and (full or self._passed[part] >= PATIENCE):
+            if not chosen and (full or self._passed[part] >= PATIENCE[part]):
                 chosen = part
         chosen = chosen or max(waiting, key=lambda part: waiting[part])
         for part, count in waiting.items():

@@ -66,7 +66,7 @@ def test_what_is_larger_than_a_call_is_cut_and_shares_its_last_one():
 def test_a_part_that_others_go_before_waits_for_so_many_calls_at_most(part):
     queue = RowQueue(4)
     queue.ask(ask(part))
-    for _ in range(PATIENCE):
+    for _ in range(PATIENCE[part]):
         for _ in range(4):
             queue.ask(ask())
         assert rows_of(queue.take())[0][0] == "core"
