@@ -13,7 +13,10 @@ from rdlite.errors import InputError
 
 #: The commands that go by each setting: those that run or show a model, and change none.
 GO_BY = {
-    "model": ("chat", "generate", "serve", "page", "trace", "inspect", "verify", "eval", "bench"),
+    "model": (
+        *("chat", "generate", "batch", "serve", "page", "trace", "inspect", "verify", "eval"),
+        "bench",
+    ),
     "steps": ("chat", "generate", "batch", "serve", "trace", "bench"),
 }
 

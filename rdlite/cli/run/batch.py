@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdlite.cli.shared.models import download_options, resolve
+from rdlite.cli.shared.models import default_model, download_options, resolve
 from rdlite.cli.shared.options import max_tokens_option, plain_run_options
 from rdlite.cli.shared.template_variables import template_variables_option
 from rdlite.config.from_options import depth_of, sampling_of
@@ -165,7 +165,7 @@ def batch(
 def _words(words: Sequence[str]) -> tuple[str, Path]:
     if len(words) > 2:
         raise click.UsageError(f"got {len(words)} arguments; give [MODEL] IN")
-    return resolve(words[0] if len(words) == 2 else "nano"), Path(words[-1])
+    return resolve(words[0] if len(words) == 2 else default_model()), Path(words[-1])
 
 
 def _here(job: Job, load: Load, processes: int | None) -> Answer:

@@ -36,6 +36,11 @@ def download_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def default_model() -> str:
+    """Return the MODEL of a command that is given none: what the settings say, or nano."""
+    return str(click.get_current_context().lookup_default("model") or "nano")
+
+
 def resolve(word: str, scheme: str | None = None) -> str:
     """Return the path of a MODEL, downloaded if it is a name and not in the store.
 

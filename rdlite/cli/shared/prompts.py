@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rdlite.cli.shared.models import download_options, resolve
+from rdlite.cli.shared.models import default_model, download_options, resolve
 from rdlite.errors import InputError
 from rdlite.utils.printable import one_line
 
@@ -57,14 +57,16 @@ def _tell_apart(words: Sequence[str]) -> tuple[str, str | None]:
     if len(words) == 2:
         return words[0], words[1]
     if not words:
-        return "nano", None
+        return default_model(), None
     word = words[0]
     one_word = len(word.split()) == 1
     names = word == "nano" or os.path.exists(word) or read_name(word) is not None
     if names or (one_word and os.sep in word):
         return word, None
+    model = default_model()
     if one_word:
         click.echo(
-            f"note: there is no file {one_line(word)}, so nano continues it as a prompt", err=True
+            f"note: there is no file {one_line(word)}, so {one_line(model)} takes it as a prompt",
+            err=True,
         )
-    return "nano", word
+    return model, word

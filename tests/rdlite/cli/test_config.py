@@ -43,6 +43,8 @@ def test_commands_go_by_the_settings_and_options_go_before_them(text_bundle, mon
     assert run("config", "steps", "3").output == "steps    3\n"
     monkeypatch.chdir("/")  # a path is found from everywhere
     assert json.loads(run("inspect", "--json").output)["sizes"]["vocab_size"] == 288
+    few = ("a prompt", "--max-tokens", "2", "--raw")
+    assert run("generate", *few).output == run("generate", str(text_bundle), *few).output
 
     def steps(*options):
         result = run("generate", str(text_bundle), "x", "--max-tokens", "1", "--json", *options)
