@@ -133,7 +133,7 @@ def test_shared_slots_keep_what_was_written_last(problems, share):
 
 
 def test_a_conversation_does_not_depend_on_what_is_in_the_cache(exact_nano):
-    talk = exact_nano.chat(depth=EACH["latent-diff"], sampling=Sampling())
+    talk = exact_nano.chat(depth=EACH["latent-diff"], sampling=Sampling(), history="all")
     for turn, question in enumerate(("What is 48 + 76?", "hello", "Sort 3142.", "What is 9 + 9?")):
         answer = talk.send(question)
         tokens, stats = list(answer), answer.stats
