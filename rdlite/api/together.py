@@ -6,7 +6,8 @@ waits while the others come to where they ask. What a text computes does not dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Generic, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -53,15 +54,23 @@ class Together(Generic[K]):
         """How many texts are worked on."""
         return len(self._texts)
 
-    def add(self, key: K, sequence: Sequence, tokens: Iterator[Token]) -> None:
+    @property
+    def alone(self) -> bool:
+        """Whether there is one text only."""
+        return len(self._texts) == 1
+
+    def add(self, key: K, sequence: Sequence, tokens: Generator[Token]) -> None:
         """Take a text; `tokens` reads and writes `sequence` and nothing else."""
         desk = sequence.desk
 
         def run() -> None:
             desk.company = self
             try:
-                for token in tokens:
-                    self._events.append((key, token))
+                with closing(tokens):
+                    for token in tokens:
+                        self._events.append((key, token))
+                        if self.alone:
+                            self.wait(desk)
                 self._events.append((key, None))
             except Exception as problem:
                 self._events.append((key, problem))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdlite.api.model import Model
-from rdlite.batch.options import Options
+from rdlite.batch.options import Options, is_small
 from rdlite.batch.request import Id, id_of, request_of
 from rdlite.batch.rows import Row
 from rdlite.decode.results import Stats, Token
@@ -21,6 +21,10 @@ WINDOW = 1024
 #: Characters of their answers.
 MAX_HELD = 2**24
 MAX_REASON = 400
+#: Texts at once; those of small models gain nothing from more.
+FEW, MANY = 4, 16
+#: New tokens of a row below which small models answer one after the other; rows between two looks.
+SHORT, THOUGHT_OVER = 8, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,12 @@ class Record:
 class Answerer:
     """Answers rows on one model, several texts at once. Use from one thread."""
 
-    def __init__(self, model: Model, options: Options, at_once: int) -> None:
-        """Answer as the options say, `at_once` texts at a time."""
+    def __init__(self, model: Model, options: Options, at_once: int | None) -> None:
+        """Answer as the options say, `at_once` texts at a time; None: as many as are fastest."""
         self.model = model
         self._options = options
-        self._at_once = at_once
+        self._given = at_once
+        self._rows = self._tokens = 0  # that were answered
 
     def answer(self, rows: Iterable[Row], numbered: bool = True) -> Iterator[Record]:
         """Yield a record for each row, in order; reads few rows ahead.
@@ -80,13 +85,25 @@ class Answerer:
         while not window.ended:
             yield from self._fill(window, source, numbered)
 
+    def _at_once(self) -> int:
+        """Say how many texts to work on; what a row answers does not depend on it.
+
+        The prompts of a small model fill a core already, so only the tokens of answers gain from
+        company, and short answers have too few of them.
+        """
+        if self._given is not None:
+            return self._given
+        if not is_small(self.model.bundle):
+            return MANY
+        return 1 if self._tokens < SHORT * self._rows else FEW
+
     def _fill(self, window: _Window, source: Iterator[Row], numbered: bool) -> Iterator[Record]:
-        """Work on rows until they end, or the window is full."""
+        """Work on some rows, until they end or the window is full."""
         running: dict[int, _Text] = {}
 
         def requests() -> Iterator[dict[str, Any]]:
             index = 0
-            while (text := window.take(source)) is not None:
+            while index < THOUGHT_OVER and (text := window.take(source)) is not None:
                 request = self._request(text, numbered)
                 if request is not None:
                     running[index] = text
@@ -97,8 +114,10 @@ class Answerer:
             if not isinstance(result, Stats | InputError):
                 raise result
             window.end(running.pop(index), result)
+            self._rows += 1
+            self._tokens += result.new_tokens if isinstance(result, Stats) else 0
 
-        for index, token in self.model.generate_many(requests(), self._at_once, finished):
+        for index, token in self.model.generate_many(requests(), self._at_once(), finished):
             running[index].hear(token)
             yield from window.told()
         yield from window.told()

@@ -60,7 +60,7 @@ def in_this_process(
 ) -> Generator[Record, None, None]:
     """Yield the records of the rows from `start` on."""
     with open_model(given) as model:
-        answerer = Answerer(model, options, given.texts(model.bundle))
+        answerer = Answerer(model, options, given.at_once)
         yield from answerer.answer(scan.read(start))
 
 
@@ -156,7 +156,7 @@ def _work(connection: Connection, given: Load, options: Options, column: str) ->
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             with open_model(given) as model:
-                answerer = Answerer(model, options, given.texts(model.bundle))
+                answerer = Answerer(model, options, given.at_once)
                 while True:
                     numbers: deque[int] = deque()
                     rows = _rows(connection, connection.recv(), column, numbers)

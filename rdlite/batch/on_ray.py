@@ -231,7 +231,7 @@ class _Actor:
         place.check()
         self._column = place.column
         model = open_model(place.load)
-        self._answerer = Answerer(model, place.options, place.load.texts(model.bundle))
+        self._answerer = Answerer(model, place.options, place.load.at_once)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the records of some pieces, in order."""

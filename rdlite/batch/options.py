@@ -15,10 +15,8 @@ from rdlite.config.sampling import Sampling
 from rdlite.utils.checks import check_integer
 
 MAX_AT_ONCE = 1024
-#: Bytes of a model up to which it is small: its calls are too short to share among cores, and a few
-#: texts at once fill them.
+#: Bytes of a model up to which it is small: its calls are too short to share among cores.
 SMALL = 64 * 2**20
-FEW, MANY = 4, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +78,6 @@ class Load:
         """Check the bounds; raises InputError."""
         if self.at_once is not None:
             check_integer("at_once", self.at_once, 1, MAX_AT_ONCE)
-
-    def texts(self, bundle: Bundle) -> int:
-        """Return how many texts are worked on together."""
-        return self.at_once or (FEW if is_small(bundle) else MANY)
 
 
 def is_small(bundle: Bundle) -> bool:

@@ -136,6 +136,6 @@ class BatchPredictor:
             if self._load not in _models:
                 _models[self._load] = open_model(self._load)
             model = _models[self._load]
-            answerer = Answerer(model, self._options, self._load.texts(model.bundle))
+            answerer = Answerer(model, self._options, self._load.at_once)
             records: list[Record] = list(answerer.answer(rows, numbered=False))
         return {name: [getattr(record, name) for record in records] for name in names}

@@ -1,7 +1,7 @@
 """The loop: read a prompt in chunks, then one token after another; yields Tokens."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from rdlite.decode.plan import Plan
 from rdlite.decode.prefill import read
@@ -10,7 +10,9 @@ from rdlite.engine.sequence import Sequence as EngineSequence
 from rdlite.errors import Interrupted
 
 
-def generate_tokens(sequence: EngineSequence, prompt: Sequence[int], plan: Plan) -> Iterator[Token]:
+def generate_tokens(
+    sequence: EngineSequence, prompt: Sequence[int], plan: Plan
+) -> Generator[Token, None, None]:
     """Read what of the prompt is not in `sequence` yet, then yield tokens until something ends it.
 
     `prompt` is not empty and fits in the context; `sequence.length` of its tokens, not all, are

@@ -10,7 +10,7 @@ import numpy as np
 from rdlite.errors import Interrupted
 from rdlite.ort.row_batch import BoundSlot
 from rdlite.ort.runner import Ask, Floats, Runner, Text
-from rdlite.ort.session import Array, Session
+from rdlite.ort.session import Array, Run, Session
 
 
 class Rows(Protocol):
@@ -31,23 +31,38 @@ class RowRunner(Runner):
         super().__init__(text, size)
         self._row_logits: Floats = np.zeros((0, 0), np.float32)
         self._bound: dict[tuple[str, int], BoundSlot] = {}
+        #: A position has the bits of a row without rows too.
         self._plain = size == 1 and not rows.pairs
+        #: And no other text is there to share a call with.
+        self._alone = False
 
     @property
     def position(self) -> int:
         """Of the first row."""
         return self._start
 
+    def place(self, position: int) -> None:
+        """Serve the positions from `position` on, by rows or not until the next are placed."""
+        super().place(position)
+        company = self._desk.company
+        self._alone = self._plain and (company is None or company.alone)
+
+    def _call(self, run: Run) -> None:
+        if self._alone:
+            run()  # its company has a turn after each token
+        else:
+            super()._call(run)
+
     def prelude(self) -> None:
         """Embed the token ids."""
-        if self._plain and self._desk.company is None:
+        if self._alone:
             super().prelude()
         else:
             self._ask("prelude", 0)
 
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""
-        if self._plain and self._desk.company is None:
+        if self._alone:
             super().step(number)
         else:
             self._core.backfill(number, self._start, self._end)
@@ -55,7 +70,7 @@ class RowRunner(Runner):
 
     def logits(self, steps: int, positions: int = 1) -> Floats:
         """Decode the state after `steps` steps: float32 [P, V] of the last P positions."""
-        if self._plain and self._desk.company is None:
+        if self._alone:
             return super().logits(steps, positions)
         if self._decoded != (steps, self.size):
             text = self._text()

@@ -42,6 +42,10 @@ class Desk:
 class Company(Protocol):
     """Texts that are worked on together."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is one text only."""
+
     def wait(self, desk: Desk) -> None:
         """Return when it is this text's turn to make a call."""
 
