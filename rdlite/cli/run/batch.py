@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 @click.option(
     "--at-once",
     type=click.IntRange(1, 1024),
-    help="Rows that a process works on together; it changes speed and memory only. Default: 4 if "
-    "MODEL is small, else 16.",
+    help="Rows that a process works on together; it changes speed and memory only. Default: 16; if "
+    "MODEL is small 4, or 1 while answers are short.",
 )
 @click.option(
     "--processes",
