@@ -5,7 +5,7 @@
 
 Writes a checkpoint of the shape (bfloat16, 8.3 GB), exports it to int4 in one pass in a process of
 its own, whose time and peak memory are reported. A second bundle, in blocks of 32, becomes a GGUF
-file: Q4_0, bit for bit. Then rdlite runs the first, in blocks of 128, and llama.cpp the GGUF file,
+file: Q4_0, bit for bit. rdlite then runs the first, in blocks of 128, and both run the GGUF file,
 in turn, token after token at two loops behind the same prompt. Weights are rounded by int4-plain,
 which is quicker to make than int4 and runs like it.
 """
@@ -85,19 +85,24 @@ def main(
 
 
 def compare(bundle: Path, llama: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Time both in turn."""
-    before = psutil.Process().memory_info().rss
-    model = rdlite.load(bundle, threads=threads)
-    ids = list(range(CONTEXT))
-    model.generate(ids, 2).text  # noqa: B018
-    resident = psutil.Process().memory_info().rss - before
+    """Time rdlite on both files, and llama.cpp, in turn."""
+    process, ids = psutil.Process(), list(range(CONTEXT))
+    models, resident = {}, {}
+    for name, path in (("int4 in blocks of 128", bundle), ("the Q4_0 file", llama)):
+        before = process.memory_info().rss
+        models[name] = rdlite.load(path, threads=threads)
+        models[name].generate(ids, 2).text  # noqa: B018
+        resident[name] = process.memory_info().rss - before
     peer = Llama(llama, threads)
-    ours: list[float] = []
+    ours: dict[str, list[float]] = {name: [] for name in models}
     theirs: list[float] = []
     rates: list[float] = []
     for turn in range(rounds + 1):
         rates.append(read_bandwidth(threads, repeats=1))
-        stats = model.generate(ids, TOKENS + 1).stats
+        for name, model in models.items():
+            stats = model.generate(ids, TOKENS + 1).stats
+            if turn:
+                ours[name].append(stats.decode_seconds / TOKENS)
         time.sleep(0.02)
         peer.reset()
         peer.step(CONTEXT)
@@ -106,23 +111,25 @@ def compare(bundle: Path, llama: Path, threads: int, rounds: int) -> list[dict[s
             peer.step(1)
         if turn:
             theirs.append((time.perf_counter() - clock) / TOKENS)
-            ours.append(stats.decode_seconds / TOKENS)
-    ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
-    return [
-        {
-            "what": "rdlite, int4 in blocks of 128",
-            "ms a token": spread([1e3 * x for x in ours], 1),
-            "tokens/s": round(1 / statistics.median(ours), 2),
-            "of llama.cpp's": f"{statistics.median(ratios):.2f}x",
-            "resident MiB": round(resident / 2**20),
-            "read bandwidth GB/s": round(statistics.median(rates) / 1e9, 1),
-        },
-        {
-            "what": "llama.cpp, the same as Q4_0",
-            "ms a token": spread([1e3 * x for x in theirs], 1),
-            "tokens/s": round(1 / statistics.median(theirs), 2),
-        },
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, took in ours.items():
+        ratios = [their / our for our, their in zip(took, theirs, strict=True)]
+        rows.append(
+            row_of(f"rdlite, {name}", took)
+            | {
+                "of llama.cpp's": f"{statistics.median(ratios):.2f}x",
+                "resident MiB": round(resident[name] / 2**20),
+                "read bandwidth GB/s": round(statistics.median(rates) / 1e9, 1),
+            }
+        )
+    return [*rows, row_of("llama.cpp, the Q4_0 file", theirs)]
+
+
+def row_of(what: str, took: list[float]) -> dict[str, Any]:
+    """Seconds of tokens as a row."""
+    milliseconds = spread([1e3 * each for each in took], 1)
+    rate = round(1 / statistics.median(took), 2)
+    return {"what": what, "ms a token": milliseconds, "tokens/s": rate}
 
 
 if __name__ == "__main__":
