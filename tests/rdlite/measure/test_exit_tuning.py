@@ -182,8 +182,11 @@ def test_nano_itself_is_never_changed(monkeypatch, tmp_path):
     missing = run("inspect", "nano:tuned")
     assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
     assert "'rdlite tune nano' makes it" in missing.stderr
+    text = tmp_path / "text"
+    text.write_text("What is 48 + 76? " * 40)
     for steps in ("6", "5"):  # the second copy takes the place of the first
-        result = run("tune", *f"--threads 1 --count 1 --loss 50 --steps {steps}".split())
+        few = f"--text {text} --threads 1 --count 4 --loss 50 --steps {steps}"
+        result = run("tune", *few.split())
         assert result.exit_code == 0, result.output
         place = tmp_path / "home/models/nano/main/tuned"
         assert f"a tuned copy is in\n{place}." in result.output
