@@ -11,6 +11,7 @@ Without --llama-server the peer is llama-cpp-python's server, which answers one 
 
 import contextlib
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -31,6 +32,7 @@ from report import finish
 
 CLIENTS, TOKENS, PROMPT = (1, 2, 4, 8, 16), 24, "The lighthouse keeper counted the ships."
 READY_S = 120
+_numbers = itertools.count(10_000)
 
 
 class Server:
@@ -89,11 +91,11 @@ def load(server: Server, clients: int, answers: int) -> tuple[float, list[float]
     """Let so many clients ask for so many answers each; returns tokens a second and first waits."""
     waits: list[float] = []
 
-    def client(number: int) -> None:
-        for turn in range(answers):
-            waits.append(server.ask(f"{number} {turn} {PROMPT}", TOKENS))
+    def client() -> None:
+        for _ in range(answers):  # each prompt is new from its first letter on
+            waits.append(server.ask(f"{str(next(_numbers))[::-1]} {PROMPT}", TOKENS))
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=client) for _ in range(clients)]
     clock = time.perf_counter()
     for thread in threads:
         thread.start()
