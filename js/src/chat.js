@@ -1,11 +1,11 @@
 // A conversation: messages through the chat template, the cache kept between turns.
 
-import { checkOptions, shown } from "./checks.js";
+import { checkOptions, shown } from "./utils/checks.js";
 import { InputError } from "./errors.js";
-import { Generation, generateTokens } from "./generate.js";
+import { Generation, generateTokens } from "./decode/generate.js";
 import { historyLength, recent } from "./history.js";
 import { ELSEWHERE } from "./model.js";
-import { opensThinking, splitThinking } from "./thinking.js";
+import { opensThinking, splitThinking } from "./text/thinking.js";
 
 const OPTIONS = ["system", "depth", "sampling", "seed", "history", "templateVariables"];
 const SEND = ["maxTokens", "signal", "changes", "depth", "sampling"];
@@ -58,7 +58,7 @@ export class Chat {
    * the conversation when it ends, or as far as it went when it is closed or aborted.
    * @param {string} text
    * @param {{maxTokens?: number, signal?: AbortSignal, changes?: boolean,
-   *   depth?: import("./depth.js").Depth, sampling?: import("./sampling.js").Sampling}} [options]
+   *   depth?: import("./decode/depth.js").Depth, sampling?: import("./decode/sampling.js").Sampling}} [options]
    * @returns {Generation}
    */
   send(text, options = {}) {

@@ -1,6 +1,6 @@
 // Which turns of a long conversation are left out: models go wrong past their trained length.
 
-import { checkInteger, shown } from "./checks.js";
+import { checkInteger, shown } from "./utils/checks.js";
 import { InputError } from "./errors.js";
 
 /** @typedef {number | "trained" | "all"} History */

@@ -8,7 +8,7 @@ export {
   RdliteError,
   RuntimeFailure,
 } from "./errors.js";
-export { RULES, rulesFor } from "./exit-rules.js";
+export { RULES, rulesFor } from "./decode/exit-rules.js";
 export { Chat } from "./chat.js";
-export { Generation } from "./generate.js";
+export { Generation } from "./decode/generate.js";
 export { Model } from "./model.js";

@@ -1,14 +1,14 @@
 // Opens a bundle: everything is checked before ONNX Runtime, the tokenizer or a template sees it.
 
-import { resolveCache } from "./cache.js";
-import { checkInteger, checkOptions } from "./checks.js";
-import { Engine } from "./engine.js";
+import { resolveCache } from "./engine/cache.js";
+import { checkInteger, checkOptions } from "./utils/checks.js";
+import { Engine } from "./engine/engine.js";
 import { BundleError, InputError } from "./errors.js";
-import { Graph } from "./graph.js";
-import { readCacheScales } from "./int8-cache.js";
-import { MANIFEST, PARTS, readGenerationConfig, readManifest, rotaryPositions } from "./manifest.js";
+import { Graph } from "./bundle/graph.js";
+import { readCacheScales } from "./engine/int8-cache.js";
+import { MANIFEST, PARTS, readGenerationConfig, readManifest, rotaryPositions } from "./bundle/manifest.js";
 import { Model } from "./model.js";
-import { ChatTemplate, Tokenizer } from "./text.js";
+import { ChatTemplate, Tokenizer } from "./text/tokenizer.js";
 
 const OPTIONS = ["device", "threads", "context", "cache", "forceSteps", "onProgress"];
 const MAX_TEXT_FILE_BYTES = 64 * 2 ** 20;
@@ -20,7 +20,7 @@ const MAX_GRAPH_BYTES = 4 * 2 ** 20;
  * @property {number | null} [threads] for one operator, 1 to 256; null: as is usual there
  * @property {number | null} [context] the longest text in tokens; null: as many as the bundle has
  *   rotary tables for, which is nearly always the model's own
- * @property {import("./cache.js").Cache} [cache]
+ * @property {import("./engine/cache.js").Cache} [cache]
  * @property {boolean} [forceSteps] allow more core steps than the model was made for
  * @property {(done: number, total: number) => void} [onProgress] bytes that were read and checked
  */

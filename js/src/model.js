@@ -1,15 +1,15 @@
 // A loaded model: it generates, scores and chats.
 
-import { checkInteger, checkOptions, checkSeed, shown } from "./checks.js";
+import { checkInteger, checkOptions, checkSeed, shown } from "./utils/checks.js";
 import { Chat } from "./chat.js";
-import { Controller, defaultDepth, resolveDepth } from "./depth.js";
-import { CHUNK, Sequence } from "./engine.js";
+import { Controller, defaultDepth, resolveDepth } from "./decode/depth.js";
+import { CHUNK, Sequence } from "./engine/engine.js";
 import { ContextError, InputError } from "./errors.js";
-import { Generation, generateTokens, newStats, read } from "./generate.js";
-import { Pause } from "./pause.js";
-import { fillInitialStates } from "./random.js";
-import { Sampler, resolveSampling } from "./sampling.js";
-import { StopScanner, TextStream } from "./text.js";
+import { Generation, generateTokens, newStats, read } from "./decode/generate.js";
+import { Pause } from "./decode/pause.js";
+import { fillInitialStates } from "./decode/random.js";
+import { Sampler, resolveSampling } from "./decode/sampling.js";
+import { StopScanner, TextStream } from "./text/tokenizer.js";
 
 const GENERATE = [
   ...["maxTokens", "depth", "sampling", "seed", "stop", "initialState", "chunk", "topLogprobs"],
@@ -26,8 +26,8 @@ const KINDS = ["random", "zeros", "embeds"];
 /**
  * @typedef {object} GenerateOptions
  * @property {number} [maxTokens] most new tokens, 1 to 2^22; the context may end it before
- * @property {import("./depth.js").Depth | null} [depth] null: the model's default
- * @property {import("./sampling.js").Sampling | null} [sampling] null: greedy
+ * @property {import("./decode/depth.js").Depth | null} [depth] null: the model's default
+ * @property {import("./decode/sampling.js").Sampling | null} [sampling] null: greedy
  * @property {number | bigint} [seed] selects initial states and draws, 0 to 2^64 - 1
  * @property {string | string[]} [stop] texts that end it, not part of it; at most 64
  * @property {"random" | "zeros" | "embeds"} [initialState] "random": the model's own way to start
@@ -124,8 +124,8 @@ export class Model {
 
   /**
    * Start a conversation; what was read stays in its cache between turns.
-   * @param {{system?: string | null, depth?: import("./depth.js").Depth | null,
-   *   sampling?: import("./sampling.js").Sampling | null, seed?: number | bigint,
+   * @param {{system?: string | null, depth?: import("./decode/depth.js").Depth | null,
+   *   sampling?: import("./decode/sampling.js").Sampling | null, seed?: number | bigint,
    *   history?: import("./history.js").History, templateVariables?: Record<string, any>}} [options]
    *   where a conversation gets longer than the model was trained for, the oldest turns are left
    *   out, unless history is "all"; `templateVariables` are the chat template's own

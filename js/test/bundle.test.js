@@ -9,8 +9,8 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { BundleError, ContextError, InputError, load } from "../src/node/index.js";
-import { canonicalJson, parseJson } from "../src/json.js";
-import { ChatTemplate } from "../src/text.js";
+import { canonicalJson, parseJson } from "../src/bundle/json.js";
+import { ChatTemplate } from "../src/text/tokenizer.js";
 
 const nano = fileURLToPath(new URL("../../rdlite/models/nano", import.meta.url));
 let folder;

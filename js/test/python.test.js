@@ -9,7 +9,7 @@ import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { load } from "../src/node/index.js";
-import { splitThinking } from "../src/thinking.js";
+import { splitThinking } from "../src/text/thinking.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const python = process.env.RDLITE_PYTHON ?? join(root, ".venv/bin/python");

@@ -84,8 +84,8 @@ def _copy_runtime(source: Path, modules: Path, out: Path) -> None:
     for bare, path in LIBRARIES.items():
         name = f"{bare.split('/')[1]}.js"
         shutil.copyfile(modules / path, out / name)
-        text = out / "text.js"
-        text.write_text(text.read_text("utf-8").replace(f'"{bare}"', f'"./{name}"'), "utf-8")
+        text = out / "text" / "tokenizer.js"
+        text.write_text(text.read_text("utf-8").replace(f'"{bare}"', f'"../{name}"'), "utf-8")
 
 
 def _copy(folder: Path, names: tuple[str, ...], out: Path) -> None:

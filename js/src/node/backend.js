@@ -55,7 +55,7 @@ export class NodeBackend {
     return buffer;
   }
 
-  /** Load a checked graph. @param {string} part @param {import("../graph.js").Graph} graph */
+  /** Load a checked graph. @param {string} part @param {import("../bundle/graph.js").Graph} graph */
   async session(part, graph) {
     const { native, threads } = this;
     const bytes = withInt8Halves(graph).write();

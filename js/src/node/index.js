@@ -5,7 +5,7 @@ import { constants } from "node:fs";
 import { open as openFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 
-import { shown } from "../checks.js";
+import { shown } from "../utils/checks.js";
 import { BundleError, InputError } from "../errors.js";
 import { open } from "../load.js";
 import { NodeBackend } from "./backend.js";

@@ -1,10 +1,10 @@
 // 8-bit weights with float32 activations (accuracy level 1) as two 4-bit products, as in Python: ONNX
 // Runtime has fast kernels for those. The halves follow from the stored bytes when a graph is loaded.
 
-import { Graph, numberAttribute, textAttribute } from "../graph.js";
-import { messagesOf, numberField, textField, textsOf } from "../protobuf.js";
+import { Graph, numberAttribute, textAttribute } from "../bundle/graph.js";
+import { messagesOf, numberField, textField, textsOf } from "../bundle/protobuf.js";
 
-/** @typedef {import("../graph.js").Node} Node */
+/** @typedef {import("../bundle/graph.js").Node} Node */
 const BASE = 16; // what a high half counts
 const [UINT8, INT64, FLOAT] = [2, 7, 1]; // as ONNX counts its types
 
@@ -42,7 +42,7 @@ class Writer {
   constructor(graph) {
     /** @type {Node[]} */
     this.nodes = [];
-    /** @type {Map<string, import("../graph.js").Named>} */
+    /** @type {Map<string, import("../bundle/graph.js").Named>} */
     this.constants = new Map();
     this.taken = new Set([
       ...graph.nodes.flatMap(({ inputs, outputs }) => [...inputs, ...outputs]),

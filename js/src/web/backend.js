@@ -1,7 +1,7 @@
 // Graphs on onnxruntime-web's WebAssembly build, driven through its C interface: buffers are made
 // once on its heap and bound, so that nothing is copied in or out of a call.
 
-import { Graph } from "../graph.js";
+import { Graph } from "../bundle/graph.js";
 import { RuntimeFailure } from "../errors.js";
 import { dequantize } from "./dequantize.js";
 

@@ -2,8 +2,8 @@
 // integers (MatMulNBits unpacks the whole weight in each call). Downloads stay small.
 
 import { GraphError } from "../errors.js";
-import { external } from "../graph.js";
-import { messageField, messagesOf, numberField, textField, textsOf } from "../protobuf.js";
+import { external } from "../bundle/graph.js";
+import { messageField, messagesOf, numberField, textField, textsOf } from "../bundle/protobuf.js";
 
 /** @param {any} node @param {string} name @param {number} missing */
 function attribute(node, name, missing) {
@@ -20,7 +20,7 @@ function fromHalf(half) {
 
 /**
  * Replace MatMulNBits by MatMul and GatherBlockQuantized by Gather, in place.
- * @param {import("../graph.js").Graph} graph
+ * @param {import("../bundle/graph.js").Graph} graph
  * @param {(name: string) => Uint8Array} file gives a data file
  * @returns {Uint8Array | null} the data of the new weights; null: nothing was quantized
  */

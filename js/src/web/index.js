@@ -1,7 +1,7 @@
 // rdlite/web: bundles from a web server, graphs on onnxruntime-web's WebAssembly build. Calls block
 // the thread they are made on, so a page runs this in a worker.
 
-import { shown } from "../checks.js";
+import { shown } from "../utils/checks.js";
 import { BundleError, InputError, RuntimeFailure } from "../errors.js";
 import { open } from "../load.js";
 import { WebBackend } from "./backend.js";

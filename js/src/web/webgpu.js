@@ -2,8 +2,8 @@
 // and logits, which rules and samplers look at, come back after each call.
 
 import { RuntimeFailure } from "../errors.js";
-import { Graph } from "../graph.js";
-import { numberField, messageField, messagesOf, textField, textsOf } from "../protobuf.js";
+import { Graph } from "../bundle/graph.js";
+import { numberField, messageField, messagesOf, textField, textsOf } from "../bundle/protobuf.js";
 
 const TYPES = { float32: Float32Array, int8: Int8Array, int32: Int32Array, int64: BigInt64Array };
 const [STORAGE, COPY_SOURCE, COPY_TARGET] = [128, 4, 8]; // of a GPUBuffer

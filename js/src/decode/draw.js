@@ -1,7 +1,7 @@
 // Drawing a token by its chance: from a whole vocabulary in a few passes over it, without sorting. The
 // sums are taken as in Python, so that a draw near the edge of two tokens falls to the same one.
 
-import { exp32, max, sum32 } from "./numerics.js";
+import { exp32, max, sum32 } from "../utils/numerics.js";
 
 const { fround } = Math;
 const BLOCK = 256; // chances that are summed up together
@@ -20,9 +20,11 @@ export function drawFromAll(work, { temperature, topP, minP }, source) {
   const least = fround(minP);
   if (minP && topP === 1) for (let i = 0; i < work.length; i++) if (work[i] < least) work[i] = 0;
   const blocks = Array.from({ length: Math.ceil(work.length / BLOCK) }, (_, block) => {
-    const chances = new Float32Array(BLOCK); // whole, the last filled up with zeros
-    chances.set(work.subarray(block * BLOCK, (block + 1) * BLOCK));
-    return chances;
+    const chances = work.subarray(block * BLOCK, (block + 1) * BLOCK);
+    if (chances.length === BLOCK) return chances;
+    const whole = new Float32Array(BLOCK); // the last, filled up with zeros
+    whole.set(chances);
+    return whole;
   });
   const sums = blocks.map((chances) => sum32(chances));
   let end = 0;
@@ -53,7 +55,9 @@ export function pick(chances, share) {
 
 /** The indices of the largest values, largest first; of equal ones the first. @param {ArrayLike<number>} values @param {number} count */
 export function likeliest(values, count) {
-  const order = Array.from(values, (_, index) => index);
+  const least = Float64Array.from(values).sort()[Math.max(0, values.length - count)];
+  const order = [];
+  for (let index = 0; index < values.length; index++) if (values[index] >= least) order.push(index);
   return order.sort((a, b) => values[b] - values[a]).slice(0, count); // sorts are stable
 }
 

@@ -1,9 +1,9 @@
 // Choosing the next token from logits. Every draw is a pure function of (seed, position).
 
-import { checkInteger, checkNumber, checkOptions } from "./checks.js";
-import { InputError, RuntimeFailure } from "./errors.js";
+import { checkInteger, checkNumber, checkOptions } from "../utils/checks.js";
+import { InputError, RuntimeFailure } from "../errors.js";
 import { drawFromAll, likeliest, nucleus, pick } from "./draw.js";
-import { argmax, logSum, max } from "./numerics.js";
+import { argmax, logSum, max } from "../utils/numerics.js";
 import { Philox, TOKENS } from "./random.js";
 
 const { fround } = Math;

@@ -2,7 +2,7 @@
 // and caches, and nothing of text.
 
 import { Slot, StepCaches, nextCapacity } from "./cache.js";
-import { unrolled } from "./graph.js";
+import { unrolled } from "../bundle/graph.js";
 import { withInt8Cache } from "./int8-cache.js";
 import { Lane } from "./lane.js";
 
@@ -18,7 +18,7 @@ const mapped = (given, change) =>
 
 export class Engine {
   /**
-   * @param {any} backend @param {any} config @param {Record<string, import("./graph.js").Graph>} graphs
+   * @param {any} backend @param {any} config @param {Record<string, import("../bundle/graph.js").Graph>} graphs
    * @param {number | "last" | null} share
    * @param {import("./int8-cache.js").CacheScales | null} scales of int8 caches
    */

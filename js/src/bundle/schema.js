@@ -1,7 +1,7 @@
 // Decodes parsed JSON by a table of fields: exact keys, exact types, two bounds on every number.
 
-import { shown } from "./checks.js";
-import { BundleError } from "./errors.js";
+import { shown } from "../utils/checks.js";
+import { BundleError } from "../errors.js";
 import { Num } from "./json.js";
 
 /** @typedef {(value: any, where: string) => any} Rule */

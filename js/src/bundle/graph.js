@@ -1,6 +1,6 @@
 // The ONNX graphs of a bundle as lists of nodes, tensors and values; what a stranger's may hold.
 
-import { GraphError } from "./errors.js";
+import { GraphError } from "../errors.js";
 import { messageField, messagesOf, numberField, readFields, textField, textsOf, writeFields } from "./protobuf.js";
 
 /** @typedef {import("./protobuf.js").Field} Field */

@@ -1,7 +1,7 @@
 // The loop: read a prompt in chunks, then one token after another; yields Tokens.
 
 import { Aborted } from "./pause.js";
-import { RaggedBatch } from "./ragged.js";
+import { RaggedBatch } from "../engine/ragged.js";
 
 /**
  * One new token.

@@ -1,9 +1,9 @@
 // Caches of int8 numbers: what one is worth, by channel, and graphs whose attention keeps them.
 
-import { BundleError, GraphError, InputError } from "./errors.js";
-import { Graph, numberAttribute, textAttribute } from "./graph.js";
-import { Num, parseJson } from "./json.js";
-import { messageField, messagesOf, numberField, readFields, textField } from "./protobuf.js";
+import { BundleError, GraphError, InputError } from "../errors.js";
+import { Graph, numberAttribute, textAttribute } from "../bundle/graph.js";
+import { Num, parseJson } from "../bundle/json.js";
+import { messageField, messagesOf, numberField, readFields, textField } from "../bundle/protobuf.js";
 
 const { fround } = Math;
 const [LOWEST, HIGHEST] = [1e-12, 1e12];
@@ -142,7 +142,7 @@ export function rescale(from, to, start, end, fromScales, toScales, first, width
 export function withInt8Cache(graph) {
   const result = Object.assign(Object.create(Graph.prototype), graph);
   const isCache = (/** @type {string} */ name) => /^(past_key_values|present)\./.test(name);
-  const retyped = (/** @type {import("./graph.js").Named} */ value) =>
+  const retyped = (/** @type {import("../bundle/graph.js").Named} */ value) =>
     isCache(value.name) ? { ...value, fields: withType(value.fields, INT8) } : value;
   const taken = new Set([...graph.nodes.flatMap(({ outputs }) => outputs), ...graph.tensors.map(({ name }) => name)]);
   result.outputs = graph.outputs.map(retyped);
@@ -166,7 +166,7 @@ export function withInt8Cache(graph) {
   return result;
 }
 
-/** @typedef {import("./protobuf.js").Field} Field */
+/** @typedef {import("../bundle/protobuf.js").Field} Field */
 
 /** A value's fields (name, type) with other numbers in its type. @param {Field[]} fields @param {number} type @param {(shape: Field[]) => Field[]} [reshape] */
 function withType(fields, type, reshape = (shape) => shape) {
@@ -181,7 +181,7 @@ function withType(fields, type, reshape = (shape) => shape) {
   });
 }
 
-/** The input that a cache's scales are, [1, K, 1, D]. @param {string} name @param {import("./graph.js").Named} cache */
+/** The input that a cache's scales are, [1, K, 1, D]. @param {string} name @param {import("../bundle/graph.js").Named} cache */
 function scaleInput(name, cache) {
   const one = messageField(1, [numberField(1, 1)]);
   const dims = (/** @type {Field[]} */ shape) => {

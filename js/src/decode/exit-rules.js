@@ -1,7 +1,7 @@
 // When to stop: rules that look at what one core step produced. They give the step counts of the
 // Python runtime; a rule is made once, started for each group of positions, and keeps its buffers.
 
-import { argmax, dot32, exp32, log32, max, sum32 } from "./numerics.js";
+import { argmax, dot32, exp32, log32, max, sum32 } from "../utils/numerics.js";
 
 const { fround } = Math;
 

@@ -3,7 +3,7 @@
 import { Template } from "@huggingface/jinja";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 
-import { BundleError, InputError } from "./errors.js";
+import { BundleError, InputError } from "../errors.js";
 
 const REPLACEMENT = "\ufffd";
 const MAX_TEXT_CHARACTERS = 16 * 2 ** 20;

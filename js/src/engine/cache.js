@@ -1,7 +1,7 @@
 // Keys and values of past positions, by slot; grown geometrically, updated in place.
 
-import { checkInteger, checkOptions, shown } from "./checks.js";
-import { InputError } from "./errors.js";
+import { checkInteger, checkOptions, shown } from "../utils/checks.js";
+import { InputError } from "../errors.js";
 import { rescale } from "./int8-cache.js";
 
 export const FIRST_CAPACITY = 256;

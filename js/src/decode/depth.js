@@ -1,7 +1,7 @@
 // How deep to go: what a caller asks for, and the controller that stops a loop of core steps.
 
-import { checkInteger, checkNumber, checkOptions, shown } from "./checks.js";
-import { InputError } from "./errors.js";
+import { checkInteger, checkNumber, checkOptions, shown } from "../utils/checks.js";
+import { InputError } from "../errors.js";
 import { RULES, rulesFor } from "./exit-rules.js";
 
 const OPTIONS = ["maxSteps", "minSteps", "exit", "threshold", "checkEvery", "prompt"];
@@ -153,7 +153,7 @@ export class Controller {
 
   /**
    * Run core steps on the lane, whose positions stop together; returns how many it took.
-   * @param {import("./lane.js").Lane} lane @param {import("./pause.js").Pause} pause
+   * @param {import("../engine/lane.js").Lane} lane @param {import("./pause.js").Pause} pause
    */
   async runSteps(lane, pause) {
     const { rule, maxSteps } = this;

@@ -1,6 +1,6 @@
 // Two bounds on every number that a caller gives.
 
-import { InputError } from "./errors.js";
+import { InputError } from "../errors.js";
 
 /** @param {unknown} value */
 export const shown = (value) => {

@@ -8,7 +8,7 @@
  * finished first, and then those on its right.
  */
 export class RaggedBatch {
-  /** @param {import("./depth.js").Controller} controller @param {number} size @param {number} width */
+  /** @param {import("../decode/depth.js").Controller} controller @param {number} size @param {number} width */
   constructor(controller, size, width) {
     this.controller = controller;
     this.width = width;
@@ -27,7 +27,7 @@ export class RaggedBatch {
   /**
    * Take over a lane that is to start, and run its positions to their ends; returns a lane of all,
    * which decodes after the last one's steps.
-   * @param {any} sequence @param {any} lane @param {import("./pause.js").Pause} pause
+   * @param {any} sequence @param {any} lane @param {import("../decode/pause.js").Pause} pause
    */
   async run(sequence, lane, pause) {
     const { controller, width } = this;

@@ -1,6 +1,6 @@
 // rdlite.json: what a bundle says of itself, checked before anything else of it is read.
 
-import { BundleError } from "./errors.js";
+import { BundleError } from "../errors.js";
 import { Num, canonicalJson, parseJson } from "./json.js";
 import {
   bool,
