@@ -124,6 +124,7 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         core, path = folder / f"core-{block_size}", folder / "llama.gguf"
         if not path.exists():
             write_llama(path, WIDTH, HEADS, INNER, LAYERS, VOCABULARY)

@@ -29,10 +29,10 @@ import random_bundle
 from report import finish
 
 from rdlite import Depth, Model, Sampling
-from rdlite.batch.answers import Answerer, Record
+from rdlite.batch.answers import FEW, MANY, Answerer, Record
 from rdlite.batch.journal import Journal, begin
 from rdlite.batch.local import open_model
-from rdlite.batch.options import Load, Options
+from rdlite.batch.options import Load, Options, is_small
 from rdlite.batch.rows import Row
 from rdlite.batch.scan import MARK, MAX_PIECE
 from rdlite.loader import open_bundle
@@ -76,7 +76,7 @@ def measure(load: Load, rows: int, rounds: int, scale: int) -> Measured:
     with open_model(load) as model:
         loading = time.perf_counter() - clock
         shapes = [(scale, 1, 2), (scale, 1, 6), (2, scale, 2), (2, scale, 6)]
-        at_once = load.texts(model.bundle)
+        at_once = load.at_once or (FEW if is_small(model.bundle) else MANY)
         seconds_a_row(model, at_once, at_once, (2, 1, 2))
         found = [
             [seconds_a_row(model, at_once, rows, shape) for shape in shapes] for _ in range(rounds)

@@ -45,7 +45,6 @@ class Together(Generic[K]):
         self._rows = engine.rows
         self._queue = RowQueue(engine.rows.width if engine.rows else 1, prompts_first)
         self._texts: dict[Desk, greenlet] = {}
-        self._asked: dict[Desk, Ask] = {}
         self._desks: dict[Ask, Desk] = {}
         self._events: list[tuple[K, Event]] = []
         self._hub: greenlet | None = None

@@ -28,6 +28,7 @@ from rdlite.batch.scan import MARK, Scan
 from rdlite.errors import InputError, RdliteError, RuntimeFailure
 from rdlite.loader import open_bundle, verify_bundle
 from rdlite.utils.cpu import usable_cores
+from rdlite.utils.install import install_hint
 from rdlite.utils.printable import one_line, shorten
 from rdlite.version import __version__
 
@@ -125,7 +126,7 @@ def load_ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise RuntimeFailure("--ray needs Ray Data: pip install 'rdlite[ray]'") from None
+        raise RuntimeFailure(f"--ray needs Ray Data: {install_hint('ray')}") from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
 

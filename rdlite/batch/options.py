@@ -82,7 +82,7 @@ class Load:
 
 def is_small(bundle: Bundle) -> bool:
     """Whether a model is so small that each core should have one of its own."""
-    return sum(entry.bytes for entry in bundle.manifest.files.values()) <= SMALL
+    return bundle.weight_bytes <= SMALL
 
 
 def model_defaults(bundle: Bundle) -> tuple[Depth, Sampling]:

@@ -1,8 +1,8 @@
 """Huge pages for the weights that onnxruntime packs, where Linux gives them only if asked.
 
 With pages of 4 KiB, where these happen to lie decides how fast they are read: core steps of 1 to 8
-positions at Huginn's size take 2 to 18% longer. onnxruntime does not ask, so what it allocates is
-watched while it loads a graph.
+positions at Huginn's size take up to a fifth longer. onnxruntime does not ask, so what it allocates
+is watched while it loads a graph.
 """
 
 import contextlib
