@@ -37,7 +37,7 @@ def generate_many(
     texts: dict[int, Text] = {}
     held: list[Text] = []  # until what they share with others is read
     prefixes = Prefixes(model.new_sequence)
-    together: Together[int] = Together(engine, prompts_first=True)
+    together: Together[int] = Together(engine, prompts_first=True, most=at_once)
     failure: RdliteError | None = None
     more = True
 

@@ -32,6 +32,7 @@ class Together(Generic[K]):
         engine: Engine,
         called: Callable[[int], None] = lambda rows: None,
         prompts_first: bool = False,
+        most: int = 1024,
     ) -> None:
         """Work on no text yet.
 
@@ -40,10 +41,13 @@ class Together(Generic[K]):
             called: told the rows of each call that takes rows.
             prompts_first: read prompts before texts go on, which is the least work in all; without
                 it no text waits for more than one chunk of another's prompt.
+            most: texts that there will be at once.
         """
         self._called = called
+        self._most = most
         self._rows = engine.rows
-        self._queue = RowQueue(engine.rows.width if engine.rows else 1, prompts_first)
+        width, level = (engine.rows.width, engine.rows.level) if engine.rows else (1, False)
+        self._queue = RowQueue(width, prompts_first, level)
         self._texts: dict[Desk, greenlet] = {}
         self._desks: dict[Ask, Desk] = {}
         self._events: list[tuple[K, Event]] = []
@@ -61,6 +65,8 @@ class Together(Generic[K]):
     def add(self, key: K, sequence: Sequence, tokens: Generator[Token]) -> None:
         """Take a text; `tokens` reads and writes `sequence` and nothing else."""
         desk = sequence.desk
+        if self._rows is not None and self._most > 1:
+            self._rows.join(sequence)
 
         def run() -> None:
             desk.company = self
@@ -76,6 +82,8 @@ class Together(Generic[K]):
             finally:
                 desk.company = None
                 del self._texts[desk]
+                if self._rows is not None:
+                    self._rows.leave(sequence)
 
         self._texts[desk] = greenlet(run)
         self._queue.wait(desk)

@@ -14,9 +14,8 @@ class Cuda:
 
     Attributes:
         index: which of several, 0 to 63.
-        graphs: capture each core step of a single position once and replay it, which takes less
-            of the host's time. For one generation at a time: what another thread does meanwhile
-            would be captured too.
+        graphs: capture what each call of a single position does the second time it is made, and
+            replay it, which takes less of the host's time. None: where that works; True: it must.
         memory: most bytes of the GPU's memory for weights and intermediate results; caches come
             on top. None: all of it.
 
@@ -24,13 +23,13 @@ class Cuda:
     """
 
     index: int = 0
-    graphs: bool = False
+    graphs: bool | None = None
     memory: int | None = None
 
     def __post_init__(self) -> None:
         """Check the bounds."""
         check_integer("index", self.index, 0, 63)
-        if type(self.graphs) is not bool:
-            raise InputError(f"graphs must be True or False, got {self.graphs!r:.40}")
+        if self.graphs is not None and type(self.graphs) is not bool:
+            raise InputError(f"graphs must be True, False or None, got {self.graphs!r:.40}")
         if self.memory is not None:
             check_integer("memory", self.memory, 2**20, 2**50)

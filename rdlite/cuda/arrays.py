@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.ort.session import Provider
+from rdlite.errors import Interrupted, RuntimeFailure
+from rdlite.ort.session import Interrupt, Provider, Run
 
 Host = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -49,8 +50,17 @@ class Memory(Protocol):
     ) -> None:
         """Copy rows of `width` bytes, each so many bytes after the one before."""
 
+    def available(self) -> int:
+        """Return the bytes that are free."""
 
-@dataclass(frozen=True, slots=True)
+    def capture(self, call: Run) -> Run:
+        """Record what a call does, which was made before, without doing it; returns what does it.
+
+        Raises RuntimeFailure if it cannot be recorded.
+        """
+
+
+@dataclass(slots=True)
 class Device:
     """Where a model runs if that is not the CPU.
 
@@ -58,13 +68,14 @@ class Device:
         name: as users call it.
         memory: of the device.
         provider: what onnxruntime runs graphs with.
-        graphs: whether core steps of single positions are captured once and then replayed.
+        graphs: whether calls of single positions are captured once and then replayed: True, False,
+            or None, where that works.
     """
 
     name: str
     memory: Memory
     provider: Provider
-    graphs: bool = False
+    graphs: bool | None = False
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike = HALF) -> DeviceArray:
         """Return a new array; raises RuntimeFailure if there is no memory left."""
@@ -104,6 +115,10 @@ class DeviceArray:
         address = self.address + number * math.prod(rest) * self.dtype.itemsize
         return DeviceArray(self.memory, address, rest, self.dtype, self)
 
+    def with_axis(self) -> DeviceArray:
+        """Return the same memory with a first axis of one."""
+        return DeviceArray(self.memory, self.address, (1, *self.shape), self.dtype, self)
+
     def write(self, values: npt.ArrayLike) -> None:
         """Copy numbers of the same shape there; they are rounded to what the array holds."""
         self.memory.upload(self.address, np.ascontiguousarray(values, self.dtype))
@@ -119,12 +134,57 @@ class DeviceArray:
         self.memory.copy(self.address, self.nbytes, source.address, source.nbytes, self.nbytes, 1)
 
 
+class Captured:
+    """A call that is captured the second time it is made, and replayed from then on."""
+
+    def __init__(self, device: Device, call: Run, interrupt: Interrupt) -> None:
+        """Capture nothing yet; `interrupt` ends replays as it ends the call."""
+        self._device = device
+        self._call = call
+        self._interrupt = interrupt
+        self._made = False
+        self._replay: Run | None = None
+
+    def __call__(self) -> None:
+        """Make the call, or replay it."""
+        if self._replay is None and not self._capture():
+            self._call()
+            return
+        if self._interrupt.is_set:
+            raise Interrupted
+        assert self._replay is not None
+        self._replay()
+
+    def _capture(self) -> bool:
+        if not self._made or self._device.graphs is False:
+            self._made = True
+            return False
+        try:
+            self._replay = self._device.memory.capture(self._call)
+        except RuntimeFailure:
+            if self._device.graphs:
+                raise
+            self._device.graphs = False  # not here: calls are made as they are
+            return False
+        return True
+
+
 class Readback:
     """A small array and the place on the host where it is read, made once."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self.array = device.empty(shape, dtype)
-        self._host = device.memory.host(self.array.nbytes).view(self.array.dtype).reshape(shape)
+        self._over(device, device.empty(shape, dtype))
+
+    @classmethod
+    def over(cls, device: Device, array: DeviceArray) -> Readback:
+        """Return one of an array that is there."""
+        readback = cls.__new__(cls)
+        readback._over(device, array)
+        return readback
+
+    def _over(self, device: Device, array: DeviceArray) -> None:
+        self.array = array
+        self._host = device.memory.host(array.nbytes).view(array.dtype).reshape(array.shape)
 
     def first(self, shape: tuple[int, ...]) -> Readback:
         """Return one of fewer numbers in the same places."""

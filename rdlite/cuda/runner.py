@@ -7,19 +7,17 @@ for what asks for them: rules that compare states, and positions that go on in a
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rdlite.cuda.arrays import Device, DeviceArray, Readback
+from rdlite.cuda.arrays import Captured, Device, DeviceArray, Readback
 from rdlite.ort.runner import Arrays, Floats, Runner, Text, keeps_logits
-from rdlite.ort.session import UNCAPTURED, Run
+from rdlite.ort.session import Run
 
-#: Numbers of captured graphs; onnxruntime keeps them by session.
-_numbers = itertools.count(1)
 #: By text, where its runners put logits.
 _logits: weakref.WeakKeyDictionary[Any, Readback] = weakref.WeakKeyDictionary()
 
@@ -37,31 +35,61 @@ class _Read(Sequence[Floats]):
         return self._arrays[index].read().astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the numbers of a runner's positions lie, and how those are read that exit rules see."""
+
+    input_ids: DeviceArray
+    embeds: DeviceArray
+    states: tuple[DeviceArray, ...]
+    change: Callable[[], Floats]
+    gate: Callable[[], Floats]
+
+    def copy_from(self, other: Places) -> None:
+        """Take what lies in other places."""
+        self.input_ids.copy_from(other.input_ids)
+        self.embeds.copy_from(other.embeds)
+        for state, source in zip(self.states, other.states, strict=True):
+            state.copy_from(source)
+
+
 class DeviceRunner(Runner):
     """Like a Runner on the host; what it returns are copies, or overwritten by the next read."""
 
     def __init__(self, text: Text, size: int, device: Device) -> None:
         self._device = device
-        self._graphs: list[int] = []
+        self._lane = text.lane
         super().__init__(text, size)
 
     def _allocate(self, text: Text) -> None:
         config, size, device = text.config, self.size, self._device
         shape = (1, size, config.hidden_size)
-        self._input_ids = device.empty((1, size), np.int64)
-        self._embeds = device.empty(shape)
-        self._states = device.empty(shape), device.empty(shape)
+        change = Readback(device, (1, size), np.float32)
+        gate = Readback(device, (1, size), np.float32)
+        self._change = change.array
+        self._gate = gate.array if config.recurrence.exit_threshold is not None else None
+        self._at = Places(
+            device.empty((1, size), np.int64),
+            device.empty(shape),
+            (device.empty(shape), device.empty(shape)),
+            change.read,
+            gate.read,
+        )
+        self._use(self._at)
         self._staged = np.zeros(shape[1:], np.float32)
-        self._moved = Readback(device, (1, size), np.float32)
-        self._change = self._moved.array
-        has_gate = config.recurrence.exit_threshold is not None
-        self._says = Readback(device, (1, size), np.float32) if has_gate else None
-        self._gate = self._says.array if self._says else None
         self._seqlens_k = device.empty((1,), np.int32)
         # A replayed call takes what it was captured with: as many positions as there is room for.
-        self._capacity = text.capacity if device.graphs and size == 1 else None
+        self._capacity = text.capacity if device.graphs is not False and size == 1 else None
         total = np.zeros((), np.int32)
         self._lengths: Arrays = {"seqlens_k": self._seqlens_k, "total_sequence_length": total}
+
+    def _use(self, places: Places) -> None:
+        self._at = places
+        self._input_ids, self._embeds, self._states = (
+            places.input_ids,
+            places.embeds,
+            places.states,
+        )
 
     @property
     def embeds(self) -> Floats:
@@ -77,17 +105,19 @@ class DeviceRunner(Runner):
     @property
     def change(self) -> Floats:
         """How far the last step moved each state; waits for it."""
-        return self._moved.read()
+        return self._at.change()
 
     @property
     def exit_probability(self) -> Floats | None:
         """What the core's gate said last; waits for it."""
-        return None if self._says is None else self._says.read()
+        return None if self._gate is None else self._at.gate()
 
     def place(self, position: int) -> None:
         """Serve the positions from `position` on."""
         self._start, self._end = position, position + self.size
         self._decoded = (0, 0)
+        if self._lane is not None:
+            self._lane.park()
         self._seqlens_k.write(np.array([self._end - 1], np.int32))
         self._lengths["total_sequence_length"][...] = self._capacity or self._end
 
@@ -112,20 +142,9 @@ class DeviceRunner(Runner):
         """Start at the prelude's output."""
         self._states[0].copy_from(self._embeds)
 
-    def drop(self) -> None:
-        """Let go of what was captured."""
-        for number in self._graphs:
-            self._sessions["core"].release(number)
-            self._interrupt.forget(number)
-        self._graphs.clear()
-
-    def _bind_step(self, number: int) -> Run:
-        graph = UNCAPTURED
-        if self._capacity is not None:
-            graph = next(_numbers)
-            self._graphs.append(graph)
-        run = self.steps[number] = self._bind("core", self.core_arrays(number), graph)
-        return run
+    def _bind(self, part: str, arrays: tuple[Arrays, Arrays]) -> Run:
+        run = super()._bind(part, arrays)
+        return run if self._capacity is None else Captured(self._device, run, self._interrupt)
 
     def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Callable[[], Floats]]:
         slot = self._coda_slot

@@ -5,7 +5,10 @@ Written for onnxruntime-gpu of CUDA 13; cuda-bindings, NVIDIA's own, brings the 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
+import threading
 import weakref
 from typing import Any
 
@@ -16,7 +19,7 @@ from rdlite.config.cuda import Cuda
 from rdlite.cuda.arrays import Device, Host
 from rdlite.cuda.install import PROVIDER, error_name, load_runtime, what_is_missing
 from rdlite.errors import RuntimeFailure
-from rdlite.ort.session import Provider
+from rdlite.ort.session import Provider, Run
 
 
 def open_cuda(wanted: Cuda) -> Device:
@@ -32,7 +35,6 @@ def open_cuda(wanted: Cuda) -> Device:
     options = {
         "device_id": str(wanted.index),
         "user_compute_stream": str(memory.stream),
-        "enable_cuda_graph": str(int(wanted.graphs)),
         # Norms after a residual add sum up in float32.
         "enable_skip_layer_norm_strict_mode": "1",
         "arena_extend_strategy": "kSameAsRequested",
@@ -42,18 +44,20 @@ def open_cuda(wanted: Cuda) -> Device:
         options["gpu_mem_limit"] = str(wanted.memory)
     # All graphs and copies follow each other on one stream, so that no call waits for its end.
     run_options = {"disable_synchronize_execution_providers": "1"}
-    provider = Provider(PROVIDER, options, run_options, memory.hint)
+    provider = Provider(PROVIDER, options, run_options, memory.hint, memory.lock)
     return Device("cuda", memory, provider, wanted.graphs)
 
 
 class CudaMemory:
-    """The memory of one GPU, and the stream on which all follows each other."""
+    """The memory of one GPU, and the stream on which all follows each other. Thread-safe."""
 
     kind = "cuda"
 
     def __init__(self, index: int) -> None:
         """Use GPU number `index`; raises RuntimeFailure if it cannot be used."""
         self.index = index
+        #: Held while anything is put on the stream, as a capture takes all that is put there.
+        self.lock = threading.RLock()
         self._runtime = runtime = load_runtime()
         self._call("cudaSetDevice", index)
         (self._stream,) = self._call("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking)
@@ -103,18 +107,53 @@ class CudaMemory:
 
     def download(self, array: Host, address: int) -> None:
         """Copy from there, and wait."""
-        self._copy(array.ctypes.data, address, array.nbytes, self._down)
-        self._call("cudaStreamSynchronize", self._stream)
+        with self.lock:
+            self._copy(array.ctypes.data, address, array.nbytes, self._down)
+            self._call("cudaStreamSynchronize", self._stream)
 
     def copy(
         self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int
     ) -> None:
         """Copy rows of `width` bytes, each so many bytes after the one before."""
         pitches = target, target_pitch, source, source_pitch
-        self._call("cudaMemcpy2DAsync", *pitches, width, rows, self._across, self._stream)
+        with self.lock:
+            self._call("cudaMemcpy2DAsync", *pitches, width, rows, self._across, self._stream)
+
+    def available(self) -> int:
+        """Return the bytes that are free."""
+        self._call("cudaSetDevice", self.index)
+        free: int = self._call("cudaMemGetInfo")[0]
+        return free
+
+    def capture(self, call: Run) -> Run:
+        """Record what a call puts on the stream, without doing it; returns what does it.
+
+        The call must have been made before, so that all memory that it needs is there.
+        onnxruntime's own capture (`enable_cuda_graph`) waits for the end of each replay.
+        """
+        relaxed = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
+        with self.lock:
+            self._call("cudaStreamBeginCapture", self._stream, relaxed)
+            try:
+                call()
+            except Exception:
+                with contextlib.suppress(RuntimeFailure):
+                    self._call("cudaStreamEndCapture", self._stream)
+                raise
+            (graph,) = self._call("cudaStreamEndCapture", self._stream)
+            (recorded,) = self._call("cudaGraphInstantiate", graph, 0)
+            self._call("cudaGraphDestroy", graph)
+        replay = functools.partial(self._replay, recorded)
+        weakref.finalize(replay, self._runtime.cudaGraphExecDestroy, recorded)
+        return replay
+
+    def _replay(self, recorded: Any) -> None:
+        with self.lock:
+            self._call("cudaGraphLaunch", recorded, self._stream)
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
-        self._call("cudaMemcpyAsync", target, source, size, kind, self._stream)
+        with self.lock:
+            self._call("cudaMemcpyAsync", target, source, size, kind, self._stream)
 
     def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
         error, *results = getattr(self._runtime, name)(*arguments)

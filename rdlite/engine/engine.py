@@ -16,7 +16,7 @@ from rdlite.graphs.int8_halves import with_int8_halves
 from rdlite.graphs.int8_kv import with_int8_cache
 from rdlite.graphs.rotary import Floats, rotary_table, with_positions
 from rdlite.ort.kv_cache import HostSlots, MakeSlot, Slot
-from rdlite.ort.row_runner import RowRunner
+from rdlite.ort.row_runner import RowRunner, Rows
 from rdlite.ort.runner import Runner, Text
 from rdlite.ort.session import Session
 
@@ -112,14 +112,21 @@ class Engine:
                 return Session(part, graph, folder, threads, provider, own[part], in_order, large)
 
         #: Calls that take rows of any texts; None where a row has not the bits it has alone.
-        self.rows: EngineRows | None = None
+        self.rows: Rows | None = None
         pairs = None if device or portable else rows_pair(stretched.values())
         if pairs is None or (pairs and not together):
             for part, graph in stretched.items():
                 self.sessions[part] = make(part, graph, in_order=False)
+            if device is not None:
+                self.rows = self._lanes(device, context or self.config.rotary_positions)
             return
-        self.rows = EngineRows(stretched, make, self.config, pairs, self._spare)
-        self.sessions = {part: rows.chunks for part, rows in self.rows.parts.items()}
+        self.rows = rows = EngineRows(stretched, make, self.config, pairs, self._spare)
+        self.sessions = {part: each.chunks for part, each in rows.parts.items()}
+
+    def _lanes(self, device: Device, context: int) -> Rows:
+        from rdlite.cuda.lanes import Lanes
+
+        return Lanes(device, self.config, self.cache, context, self.sessions)
 
     def _spare(self, part: str) -> Slot:
         scales: Any = self.scales
@@ -137,10 +144,13 @@ class Engine:
 
     def runner(self, sequence: Text, size: int, by_rows: bool = False) -> Runner:
         """Return a new runner of a text, by rows if the engine can."""
+        if self.device is not None:
+            from rdlite.cuda.lanes import LaneRunner
+            from rdlite.cuda.runner import DeviceRunner
+
+            if size == 1 and sequence.lane is not None:
+                return LaneRunner(sequence, self.device, sequence.lane)
+            return DeviceRunner(sequence, size, self.device)
         if by_rows and self.rows is not None:
             return RowRunner(sequence, size, self.rows)
-        if self.device is None:
-            return Runner(sequence, size)
-        from rdlite.cuda.runner import DeviceRunner
-
-        return DeviceRunner(sequence, size, self.device)
+        return Runner(sequence, size)

@@ -20,14 +20,17 @@ PATIENCE = {"coda": 3, "prelude": 0, "core": 3}
 class RowQueue:
     """Asks by part, and desks that wait for a turn of their own. Not thread-safe."""
 
-    def __init__(self, width: int, chunks_first: bool = False) -> None:
+    def __init__(self, width: int, chunks_first: bool = False, level: bool = False) -> None:
         """Have nothing to do.
 
         Args:
             width: rows of a call at most.
             chunks_first: rows wait until they fill a call, or nothing else is to be done.
+            level: rows of a call must be at one depth. Then tokens begin together, and those that
+                are done wait for the others.
         """
         self._width = width
+        self._level = level
         self._chunks_first = chunks_first
         self._asks: dict[str, deque[Ask]] = {"coda": deque(), "prelude": deque(), "core": deque()}
         self._passed = dict.fromkeys(self._asks, 0)
@@ -62,6 +65,8 @@ class RowQueue:
 
     def _choose(self, waiting: Mapping[str, int]) -> str:
         """Choose a part: what ends a token or begins one, unless most rows are elsewhere."""
+        if self._level:
+            return next(part for part in ("core", "coda", "prelude") if waiting[part])
         rows, chosen = sum(waiting.values()), ""
         for part in ("coda", "prelude", "core"):
             if not waiting[part]:
@@ -76,6 +81,14 @@ class RowQueue:
 
     def _pieces(self, part: str) -> list[Piece]:
         asks, room, pieces = self._asks[part], self._width, list[Piece]()
+        if self._level:
+            number = min(ask.number for ask in asks) if part == "core" else None
+            level = [ask for ask in asks if number is None or ask.number == number]
+            for ask in level[:room]:
+                asks.remove(ask)
+                ask.taken = ask.size
+                pieces.append((ask, 0, ask.size))
+            return pieces
         while asks and room:
             ask = asks[0]
             low = ask.taken

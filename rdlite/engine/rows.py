@@ -93,6 +93,9 @@ class PartRows:
 class EngineRows:
     """All parts by rows. Thread-safe."""
 
+    #: Rows of a call may be at different depths.
+    level = False
+
     def __init__(
         self,
         graphs: Mapping[str, bytes],
@@ -125,6 +128,12 @@ class EngineRows:
         #: The most rows of one call.
         self.width = min(part.width for part in self.parts.values())
 
+    def join(self, text: object) -> None:
+        """Take a text in; nothing is to be done: its caches are bound where they lie."""
+
+    def leave(self, text: object) -> None:
+        """Let it go."""
+
     def run(self, ask: Ask) -> None:
         """Do what one text asks."""
         for low in range(0, ask.size, self.width):
@@ -137,7 +146,7 @@ class EngineRows:
 
 def spare_slot(make: MakeSlot, layers: int, scales: object) -> Slot:
     """Return a cache of one position."""
-    slot = make(layers, 1, scales)  # type: ignore[arg-type]
+    slot = make("spare", layers, 1, scales)  # type: ignore[arg-type]
     slot.write(np.zeros_like(slot.read(0, 1)))
     return slot
 

@@ -6,11 +6,12 @@ The engine knows ids, states and caches, and nothing of text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from rdlite.engine.engine import Engine
-from rdlite.ort.kv_cache import Entries, Slot, next_capacity
+from rdlite.ort.kv_cache import Entries, MakeSlot, Slot, next_capacity
 from rdlite.ort.runner import Desk, Floats, Runner, keeps_logits
 from rdlite.ort.session import Interrupt, Session
 from rdlite.ort.step_caches import StepCaches
@@ -38,6 +39,8 @@ class Sequence:
         #: Ends what runs on this text, from another thread.
         self.interrupt = Interrupt()
         self.desk = Desk()
+        #: Its place among others on a GPU, while it is worked on beside them.
+        self.lane: Any = None
         self.seqlens_k = np.zeros(1, np.int32)
         self.total_sequence_length = np.zeros((), np.int32)
         self._make_slot = engine.slots()
@@ -58,7 +61,7 @@ class Sequence:
         runner = self._runners.pop(key, None)
         if runner is None:
             if len(self._runners) >= MAX_RUNNERS:
-                self._runners.pop(next(iter(self._runners))).drop()
+                del self._runners[next(iter(self._runners))]
             runner = self.engine.runner(self, *key)
         self._runners[key] = runner  # in the order of last use
         runner.prepare(steps)
@@ -86,6 +89,11 @@ class Sequence:
         """Keep the first `count` positions of the group that was read last."""
         self.length += count
         self._pending -= count
+
+    @property
+    def end(self) -> int:
+        """Behind the last position that was read, committed or not."""
+        return self.length + self._pending
 
     def drop_pending(self) -> None:
         """Forget positions that were read and not committed: others will stand there."""
@@ -122,6 +130,27 @@ class Sequence:
         core = [entries[f"core.{index}"] for index in range(len(entries) - 2)]
         self.steps_cache.restore(core, gathered, self.capacity)
         self.length = length
+
+    def move(self, make_slot: MakeSlot | None, capacity: int = 0) -> None:
+        """Go on in slots of another making; what was read so far is copied.
+
+        Args:
+            make_slot: makes them; None: the engine's own.
+            capacity: positions that they are to have room for; more if there are more already.
+
+        Raises RuntimeFailure if there is no memory for them; then all is as it was.
+        """
+        make, outer = make_slot or self.engine.slots(), dict[str, Slot]()
+        if self.length:
+            capacity = max(capacity, next_capacity(0, self.length, self.context))
+        if capacity:
+            for part in ("prelude", "coda"):
+                outer[part] = make(part, getattr(self.config.layers, part), capacity, None)
+                if self.length:
+                    outer[part].copy_from(self._outer_slots[part], 0, self.length)
+        self.steps_cache.move(make, capacity)
+        self._drop_runners()
+        self._make_slot, self._outer_slots, self.capacity = make, outer, capacity
 
     def gather(self, always: bool = False) -> None:
         """With `Cache(share="last")`, or always, go on with what each position's last step left."""
@@ -167,8 +196,6 @@ class Sequence:
         return (*self.steps_cache.slots, *self._outer_slots.values())
 
     def _drop_runners(self) -> None:
-        for runner in self._runners.values():
-            runner.drop()
         self._runners.clear()
 
     def _growth(self, capacity: int, steps: int) -> int:
@@ -182,7 +209,8 @@ class Sequence:
         if needed > capacity:
             capacity = next_capacity(capacity, needed, self.context)
         more_slots = self.engine.cache.slots(steps) > len(self.steps_cache.slots)
-        if capacity > self.capacity or (more_slots and not self.steps_cache.gathered):
+        on_host = self.engine.device is None
+        if on_host and (capacity > self.capacity or (more_slots and not self.steps_cache.gathered)):
             check_growth(capacity, self._growth(capacity, steps))
         if capacity > self.capacity:
             self._drop_runners()  # first: they hold the old arrays
@@ -192,6 +220,6 @@ class Sequence:
                 if part not in self._outer_slots:
                     count = getattr(layers, part)
                     scales = getattr(self.engine.scales, part, None)
-                    self._outer_slots[part] = self._make_slot(count, capacity, scales)
+                    self._outer_slots[part] = self._make_slot(part, count, capacity, scales)
             self.capacity = capacity  # last: should memory run out, the next call starts over
         self.steps_cache.provide(steps, self.capacity)

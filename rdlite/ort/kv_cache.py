@@ -47,8 +47,8 @@ class Slot(Protocol):
         """The same arrays by the graph's output names."""
 
 
-#: Layers, capacity, scales -> a slot.
-MakeSlot = Callable[[int, int, Floats | None], Slot]
+#: Name ("prelude", "coda", "core.0" and so on), layers, capacity, scales -> a slot.
+MakeSlot = Callable[[str, int, int, Floats | None], Slot]
 
 
 class CacheSlot:
@@ -116,7 +116,7 @@ class HostSlots:
         self._config = config
         self._scratch: Floats | None = None
 
-    def __call__(self, layers: int, capacity: int, scales: Floats | None) -> CacheSlot:
+    def __call__(self, name: str, layers: int, capacity: int, scales: Floats | None) -> CacheSlot:
         """Return a slot for so many layers and positions."""
         config = self._config
         if scales is not None and self._scratch is None:

@@ -162,7 +162,6 @@ class ChunkSession:
         inputs: Mapping[str, Any],
         outputs: Mapping[str, Any],
         interrupt: Any = None,
-        graph: int = -1,
     ) -> Any:
         """Bind as `Session.bind` does; the first attention node reads all positions."""
         size = next(iter(inputs.values())).shape[1]  # input_ids or state
@@ -177,7 +176,7 @@ class ChunkSession:
             whole |= {own_name(row, name): array for name, array in own[row].items()}
             given |= {own_name(row, name): array for name, array in results[row].items()}
         whole |= picks([range(size), *[[0]] * (self._width - 1)], size)
-        return self._session.bind(whole, given, interrupt, graph)
+        return self._session.bind(whole, given, interrupt)
 
 
 def _is_own(name: str) -> bool:

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from rdlite.errors import Interrupted
-from rdlite.ort.row_batch import BoundSlot
+from rdlite.ort.row_batch import BoundSlot, Piece
 from rdlite.ort.runner import Ask, Floats, Runner, Text
 from rdlite.ort.session import Array, Run, Session
 
 
 class Rows(Protocol):
-    """What calls the graphs by rows."""
+    """What takes positions of several texts in one call.
 
-    #: Whether a position alone has other bits than a row beside others.
+    Attributes:
+        width: the most rows of one call.
+        pairs: whether a position alone has other bits than a row beside others.
+        level: whether rows of a call must be at one depth.
+    """
+
+    width: int
     pairs: bool
+    level: bool
+
+    def join(self, text: Any) -> None:
+        """Take a text in that is between two calls."""
+
+    def leave(self, text: Any) -> None:
+        """Let it go."""
 
     def run(self, ask: Ask) -> None:
         """Do what one text asks."""
 
+    def run_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Do parts of what texts ask, all of one part of the model."""
 
-class RowRunner(Runner):
-    """Like a Runner; rows of other texts may share its calls. One that is alone needs no rows."""
 
-    def __init__(self, text: Text, size: int, rows: Rows) -> None:
-        self._rows = rows
-        super().__init__(text, size)
-        self._row_logits: Floats = np.zeros((0, 0), np.float32)
-        self._bound: dict[tuple[str, int], BoundSlot] = {}
-        #: A position has the bits of a row without rows too.
-        self._plain = size == 1 and not rows.pairs
-        #: And no other text is there to share a call with.
-        self._alone = False
+class Asking(Runner):
+    """A runner that asks for its calls, so that rows of other texts may share them."""
+
+    _rows: Rows
+    #: A position has the bits of a row without rows too.
+    _plain: bool
+    #: And no other text is there to share a call with.
+    _alone: bool
 
     @property
     def position(self) -> int:
@@ -68,6 +80,29 @@ class RowRunner(Runner):
             self._core.backfill(number, self._start, self._end)
             self._ask("core", number)
 
+    def _ask(self, part: str, number: int) -> None:
+        company, ask = self._desk.company, Ask(self, part, number)
+        if self._interrupt.is_set:
+            raise Interrupted
+        if company is None:
+            self._rows.run(ask)
+        else:
+            company.by_rows(self._desk, ask)
+        if self._interrupt.is_set:
+            raise Interrupted
+
+
+class RowRunner(Asking):
+    """Like a Runner; rows of other texts may share its calls. One that is alone needs no rows."""
+
+    def __init__(self, text: Text, size: int, rows: Rows) -> None:
+        self._rows = rows
+        super().__init__(text, size)
+        self._row_logits: Floats = np.zeros((0, 0), np.float32)
+        self._bound: dict[tuple[str, int], BoundSlot] = {}
+        self._plain = size == 1 and not rows.pairs
+        self._alone = False
+
     def logits(self, steps: int, positions: int = 1) -> Floats:
         """Decode the state after `steps` steps: float32 [P, V] of the last P positions."""
         if self._alone:
@@ -79,17 +114,6 @@ class RowRunner(Runner):
             self._ask("coda", steps)
             self._decoded = (steps, self.size)
         return self._row_logits[self.size - positions :]
-
-    def _ask(self, part: str, number: int) -> None:
-        company, ask = self._desk.company, Ask(self, part, number)
-        if self._interrupt.is_set:
-            raise Interrupted
-        if company is None:
-            self._rows.run(ask)
-        else:
-            company.by_rows(self._desk, ask)
-        if self._interrupt.is_set:
-            raise Interrupted
 
     def bound_slot(self, ask: Ask, session: Session) -> BoundSlot:
         """Return the cache that a call works on."""

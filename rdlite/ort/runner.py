@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rdlite.config.model import ModelConfig
 from rdlite.ort.kv_cache import Slot
-from rdlite.ort.session import UNCAPTURED, Array, Interrupt, Run, Session
+from rdlite.ort.session import Array, Interrupt, Run, Session
 from rdlite.ort.step_caches import StepCaches
 
 Floats = npt.NDArray[np.float32]
@@ -82,10 +82,16 @@ class Text(Protocol):
     interrupt: Interrupt
     desk: Desk
     steps_cache: StepCaches
+    #: Its place among others on a GPU, where it has one.
+    lane: Any
     #: Positions that the caches have room for.
     capacity: int
     seqlens_k: Array
     total_sequence_length: Array
+
+    @property
+    def end(self) -> int:
+        """Behind the last position that was read, kept or not."""
 
     def outer_slot(self, part: str) -> Slot:
         """The cache of the prelude or the coda."""
@@ -202,9 +208,6 @@ class Runner:
         """Start at the prelude's output."""
         np.copyto(self._states[0], self._embeds)
 
-    def drop(self) -> None:
-        """Let go of what the runner has beside its memory; it is used no more."""
-
     def prelude(self) -> None:
         """Embed the token ids."""
         if self._prelude is None:
@@ -281,5 +284,5 @@ class Runner:
         logits: Floats = outputs["logits"][0]
         return self._bind("coda", (inputs, outputs)), lambda: logits
 
-    def _bind(self, part: str, arrays: tuple[Arrays, Arrays], graph: int = UNCAPTURED) -> Run:
-        return self._sessions[part].bind(*arrays, self._interrupt, graph)
+    def _bind(self, part: str, arrays: tuple[Arrays, Arrays]) -> Run:
+        return self._sessions[part].bind(*arrays, self._interrupt)

@@ -22,7 +22,6 @@ MINIMUM_VERSION = (1, 30, 1)  # older ones read out of bounds on a malformed Mat
 Array = npt.NDArray[Any]
 Run = Callable[[], None]
 CPU = "CPUExecutionProvider"
-UNCAPTURED = -1  # what onnxruntime calls a run that is neither captured nor replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +33,14 @@ class Provider:
         options: its options.
         run_options: of every call.
         hint: adds to what onnxruntime said when it failed: what to do.
+        lock: held while a call is made; None: calls may be made from several threads at once.
     """
 
     name: str = CPU
     options: Mapping[str, str] = field(default_factory=dict)
     run_options: Mapping[str, str] = field(default_factory=dict)
     hint: Callable[[str], str] = lambda said: ""
+    lock: contextlib.AbstractContextManager[Any] | None = None
 
 
 def load_onnxruntime() -> Any:
@@ -75,24 +76,22 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.is_set = False
-        self._options: dict[int, Any] = {}
+        self._options: Any = None
 
-    def options(self, provider: Provider, graph: int = UNCAPTURED) -> Any:
-        """Return onnxruntime's options of a call, which end it when this is set.
+    def options(self, provider: Provider) -> Any:
+        """Return onnxruntime's options of a call of this provider, which end it when this is set.
 
-        Args:
-            provider: that will run it.
-            graph: the number under which it is captured on a GPU and replayed.
+        A text has one provider.
         """
-        if graph not in self._options:
+        if self._options is None:
             options = load_onnxruntime().RunOptions()
             # Without a number, onnxruntime looks for one on every call and handles an error.
-            options.add_run_config_entry("gpu_graph_id", str(graph))
+            options.add_run_config_entry("gpu_graph_id", "-1")
             for key, value in provider.run_options.items():
                 options.add_run_config_entry(key, value)
-            self._options[graph] = options
+            self._options = options
             options.terminate = self.is_set  # last, lest a `set` in the meantime be missed
-        return self._options[graph]
+        return self._options
 
     def set(self) -> None:
         """End the call that is running, and every other one until `clear`."""
@@ -102,14 +101,10 @@ class Interrupt:
         """Let calls run again."""
         self._set(False)
 
-    def forget(self, graph: int) -> None:
-        """Let go of the options of a captured call."""
-        self._options.pop(graph, None)
-
     def _set(self, ends: bool) -> None:
         self.is_set = ends
-        for options in list(self._options.values()):
-            options.terminate = ends
+        if self._options is not None:
+            self._options.terminate = ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +210,10 @@ class Session:
         inputs: Mapping[str, Array | Addressed],
         outputs: Mapping[str, Array | Addressed],
         interrupt: Interrupt | None = None,
-        graph: int = UNCAPTURED,
     ) -> Run:
         """Bind arrays to all inputs and outputs; returns a call that works on them in place.
 
-        With a number of its own as `graph`, a GPU captures what the call does and replays it. The
-        arrays must be C-contiguous and keep their addresses; the returned call keeps them
+        The arrays must be C-contiguous and keep their addresses; the returned call keeps them
         alive. An output may be bound to the array of an input where the operator allows it (the
         cache). The call raises RuntimeFailure, or Interrupted when `interrupt` is set.
         """
@@ -237,7 +230,11 @@ class Session:
                 else:
                     bind_address(name, *array.place, array.dtype, array.shape, array.address)
         execute, name, hint = self._run, self._name, self._provider.hint
-        options = None if interrupt is None else interrupt.options(self._provider, graph)
+        lock = self._provider.lock
+        if interrupt is not None:
+            options = interrupt.options(self._provider)
+        else:
+            options = Interrupt().options(self._provider) if self._provider.run_options else None
 
         def run(_keep: object = keep) -> None:
             try:
@@ -248,7 +245,14 @@ class Session:
                 said = _line(problem)
                 raise RuntimeFailure(f"onnxruntime failed in {name}: {said}{hint(said)}") from None
 
-        return run
+        if lock is None:
+            return run
+
+        def locked() -> None:
+            with lock:
+                run()
+
+        return locked
 
     def values(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
         """Return what `Binding` takes for arrays, which must outlive the calls that use it."""
@@ -266,10 +270,6 @@ class Session:
                 raise RuntimeFailure(f"onnxruntime failed in {self._name}: {said}") from None
 
         return Binding(inner.bind_ortvalue_input, inner.bind_ortvalue_output, execute)
-
-    def release(self, graph: int) -> None:
-        """Let go of what was captured under a number."""
-        self._session.release_captured_graph(graph)
 
 
 def _line(problem: Exception) -> str:

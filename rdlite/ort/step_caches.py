@@ -39,11 +39,24 @@ class StepCaches:
         wanted = steps if self._ring_size is None else min(self._ring_size, steps)
         while (index := len(self.slots)) < wanted:
             scales = None if self._scales is None else self._scales.of_slot(index)
-            self.slots.append(self._slot(capacity, scales))
+            self.slots.append(self._slot(capacity, scales, index))
             self._filled.append(0)
 
-    def _slot(self, capacity: int, scales: Floats | None) -> Slot:
-        return self._make(self._layers, capacity, scales)
+    def move(self, make: MakeSlot, capacity: int) -> None:
+        """Go on in slots of another making, of float numbers; what is filled is copied.
+
+        Without capacity nothing is filled, and there are no slots.
+        """
+        held, moved = zip(self.slots, self._filled, strict=True), list[Slot]()
+        for index, (slot, filled) in enumerate(held if capacity else ()):
+            moved.append(make(f"core.{index}", self._layers, capacity, None))
+            if filled:
+                moved[-1].copy_from(slot, 0, filled)
+        self._make, self.slots = make, moved
+        self._filled = self._filled[: len(moved)]
+
+    def _slot(self, capacity: int, scales: Floats | None, index: int = 0) -> Slot:
+        return self._make(f"core.{index}", self._layers, capacity, scales)
 
     @property
     def nbytes(self) -> int:

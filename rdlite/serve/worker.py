@@ -125,7 +125,7 @@ class Worker:
             called: called with the rows of each call that took rows.
         """
         self._waited = waited
-        self._together: Together[_Slot] = Together(prefixes.engine, called)
+        self._together: Together[_Slot] = Together(prefixes.engine, called, most=slots)
         self._prefixes = prefixes
         self._finished = finished
         self._most_waiting = waiting

@@ -10,6 +10,11 @@ import numpy as np
 from rdlite.cuda.arrays import Device
 from rdlite.ort.session import Provider
 
+QUESTIONS = [
+    "What is 48 + 76?",
+    "a = 7, b = a + 5, c = b * 3, d = c - 4, e = d * 7; what is e mod 10?",
+    "Tom has 5 pens. Eats 4. Finds 9. How many pens now?",
+]
 POISON = 0x7F  # float16 of it is not a number, and an index of it is out of bounds
 
 
@@ -17,7 +22,7 @@ class HostMemory:
     kind, index = "cpu", 0
 
     def __init__(self):
-        self.blocks, self.most = {}, 2**40
+        self.blocks, self.most, self.captured = {}, 2**40, 0
 
     def allocate(self, size):
         from rdlite.errors import RuntimeFailure
@@ -55,6 +60,13 @@ class HostMemory:
             self._inside(origin, width)
             ctypes.memmove(to, origin, width)
 
+    def available(self):
+        return self.most - sum(len(block) for block in self.blocks.values())
+
+    def capture(self, call):
+        self.captured += 1
+        return call
+
     def _inside(self, address, size):
         assert any(
             start <= address and address + size <= ctypes.addressof(block) + len(block)
@@ -64,3 +76,14 @@ class HostMemory:
 
 def host_device(graphs=False):
     return Device("host", HostMemory(), Provider(), graphs)
+
+
+def on_device(path="nano", cache=None, device=None):
+    """Load a bundle for a device of this machine's memory."""
+    from rdlite import Cache
+    from rdlite.api.model import Model
+    from rdlite.loader import open_bundle
+
+    bundle = open_bundle(path)
+    cache = cache or Cache()
+    return Model(bundle, None, bundle.config.context_length, cache, device or host_device())

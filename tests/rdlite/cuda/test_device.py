@@ -9,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host_device import HostMemory, host_device
+from host_device import QUESTIONS, HostMemory, host_device, on_device
 from rdlite.export import export_checkpoint
 from rdlite.quant import quantize_bundle
 
 import rdlite
 from rdlite import Cache, Depth, InputError, RuntimeFailure, Sampling
-from rdlite.api.model import Model
 from rdlite.cuda.arrays import Device
-from rdlite.loader import open_bundle
 from rdlite.measure.answers import held_out_problems
 from rdlite.measure.tasks import TASKS
 from rdlite.ort.kv_cache import FIRST_CAPACITY
@@ -26,17 +24,6 @@ from rdlite.ort.session import Provider
 DATA = Path(__file__).parents[2] / "data"
 #: Rules whose thresholds are as fine as float16.
 TIGHT = ("kl", "gated-kl", "entropy-diff")
-QUESTIONS = [
-    "What is 48 + 76?",
-    "a = 7, b = a + 5, c = b * 3, d = c - 4, e = d * 7; what is e mod 10?",
-    "Tom has 5 pens. Eats 4. Finds 9. How many pens now?",
-]
-
-
-def on_device(path="nano", cache=None, device=None):
-    bundle = open_bundle(path)
-    cache = cache or Cache()
-    return Model(bundle, None, bundle.config.context_length, cache, device or host_device())
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,140 @@
+"""Many texts at once on a device: each says what it says alone, whoever is beside it."""
+
+import gc
+
+import pytest
+from host_device import QUESTIONS, host_device, on_device
+
+from rdlite import Cache, Depth
+from rdlite.cuda.lanes import WIDTH
+from rdlite.measure.answers import held_out_problems
+from rdlite.measure.tasks import TASKS
+
+PROBLEMS = [problem.question for problem in held_out_problems(4, 5, TASKS)[::9]]
+
+
+def prompts(model, count):
+    asked = [[{"role": "user", "content": text}] for text in (QUESTIONS * 4 + PROBLEMS)[:count]]
+    return [model.encode_chat(each) for each in asked]
+
+
+def together(model, texts, at_once=8, **options):
+    found = [[] for _ in texts]
+    for index, token in model.generate_many(texts, at_once, max_tokens=12, **options):
+        found[index].append((token.id, token.steps))
+    return found
+
+
+def alone(model, texts, **options):
+    return [
+        [(token.id, token.steps) for token in model.generate(ids, 12, **options)] for ids in texts
+    ]
+
+
+@pytest.fixture(scope="module")
+def device():
+    return host_device(graphs=True)
+
+
+@pytest.fixture(scope="module")
+def model(full_nano, device):
+    with on_device(full_nano, device=device) as model:
+        yield model
+
+
+def lanes_of(model):
+    return model.pool.check_open().rows
+
+
+@pytest.mark.parametrize(
+    "depth",
+    [
+        Depth(8),
+        Depth(24, exit="latent-diff", threshold=0.05),
+        Depth(24, exit="kl", threshold=0.01, check_every=2),
+        Depth(16, exit="acceleration", prompt="each"),
+    ],
+    ids=str,
+)
+def test_each_text_says_what_it_says_alone(model, depth):
+    texts = prompts(model, 11)  # more than there are lanes
+    assert together(model, texts, depth=depth) == alone(model, texts, depth=depth)
+    assert sorted(lanes_of(model)._free) == [*range(WIDTH)]
+
+
+def test_texts_of_several_depths_share_calls(model):
+    texts = prompts(model, 6)
+    depths = [Depth(4), Depth(9), Depth(30), Depth(24, exit="kl"), Depth(2), Depth(9)]
+    asked = [{"prompt": ids, "depth": depth} for ids, depth in zip(texts, depths, strict=True)]
+    expected = [
+        alone(model, [ids], depth=depth)[0] for ids, depth in zip(texts, depths, strict=True)
+    ]
+    assert together(model, asked) == expected
+
+
+def test_a_call_takes_all_lanes(model):
+    engine, rows = model.pool.check_open(), []
+    real = engine.rows.run_pieces
+    engine.rows.run_pieces = lambda pieces: (rows.append(len(pieces)), real(pieces))[1]
+    try:
+        together(model, prompts(model, WIDTH), depth=Depth(8))
+    finally:
+        del engine.rows.run_pieces
+    # The first token comes of the prompt; after it nobody waits for company.
+    assert sum(rows) / len(rows) > 0.6 * WIDTH
+
+
+@pytest.mark.parametrize("cache", [Cache(1), Cache(3), Cache("last")], ids=str)
+def test_every_cache(full_nano, cache):
+    with on_device(full_nano, cache=cache) as model:
+        texts = prompts(model, 5)
+        depth = Depth(12, exit="latent-diff")
+        assert together(model, texts, depth=depth) == alone(model, texts, depth=depth)
+
+
+def test_drafts_beside_other_texts(model):
+    texts = prompts(model, 5)
+    asked = [{"prompt": texts[0], "speculate": (3, 4)}, *texts[1:]]
+    assert together(model, asked, depth=Depth(16)) == alone(model, texts, depth=Depth(16))
+
+
+def test_calls_are_captured_once_for_all_texts(model, device):
+    texts = prompts(model, WIDTH)
+    together(model, texts, depth=Depth(8))
+    before = device.memory.captured
+    together(model, texts[::-1], depth=Depth(8))
+    # Prompts and what a text does when it is the last one are its own.
+    assert device.memory.captured - before < 3 * 10
+
+
+def test_a_text_that_ends_early_leaves_others_as_they_were(model):
+    texts = prompts(model, 4)
+    expected = alone(model, texts, depth=Depth(8))
+    many = model.generate_many(texts, 4, max_tokens=12, depth=Depth(8))
+    index, token = next(many)
+    many.close()
+    assert (token.id, token.steps) == expected[index][0]
+    assert sorted(lanes_of(model)._free) == [*range(WIDTH)]
+    assert together(model, texts, depth=Depth(8)) == expected
+
+
+def test_without_memory_for_lanes_texts_take_turns(full_nano):
+    device = host_device()
+    with on_device(full_nano, device=device) as model:
+        lanes = lanes_of(model)
+        assert lanes.width == WIDTH
+    device.memory.most = sum(len(block) for block in device.memory.blocks.values()) + 2**20
+    with on_device(full_nano, device=device) as model:
+        assert lanes_of(model).width == 1
+        device.memory.most = 2**40
+        texts = prompts(model, 3)
+        assert together(model, texts, depth=Depth(4)) == alone(model, texts, depth=Depth(4))
+
+
+def test_memory_of_lanes_is_given_back(full_nano):
+    device = host_device()
+    with on_device(full_nano, device=device) as model:
+        together(model, prompts(model, 3), depth=Depth(4))
+    del model
+    gc.collect()
+    assert device.memory.blocks == {}
