@@ -33,6 +33,7 @@ from rdlite.cuda.runtime import CudaMemory
 
 DEPTHS = (4, 8, 16, 32)
 TOKENS, REPEATS, STEPS = 24, 3, 32
+CONTEXT, TEXTS = 512, 8
 Row = dict[str, Any]
 
 
@@ -79,6 +80,18 @@ def tokens_per_second(model: Model, depth: Depth, **how: Any) -> float:
     return statistics.median(rates)
 
 
+def together(model: Model, depth: Depth, texts: int = TEXTS) -> float:
+    """Tokens a second of several texts at once, the best of several; their prompts counted in."""
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(0, 1000, 16).tolist() for _ in range(texts)]
+    best = 0.0
+    for _ in range(REPEATS):
+        clock = time.perf_counter()
+        count = sum(1 for _ in model.generate_many(prompts, texts, max_tokens=TOKENS, depth=depth))
+        best = max(best, count / (time.perf_counter() - clock))
+    return best
+
+
 def attempt(row: Row, measure: Callable[[], Row]) -> Row:
     """Return a row with what was measured, or with what went wrong."""
     try:
@@ -94,7 +107,7 @@ def speed(bundle: Path, weights: str, copy: float, open_model: Callable[..., Mod
         how = {"weights": weights, "graphs": graphs}
 
         def timed(graphs: bool = graphs, how: Row = how) -> Row:
-            with open_model(bundle, graphs) as model:
+            with open_model(bundle, graphs, context=CONTEXT) as model:
                 size = (bundle / "core.onnx.data").stat().st_size
                 if weights == "float16":
                     size //= 2  # float32 on disk
@@ -119,6 +132,11 @@ def speed(bundle: Path, weights: str, copy: float, open_model: Callable[..., Mod
                 ):
                     rate = tokens_per_second(model, depth, **more)
                     rows.append(how | {"what": name, "tokens/s": round(rate, 1)})
+                for texts in (1, TEXTS):
+                    rate = together(model, Depth(32), texts)
+                    rows.append(
+                        how | {"what": f"{texts} at once, r=32", "tokens/s": round(rate, 1)}
+                    )
             return {}
 
         done = attempt(how | {"what": "all"}, timed)
@@ -173,9 +191,11 @@ def torch_rows() -> list[Row]:
         return [{"weights": "PyTorch bfloat16", "failed": f"{problem}"[:300]}]
 
 
-def open_on_gpu(bundle: Path, graphs: bool, cache: Cache | None = None) -> Model:
+def open_on_gpu(
+    bundle: Path, graphs: bool, cache: Cache | None = None, context: int | None = None
+) -> Model:
     """Load a bundle on the first GPU."""
-    return rdlite.load(bundle, device=Cuda(graphs=graphs), cache=cache)
+    return rdlite.load(bundle, device=Cuda(graphs=graphs), cache=cache, context=context)
 
 
 @click.command(help=__doc__)
