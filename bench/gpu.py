@@ -72,7 +72,7 @@ def core_step(model: Model, steps: int = STEPS) -> tuple[float, float]:
 
 def tokens_per_second(model: Model, depth: Depth, **how: Any) -> float:
     """Tokens a second after the first, the median of several generations."""
-    ids = np.random.default_rng(0).integers(0, 1000, 16).tolist()
+    ids = np.random.default_rng(0).integers(0, min(1000, model.config.vocab_size), 16).tolist()
     model.generate(ids, 4, depth, **how).stats  # noqa: B018  (binds and captures)
     rates = [
         model.generate(ids, TOKENS, depth, **how).stats.tokens_per_second for _ in range(REPEATS)
@@ -83,7 +83,9 @@ def tokens_per_second(model: Model, depth: Depth, **how: Any) -> float:
 def together(model: Model, depth: Depth, texts: int = TEXTS) -> float:
     """Tokens a second of several texts at once, the best of several; their prompts counted in."""
     rng = np.random.default_rng(0)
-    prompts = [rng.integers(0, 1000, 16).tolist() for _ in range(texts)]
+    prompts = [
+        rng.integers(0, min(1000, model.config.vocab_size), 16).tolist() for _ in range(texts)
+    ]
     best = 0.0
     for _ in range(REPEATS):
         clock = time.perf_counter()
