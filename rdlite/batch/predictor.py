@@ -26,15 +26,21 @@ _lock = threading.Lock()
 class BatchPredictor:
     """Answers the rows of a table, many together.
 
-        ds.map_batches(rdlite.BatchPredictor, fn_constructor_kwargs={"model": "/models/huginn"})
+        ds.map_batches(
+            rdlite.BatchPredictor,
+            fn_constructor_kwargs={"model": "/models/huginn", "threads": 8},
+            batch_format="pyarrow",
+            num_cpus=8,
+            concurrency=2,
+        )
 
-    It is called with a table and returns one of the same kind: a mapping of arrays by column (as
-    Ray Data gives), a pyarrow table, or a pandas data frame (as Dask and Spark give). The columns
-    of the answer are those given and `text`, `finish`, `steps`, `tokens`, `logprob` if asked for,
-    and `error`: why a row has no text, or None.
+    It is called with a table and returns one of the same kind: a mapping of arrays by column, a
+    pyarrow table (Ray Data gives either), or a pandas data frame (as Dask and Spark give). The
+    columns of the answer are those given and `text`, `finish`, `steps`, `tokens`, `logprob` if
+    asked for, and `error`: why a row has no text, or None. Each has its type whatever is in it.
 
-    It can be pickled. The model is loaded when it is called first, once in a process. Calls in
-    several threads take turns.
+    It can be pickled. The model is loaded when rows are to be answered first, once in a process.
+    Calls in several threads take turns.
     """
 
     def __init__(
@@ -132,10 +138,12 @@ class BatchPredictor:
         names = ["text", "finish", "steps", "tokens", "logprob", "error"]
         if not self._options.logprob:
             names.remove("logprob")
-        with _lock:
-            if self._load not in _models:
-                _models[self._load] = open_model(self._load)
-            model = _models[self._load]
-            answerer = Answerer(model, self._options, self._load.at_once)
-            records: list[Record] = list(answerer.answer(rows, numbered=False))
+        records: list[Record] = []
+        if rows:  # else somebody asks what a table of answers looks like
+            with _lock:
+                if self._load not in _models:
+                    _models[self._load] = open_model(self._load)
+                model = _models[self._load]
+                answerer = Answerer(model, self._options, self._load.at_once)
+                records = list(answerer.answer(rows, numbered=False))
         return {name: [getattr(record, name) for record in records] for name in names}

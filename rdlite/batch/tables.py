@@ -11,6 +11,10 @@ import numpy as np
 from rdlite.batch.output import schema_of
 from rdlite.errors import InputError
 
+#: Columns of an answer that are no texts. All keep their type whatever is in them, because tables
+#: of which each part has its own do not go together.
+NUMBERS = {"steps": np.int64, "tokens": np.int64, "logprob": np.float64}
+
 
 def columns_of(table: Any) -> dict[str, Any]:
     """Return the columns of a table by name; raises InputError for what is none."""
@@ -30,6 +34,8 @@ def values_of(column: Any) -> list[Any]:
     """Return a column's values as Python has them; what is missing is None."""
     if hasattr(column, "to_pylist"):
         values = column.to_pylist()
+    elif hasattr(column, "notna"):  # pandas has several things for what is missing
+        values = column.astype(object).where(column.notna(), None).tolist()
     else:
         values = column.tolist() if hasattr(column, "tolist") else list(column)
     return [_plain(value) for value in values]
@@ -45,14 +51,13 @@ def table_like(table: Any, kept: Mapping[str, Any], answers: Mapping[str, list[A
             name: pyarrow.array(values, schema.field(name).type) for name, values in answers.items()
         }
         return type(table).from_pydict({**kept, **made})
+    arrays = {name: np.array(answers[name], NUMBERS.get(name, object)) for name in answers}
     if _is_frame(table):
-        return table[list(kept)].assign(**{name: _array(answers[name]) for name in answers})
-    return {**kept, **{name: _array(values) for name, values in answers.items()}}
+        import pandas
 
-
-def _array(values: list[Any]) -> Any:
-    numbers = values and all(isinstance(value, int | float) for value in values)
-    return np.array(values, None if numbers else object)
+        texts = {name: pandas.array(arrays[name], "string") for name in answers.keys() - NUMBERS}
+        return table[list(kept)].assign(**arrays | texts)
+    return {**kept, **arrays}
 
 
 def _plain(value: Any) -> Any:

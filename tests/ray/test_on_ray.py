@@ -1,4 +1,5 @@
-"""`rdlite batch --ray` on a cluster of two nodes on this machine: the bytes of one machine.
+"""On a cluster of two nodes on this machine: `rdlite batch --ray` writes the bytes of one machine,
+and a BatchPredictor in a pipeline of Ray Data's gives the answers of one.
 
 Not part of `make test`, because starting Ray takes longer than most of it: `make test-ray`.
 """
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from rdlite import BatchPredictor
 from rdlite.batch.job import Job, run
 from rdlite.batch.local import in_this_process
 from rdlite.batch.on_ray import load_ray, on_ray
@@ -166,6 +168,51 @@ def test_a_removed_node_changes_nothing(cluster, given, expected, bundle, option
         cluster.second = cluster.add_node(num_cpus=1)
     assert removed
     assert out.read_bytes() == expected
+
+
+@pytest.fixture
+def connected(cluster, monkeypatch):
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    context = ray.data.DataContext.get_current()
+    monkeypatch.setattr(context, "enable_progress_bars", False)
+    # Or one actor could do all before the other is there.
+    monkeypatch.setattr(context, "wait_for_min_actors_s", 60)
+    yield
+    ray.shutdown()
+
+
+def test_a_predictor_in_ray_data_answers_as_one_process(connected, given, expected):
+    class Watched(BatchPredictor):  # in here, so that actors get it without this file
+        """Tells where it ran, and on which models."""
+
+        def __call__(self, batch):
+            from rdlite.batch.predictor import _models
+
+            answers = super().__call__(batch)
+            place = [os.getpid(), *map(id, _models.values())]
+            return answers.append_column("place", pa.array([place] * len(answers)))
+
+    asked = pq.read_table(given / "b.parquet").to_pylist()
+    # In memory: the actors have all the cores, and none is left for a reader.
+    answered = ray.data.from_items([*asked, {"id": "none"}], override_num_blocks=10).map_batches(
+        Watched,
+        fn_constructor_kwargs={"chat": True, "max_tokens": 8, "logprob": True, "threads": 1},
+        batch_format="pyarrow",
+        batch_size=8,
+        num_cpus=1,
+        concurrency=2,
+    )
+    blocks = ray.get(answered.materialize().to_arrow_refs())
+    answers = {row.pop("id"): row for row in pa.concat_tables(blocks).to_pylist()}
+    assert "needs 'prompt'" in answers.pop("none")["error"]
+    wanted = [json.loads(line) for line in expected.splitlines()[251:]]
+    assert len(wanted) == ROWS - 250 == len(answers)
+    for row in wanted:
+        answer = answers[row.pop("id")]
+        assert {name: answer[name] for name in row} == row
+        assert answer["error"] is None
+    places = {tuple(answer["place"]) for answer in answers.values()}
+    assert [len(place) for place in places] == [2, 2], "two actors, each with one model"
 
 
 def test_what_a_node_does_not_have_is_said_in_a_line(cluster, given, bundle, options, tmp_path):

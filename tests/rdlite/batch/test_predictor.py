@@ -1,5 +1,6 @@
 """Tables in, tables of the same kind out, with the answers that rows have alone."""
 
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -57,9 +58,38 @@ def test_a_data_frame(predictor, expected):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"prompt": PROMPTS}, index=[3, 4, 5, 6])
     result = predictor(frame)
-    assert [None if text != text else text for text in result["text"]] == expected
+    assert result["text"].astype(object).where(result["text"].notna(), None).tolist() == expected
     assert list(result.index) == [3, 4, 5, 6]
     assert list(frame.columns) == ["prompt"]
+    for rows in (frame[:1], frame[1:2], frame[:0]):
+        assert predictor(rows).dtypes.equals(result.dtypes)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "NA"])
+def test_pandas_has_many_things_for_what_is_missing(predictor, missing):
+    pandas = pytest.importorskip("pandas")
+    missing = pandas.NA if missing == "NA" else missing
+    frame = pandas.DataFrame({"prompt": ["hi", missing], "max_tokens": [missing, 1]}, dtype=object)
+    result = predictor(frame)
+    assert result["tokens"].tolist() == [5, 0]
+    assert "needs 'prompt'" in result["error"][1]
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_partitions_of_dask(predictor, expected, scheduler):
+    pytest.importorskip("dask.dataframe")
+    import pandas
+    from dask import dataframe
+
+    table = pandas.DataFrame({"prompt": PROMPTS, "label": range(4)})
+    frame = dataframe.from_pandas(table, npartitions=2)
+    answers = frame.map_partitions(predictor, meta=predictor(frame._meta))
+    found = answers.compute(scheduler=scheduler, num_workers=1)
+    assert found.dtypes.equals(answers.dtypes)
+    pandas.testing.assert_frame_equal(
+        found.drop(columns="prompt"), predictor(table).drop(columns="prompt")
+    )
+    assert found["text"].fillna("none").tolist() == [text or "none" for text in expected]
 
 
 def test_rows_say_what_they_want(predictor):
@@ -97,6 +127,22 @@ def test_it_is_pickled_and_loads_once_in_a_process(predictor):
         [sys.executable, "-c", code], input=pickle.dumps(predictor), capture_output=True, check=True
     )
     assert run.stdout.decode().rstrip("\n") == predictor({"prompt": ["hi"]})["text"][0]
+
+
+def test_processes_that_are_spawned_answer_the_same(predictor, expected):
+    batches = [{"prompt": [prompt]} for prompt in PROMPTS]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert [each["text"][0] for each in pool.map(predictor, batches)] == expected
+
+
+def test_a_table_without_rows_loads_nothing():
+    nowhere = BatchPredictor("nowhere", logprob=True)
+    empty = nowhere({"prompt": []})
+    assert [str(column.dtype) for name, column in empty.items() if name != "prompt"] == [
+        *("object", "object", "int64", "int64", "float64", "object")
+    ]
+    with pytest.raises(rdlite.BundleError):
+        nowhere({"prompt": ["hi"]})
 
 
 @pytest.mark.parametrize(
