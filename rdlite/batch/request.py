@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -215,7 +216,7 @@ def _sampling(given: Mapping[str, Any], default: Sampling) -> Sampling:
     changes = {key: given[key] for key in SAMPLING if key in given}
     biases = changes.get("logit_bias")
     if isinstance(biases, Mapping):
-        if not all(str(key).isascii() and str(key).isdecimal() for key in biases):
+        if not all(re.fullmatch("[0-9]{1,8}", str(key)) for key in biases):
             raise InputError(f"logit_bias must map token ids to numbers, got {biases!r:.60}")
         changes["logit_bias"] = {int(key): bias for key, bias in biases.items()}
     return dataclasses.replace(default, **changes)

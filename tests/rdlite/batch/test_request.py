@@ -91,6 +91,7 @@ CHAT = {"url": "/v1/chat/completions"}
         ({"prompt": "a", "depth": {"exit": "no"}}, "exit must be one of"),
         ({"prompt": "a", "temperature": float("nan")}, "temperature must be a number"),
         ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias must map token ids"),
+        ({"prompt": "a", "logit_bias": {"9" * 5000: 1}}, "logit_bias must map token ids"),
         ({"messages": "hi"}, "messages must be a list"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "needs a role, one of"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "must be text"),
