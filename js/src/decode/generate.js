@@ -45,9 +45,10 @@ export const newStats = () => ({
  * Read positions in chunks; those of a chunk stop together, or each at its own step. Yields lanes
  * that decode after `steps`, the steps that all of their positions took, and what the rule said last.
  * @param {any} sequence @param {number[]} ids @param {any} controller
- * @param {(lane: any, position: number) => void} start @param {number} chunk @param {any} pause
+ * @param {(lane: any, position: number) => void} start @param {number} most that a chunk may have @param {any} pause
  */
-export async function* read(sequence, ids, controller, start, chunk, pause) {
+export async function* read(sequence, ids, controller, start, most, pause) {
+  const chunk = Math.min(most, sequence.engine.longest);
   const group =
     controller.each && ids.length > 1
       ? new RaggedBatch(controller, Math.min(chunk, ids.length), sequence.engine.config.hiddenSize)

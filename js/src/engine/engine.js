@@ -33,6 +33,8 @@ export class Engine {
     /** @type {Map<number, any>} */
     this.cores = new Map();
     this.most = 1;
+    /** Positions that one call may read. @type {number} */
+    this.longest = backend.longest ?? Infinity;
   }
 
   /** Load the graphs. @param {number} coreBytes of the core's weights */

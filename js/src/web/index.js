@@ -9,6 +9,7 @@ import { WebGpuBackend } from "./webgpu.js";
 
 export * from "../index.js";
 
+const WIDE = 16; // threads that a GPU runs in step (a subgroup); see `longest` in webgpu.js
 const MOST_BYTES = 2 ** 31; // WebAssembly's heap ends at 4 GiB, and weights grow there
 
 /**
@@ -25,13 +26,16 @@ export async function load(bundle, options = {}) {
   if (!["wasm", "webgpu"].includes(device)) {
     throw new InputError(`device must be "wasm" or "webgpu", got ${shown(device)}`);
   }
+  let narrow = false;
   if (device === "webgpu") {
     if ((options.cache?.bits ?? null) !== null) {
       throw new InputError('the cache on a GPU is float32; leave bits out, or use device: "wasm"');
     }
-    if (!(await /** @type {any} */ (globalThis.navigator)?.gpu?.requestAdapter())) {
-      throw new RuntimeFailure('there is no GPU that WebGPU can use here; use device: "wasm"');
-    }
+    // Asked for as onnxruntime-web does, so that it is the same.
+    const { gpu } = /** @type {any} */ (globalThis.navigator ?? {});
+    const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
+    if (!adapter) throw new RuntimeFailure('there is no GPU that WebGPU can use here; use device: "wasm"');
+    narrow = adapter.info?.subgroupMinSize < WIDE;
   }
   const base = new URL(`${bundle}`.replace(/\/?$/, "/"), globalThis.location?.href);
   return open(
@@ -56,7 +60,7 @@ export async function load(bundle, options = {}) {
       sha256,
       backend: async ({ threads }, data, manifest) => {
         const folder = new URL(runtime ?? "ort/", base);
-        if (device === "webgpu") return makeGpuBackend(folder, data);
+        if (device === "webgpu") return makeGpuBackend(folder, data, narrow);
         const need = memoryNeeded(manifest);
         if (need > MOST_BYTES) {
           throw new RuntimeFailure(
@@ -77,12 +81,12 @@ export function memoryNeeded(manifest) {
   return 4 * numbers;
 }
 
-/** @param {URL} folder @param {Map<string, Uint8Array | null>} data */
-async function makeGpuBackend(folder, data) {
+/** @param {URL} folder @param {Map<string, Uint8Array | null>} data @param {boolean} narrow */
+async function makeGpuBackend(folder, data, narrow) {
   try {
     const ort = await import(new URL("ort.webgpu.min.mjs", folder).href);
     Object.assign(ort.env.wasm, { wasmPaths: folder.href, numThreads: 1 });
-    return new WebGpuBackend(ort, data);
+    return new WebGpuBackend(ort, data, narrow);
   } catch (problem) {
     throw new RuntimeFailure(
       `onnxruntime-web cannot be loaded from ${folder.pathname}: ${/** @type {Error} */ (problem).message}`,

@@ -16,10 +16,15 @@ export class WebGpuBackend {
   /** @type {any} */
   device = null;
 
-  /** @param {any} ort the module @param {Map<string, Uint8Array | null>} files */
-  constructor(ort, files) {
+  /**
+   * @param {any} ort the module @param {Map<string, Uint8Array | null>} files
+   * @param {boolean} narrow whether fewer than 16 threads may run in step
+   */
+  constructor(ort, files, narrow) {
     this.ort = ort;
     this.files = files;
+    // From 32 positions on onnxruntime-web 1.30 attends with a shader that is wrong on those.
+    this.longest = narrow ? 31 : Infinity;
   }
 
   /** @param {keyof typeof TYPES} type @param {number[]} shape @param {boolean} [cache] stays on the GPU @returns {Buffer} */
