@@ -50,6 +50,8 @@ export class Model {
     this.context = context;
     this.generationConfig = generationConfig;
     this.engine = engine;
+    /** What activations are, and caches unless they are int8. @type {"float16" | "float32"} */
+    this.precision = engine.backend.precision ?? "float32";
     this.ownTokenizer = tokenizer;
     this.ownTemplate = chatTemplate;
     /** How deep it goes when it is not told. */

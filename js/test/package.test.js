@@ -42,7 +42,11 @@ test("the types say what may be given", () => {
       const value: number | null = token.exitValue;
       console.log(steps, value, token.text.length);
     }
-    (await loadPage(new URL("https://example.org/model"), { runtime: "ort/" })).chat({ system: "Be brief." });
+    const page = await loadPage(new URL("https://example.org/model"), { runtime: "ort/", precision: "auto" });
+    const precision: "float16" | "float32" = page.precision;
+    console.log(precision, page.chat({ system: "Be brief." }));
+    // @ts-expect-error: there is no such precision
+    await loadPage("model/", { device: "webgpu", precision: "half" });
     // @ts-expect-error: a depth is an object
     model.generate("Hi", { depth: 8 });
     // @ts-expect-error: tokens have no such field

@@ -264,6 +264,20 @@ def test_a_gpu_gives_pythons_logits_and_answers(site, served, tab, model, near, 
         assert [text for text, _ in found["turns"]] == [text for text, _ in turns]
 
 
+@pytest.mark.parametrize("tab", [SOFTWARE_GPU], indirect=True)
+def test_a_gpu_without_float16_says_so(site, served, tab, portable_bundle):
+    address, _ = served
+    shutil.copytree(portable_bundle, site / "portable", dirs_exist_ok=True)
+    tab.goto(address)
+    refused = r"has no float16 in WebGPU \(shader-f16\); use precision"
+    for model, options, message in (
+        ("model/", {"precision": "float16"}, refused),
+        ("portable/", {}, "a portable bundle runs on a CPU; use device"),
+    ):
+        with pytest.raises(Error, match=message):
+            tab.evaluate(SCORE, {"model": model, "load": {"device": "webgpu", **options}})
+
+
 def test_an_answer_is_stopped_and_the_next_one_is_whole(served, tab):
     address, _ = served
     tab.goto(address)

@@ -144,6 +144,19 @@ export function external(tensor) {
   };
 }
 
+/** The tensor type of an input or output. @param {Field[]} fields */
+const tensorType = (fields) => messagesOf(messagesOf(fields, 2)[0], 1)[0];
+
+/** The type of an input's or output's numbers, as ONNX counts them. @param {Field[]} fields */
+export const typeOf = (fields) => Number(tensorType(fields).find(({ number }) => number === 1)?.value);
+
+/** An input's or output's fields with other numbers in its type. @param {Field[]} fields @param {number} type @param {(shape: Field[]) => Field[]} [reshape] */
+export function withType(fields, type, reshape = (shape) => shape) {
+  const shape = reshape(messagesOf(tensorType(fields), 2)[0]);
+  const changed = messageField(2, [messageField(1, [numberField(1, type), messageField(2, shape)])]);
+  return fields.map((field) => (field.number === 2 ? changed : field));
+}
+
 /** A tensor, input or output under another name. @param {Named} named @param {string} name @param {number} field */
 const renamed = ({ fields }, name, field = 1) => ({
   name,

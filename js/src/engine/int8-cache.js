@@ -1,9 +1,9 @@
 // Caches of int8 numbers: what one is worth, by channel, and graphs whose attention keeps them.
 
 import { BundleError, GraphError, InputError } from "../errors.js";
-import { Graph, numberAttribute, textAttribute } from "../bundle/graph.js";
+import { Graph, numberAttribute, textAttribute, withType } from "../bundle/graph.js";
 import { Num, parseJson } from "../bundle/json.js";
-import { messageField, messagesOf, numberField, readFields, textField } from "../bundle/protobuf.js";
+import { messageField, numberField, textField } from "../bundle/protobuf.js";
 
 const { fround } = Math;
 const [LOWEST, HIGHEST] = [1e-12, 1e12];
@@ -167,19 +167,6 @@ export function withInt8Cache(graph) {
 }
 
 /** @typedef {import("../bundle/protobuf.js").Field} Field */
-
-/** A value's fields (name, type) with other numbers in its type. @param {Field[]} fields @param {number} type @param {(shape: Field[]) => Field[]} [reshape] */
-function withType(fields, type, reshape = (shape) => shape) {
-  const inside = (/** @type {Field[]} */ tensor) => [
-    numberField(1, type),
-    messageField(2, reshape(messagesOf(tensor, 2)[0])),
-  ];
-  return fields.map((field) => {
-    if (field.number !== 2) return field;
-    const kind = readFields(/** @type {Uint8Array} */ (field.value));
-    return messageField(2, [messageField(1, inside(messagesOf(kind, 1)[0]))]);
-  });
-}
 
 /** The input that a cache's scales are, [1, K, 1, D]. @param {string} name @param {import("../bundle/graph.js").Named} cache */
 function scaleInput(name, cache) {

@@ -13,30 +13,37 @@ const WIDE = 16; // threads that a GPU runs in step (a subgroup); see `longest` 
 const MOST_BYTES = 2 ** 31; // WebAssembly's heap ends at 4 GiB, and weights grow there
 
 /**
+ * Of a page alone.
+ * @typedef {object} WebOptions
+ * @property {string | URL} [runtime] where these of onnxruntime-web 1.30 are served:
+ *   ort-wasm-simd-threaded.mjs and .wasm, or, for a GPU, ort.webgpu.min.mjs and
+ *   ort-wasm-simd-threaded.asyncify.mjs and .wasm
+ * @property {"auto" | "float16" | "float32"} [precision] of activations and caches on a GPU; "auto":
+ *   float16 if it can (WebGPU's shader-f16), else float32. `model.precision` says which it is
+ */
+
+/**
  * Open a bundle.
  * @param {string | URL} bundle where its folder is served
- * @param {import("../load.js").LoadOptions & {runtime?: string | URL}} [options] `device` is "wasm" or
- *   "webgpu"; `runtime`: where these of onnxruntime-web 1.30 are served: ort-wasm-simd-threaded.mjs and
- *   .wasm, or, for a GPU, ort.webgpu.min.mjs and ort-wasm-simd-threaded.asyncify.mjs and .wasm
+ * @param {import("../load.js").LoadOptions & WebOptions} [options] `device` is "wasm" or "webgpu"
  * @returns {Promise<import("../model.js").Model>}
  */
 export async function load(bundle, options = {}) {
-  const { runtime, ...rest } = options;
+  const { runtime, precision = "auto", ...rest } = options;
   const device = options.device ?? "wasm";
   if (!["wasm", "webgpu"].includes(device)) {
     throw new InputError(`device must be "wasm" or "webgpu", got ${shown(device)}`);
   }
-  let narrow = false;
-  if (device === "webgpu") {
-    if ((options.cache?.bits ?? null) !== null) {
-      throw new InputError('the cache on a GPU is float32; leave bits out, or use device: "wasm"');
-    }
-    // Asked for as onnxruntime-web does, so that it is the same.
-    const { gpu } = /** @type {any} */ (globalThis.navigator ?? {});
-    const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-    if (!adapter) throw new RuntimeFailure('there is no GPU that WebGPU can use here; use device: "wasm"');
-    narrow = adapter.info?.subgroupMinSize < WIDE;
+  if (!["auto", "float16", "float32"].includes(precision)) {
+    throw new InputError(`precision must be "auto", "float16" or "float32", got ${shown(precision)}`);
   }
+  if (device === "wasm" && precision === "float16") {
+    throw new InputError('WebAssembly computes in float32; leave precision out, or use device: "webgpu"');
+  }
+  if (device === "webgpu" && (options.cache?.bits ?? null) !== null) {
+    throw new InputError('a cache on a GPU is not int8; leave bits out, or use device: "wasm"');
+  }
+  const gpu = device === "webgpu" ? await findGpu(precision) : null;
   const base = new URL(`${bundle}`.replace(/\/?$/, "/"), globalThis.location?.href);
   return open(
     {
@@ -60,7 +67,14 @@ export async function load(bundle, options = {}) {
       sha256,
       backend: async ({ threads }, data, manifest) => {
         const folder = new URL(runtime ?? "ort/", base);
-        if (device === "webgpu") return makeGpuBackend(folder, data, narrow);
+        if (gpu !== null) {
+          if (manifest.flavour === "portable") {
+            throw new InputError(
+              'a portable bundle runs on a CPU; use device: "wasm", or export the checkpoint with --flavour fused',
+            );
+          }
+          return makeGpuBackend(folder, data, gpu);
+        }
         const need = memoryNeeded(manifest);
         if (need > MOST_BYTES) {
           throw new RuntimeFailure(
@@ -74,6 +88,25 @@ export async function load(bundle, options = {}) {
   );
 }
 
+/**
+ * What the GPU is to compute in, and whether it runs few threads in step. It is asked for as
+ * onnxruntime-web does, so that it is the same.
+ * @param {"auto" | "float16" | "float32"} wanted
+ */
+async function findGpu(wanted) {
+  const { gpu } = /** @type {any} */ (globalThis.navigator ?? {});
+  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new RuntimeFailure('there is no GPU that WebGPU can use here; use device: "wasm"');
+  const half = adapter.features.has("shader-f16");
+  if (wanted === "float16" && !half) {
+    throw new RuntimeFailure(
+      'this GPU or browser has no float16 in WebGPU (shader-f16); use precision: "float32", or leave it out',
+    );
+  }
+  const precision = /** @type {"float16" | "float32"} */ (half && wanted !== "float32" ? "float16" : "float32");
+  return { precision, narrow: adapter.info?.subgroupMinSize < WIDE };
+}
+
 /** Bytes that the weights take once they are float32. @param {any} manifest */
 export function memoryNeeded(manifest) {
   let numbers = 0;
@@ -81,12 +114,12 @@ export function memoryNeeded(manifest) {
   return 4 * numbers;
 }
 
-/** @param {URL} folder @param {Map<string, Uint8Array | null>} data @param {boolean} narrow */
-async function makeGpuBackend(folder, data, narrow) {
+/** @param {URL} folder @param {Map<string, Uint8Array | null>} data @param {Awaited<ReturnType<typeof findGpu>>} gpu */
+async function makeGpuBackend(folder, data, gpu) {
   try {
     const ort = await import(new URL("ort.webgpu.min.mjs", folder).href);
     Object.assign(ort.env.wasm, { wasmPaths: folder.href, numThreads: 1 });
-    return new WebGpuBackend(ort, data, narrow);
+    return new WebGpuBackend(ort, data, gpu);
   } catch (problem) {
     throw new RuntimeFailure(
       `onnxruntime-web cannot be loaded from ${folder.pathname}: ${/** @type {Error} */ (problem).message}`,

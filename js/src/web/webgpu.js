@@ -4,8 +4,9 @@
 import { RuntimeFailure } from "../errors.js";
 import { Graph } from "../bundle/graph.js";
 import { numberField, messageField, messagesOf, textField, textsOf } from "../bundle/protobuf.js";
+import { withFloat16 } from "./float16.js";
 
-const TYPES = { float32: Float32Array, int8: Int8Array, int32: Int32Array, int64: BigInt64Array };
+const TYPES = { float16: Uint16Array, float32: Float32Array, int32: Int32Array, int64: BigInt64Array };
 const [STORAGE, COPY_SOURCE, COPY_TARGET] = [128, 4, 8]; // of a GPUBuffer
 
 /** @typedef {{tensor: any, data?: any, buffer?: any, take?: (...given: any[]) => void, free: () => void}} Buffer */
@@ -18,24 +19,29 @@ export class WebGpuBackend {
 
   /**
    * @param {any} ort the module @param {Map<string, Uint8Array | null>} files
-   * @param {boolean} narrow whether fewer than 16 threads may run in step
+   * @param {{precision: "float16" | "float32", narrow: boolean}} gpu what activations and caches are in,
+   *   and whether fewer than 16 threads may run in step
    */
-  constructor(ort, files, narrow) {
+  constructor(ort, files, { precision, narrow }) {
     this.ort = ort;
     this.files = files;
+    this.precision = precision;
     // From 32 positions on onnxruntime-web 1.30 attends with a shader that is wrong on those.
     this.longest = narrow ? 31 : Infinity;
   }
 
-  /** @param {keyof typeof TYPES} type @param {number[]} shape @param {boolean} [cache] stays on the GPU @returns {Buffer} */
+  /**
+   * @param {keyof typeof TYPES} type @param {number[]} shape
+   * @param {boolean} [cache] stays on the GPU, in the precision of caches @returns {Buffer}
+   */
   alloc(type, shape, cache = false) {
     const size = shape.reduce((product, n) => product * n, 1);
-    const width = TYPES[type].BYTES_PER_ELEMENT;
     if (!cache) {
       const data = new TYPES[type](size);
       return { data, tensor: new this.ort.Tensor(type, data, shape), free: () => {} };
     }
-    const { device } = this;
+    const { device, precision } = this;
+    const width = TYPES[precision].BYTES_PER_ELEMENT;
     const most = Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize);
     if (size * width > most) {
       throw new RuntimeFailure(
@@ -46,7 +52,7 @@ export class WebGpuBackend {
     const buffer = device.createBuffer({ size: Math.max(16, size * width), usage });
     return {
       buffer,
-      tensor: this.ort.Tensor.fromGpuBuffer(buffer, { dataType: type, dims: shape }),
+      tensor: this.ort.Tensor.fromGpuBuffer(buffer, { dataType: precision, dims: shape }),
       take: (/** @type {Buffer} */ from, /** @type {number[][]} */ ranges) => {
         const encoder = device.createCommandEncoder();
         for (const [start, at, length] of ranges) {
@@ -60,7 +66,8 @@ export class WebGpuBackend {
 
   /** Load a checked graph. @param {string} part @param {Graph} graph */
   async session(part, graph) {
-    const given = withPlainProducts(graph);
+    const plain = withPlainProducts(graph);
+    const given = this.precision === "float16" ? withFloat16(plain) : plain;
     const externalData = [...given.dataFiles].map((path) => ({ path, data: this.files.get(path) }));
     const options = {
       executionProviders: ["webgpu"],
@@ -74,8 +81,9 @@ export class WebGpuBackend {
     } catch (problem) {
       const said = String(/** @type {Error} */ (problem).message).replace(/\s+/g, " ").slice(0, 300);
       const operators = [...new Set(given.nodes.map(({ op }) => op))].join(", ");
+      const other = `${given === plain ? "" : 'precision: "float32" or '}device: "wasm"`;
       throw new RuntimeFailure(
-        `this GPU cannot run ${part}.onnx; use device: "wasm". It has the operators ${operators}; ` +
+        `this GPU cannot run ${part}.onnx; use ${other}. It has the operators ${operators}; ` +
           `onnxruntime-web says: ${said}`,
       );
     }
