@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import Interrupted, RuntimeFailure
-from rdlite.ort.session import Interrupt, Provider, Run
+from rdlite.ort.session import Interrupt, Provider, Run, Session
 
 Host = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -35,6 +35,9 @@ class Memory(Protocol):
 
     def free(self, address: int) -> None:
         """Give memory back, when what was asked for before is done with it."""
+
+    def clear(self, address: int, size: int) -> None:
+        """Fill memory with zeros."""
 
     def host(self, size: int) -> npt.NDArray[np.uint8]:
         """Return memory of the host that is copied to fast; freed with the array."""
@@ -83,6 +86,16 @@ class Device:
         address = self.memory.allocate(max(1, math.prod(shape) * dtype.itemsize))
         array = DeviceArray(self.memory, address, shape, dtype)
         weakref.finalize(array, self.memory.free, address)
+        return array
+
+    def zeros(self, shape: tuple[int, ...]) -> DeviceArray:
+        """Return a new array of zeros.
+
+        Attention multiplies what lies past a text's end by zero, and zero times what is no number
+        is none.
+        """
+        array = self.empty(shape)
+        self.memory.clear(array.address, array.nbytes)
         return array
 
 
@@ -167,6 +180,32 @@ class Captured:
             self._device.graphs = False  # not here: calls are made as they are
             return False
         return True
+
+
+class Change:
+    """How far the last step moved the states of some positions, worked out when it is asked for."""
+
+    def __init__(
+        self,
+        device: Device,
+        session: Session,
+        states: tuple[DeviceArray, ...],
+        interrupt: Interrupt,
+    ) -> None:
+        """Take the states before and after even and odd steps: float16 [B, S, E]."""
+        self._result = result = Readback(device, states[0].shape[:2], np.float32)
+
+        def bind(before: DeviceArray, after: DeviceArray) -> Run:
+            inputs = {"state": before, "next_state": after}
+            run = session.bind(inputs, {"change": result.array}, interrupt)
+            return Captured(device, run, interrupt)
+
+        self._runs = bind(*states), bind(*states[::-1])
+
+    def read(self, step: int) -> Host:
+        """Return it after step number `step`: float32 [B, S]; overwritten by the next read."""
+        self._runs[step % 2]()
+        return self._result.read()
 
 
 class Readback:

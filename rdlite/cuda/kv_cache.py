@@ -29,7 +29,7 @@ class DeviceCacheSlot:
         """Move to a larger capacity with the first `used` positions; bindings must be remade."""
         old = self.data
         if old.shape[4] < capacity:
-            self.data = self._device.empty((*old.shape[:4], capacity, old.shape[5]))
+            self.data = self._device.zeros((*old.shape[:4], capacity, old.shape[5]))
             self.copy_from(DeviceCacheSlot(self._device, old), 0, used)
 
     def copy_from(self, source: DeviceCacheSlot, start: int, end: int) -> None:
@@ -122,6 +122,6 @@ def device_slots(device: Device, config: ModelConfig) -> MakeSlot:
 
     def make(name: str, layers: int, capacity: int, _: Floats | None) -> DeviceCacheSlot:
         shape = (layers, 2, 1, config.num_key_value_heads, capacity, config.head_dim)
-        return DeviceCacheSlot(device, device.empty(shape), name=name)
+        return DeviceCacheSlot(device, device.zeros(shape), name=name)
 
     return make

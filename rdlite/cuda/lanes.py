@@ -9,14 +9,14 @@ steps aside: what it goes on from is copied away, and back when its turn comes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from rdlite.config.cache import Cache
 from rdlite.config.model import ModelConfig
-from rdlite.cuda.arrays import Captured, Device, DeviceArray, Readback
+from rdlite.cuda.arrays import Captured, Change, Device, DeviceArray, Readback
 from rdlite.cuda.kv_cache import DeviceCacheSlot
 from rdlite.cuda.runner import DeviceRunner, Places
 from rdlite.errors import RuntimeFailure
@@ -103,7 +103,7 @@ class Lanes:
         if self.width == 1 or text.lane is not None:
             return
         if self._places is None:
-            self._places = _Arrays(self._device, self._config, self.width)
+            self._places = _Arrays(self._device, self._config, self.width, self._sessions)
             self._owners = [None] * self.width
             self._free = [*range(self.width)]
         if not self._free:
@@ -201,7 +201,7 @@ class Lanes:
             outputs: Arrays = {"embeds": held.embeds}
         elif part == "core":
             inputs |= {"state": held.states[parity], "embeds": held.embeds}
-            outputs = {"next_state": held.states[1 - parity], "change": held.change.array}
+            outputs = {"next_state": held.states[1 - parity]}
             if config.recurrence.exit_threshold is not None:
                 outputs["exit_probability"] = held.gate.array
         else:
@@ -217,7 +217,7 @@ class Lanes:
             if name not in self._slots:
                 heads, size = self._config.num_key_value_heads, self._config.head_dim
                 shape = (layers, 2, self.width, heads, self._context, size)
-                self._slots[name] = self._device.empty(shape)
+                self._slots[name] = self._device.zeros(shape)
             return DeviceCacheSlot(self._device, self._slots[name], lane, name)
 
         return make
@@ -226,15 +226,15 @@ class Lanes:
 class _Arrays:
     """What lies side by side for all lanes: [lanes, ...]."""
 
-    def __init__(self, device: Device, config: ModelConfig, width: int) -> None:
+    def __init__(
+        self, device: Device, config: ModelConfig, width: int, sessions: dict[str, Session]
+    ) -> None:
         shape = (width, 1, config.hidden_size)
         self.input_ids = device.empty((width, 1), np.int64)
         self.input_ids.write(np.zeros((width, 1)))
-        self.embeds, self.decoded = device.empty(shape), device.empty(shape)
-        self.states = device.empty(shape), device.empty(shape)
-        for array in (self.embeds, self.decoded, *self.states):
-            array.write(np.zeros(shape))
-        self.change = Readback(device, (width, 1), np.float32)
+        self.embeds, self.decoded = device.zeros(shape), device.zeros(shape)
+        self.states = device.zeros(shape), device.zeros(shape)
+        self.change = Change(device, sessions["change"], self.states, Interrupt())
         self.gate = Readback(device, (width, 1), np.float32)
         self.seqlens_k = device.empty((width,), np.int32)
         self.first = device.empty((1,), np.int64)
@@ -244,7 +244,7 @@ class _Arrays:
         self.wanted: list[int] = []
         #: How many calls there were, so that what one left is read once for all lanes.
         self.calls = 0
-        self._read: dict[int, tuple[int, Floats]] = {}
+        self._read: dict[str, tuple[int, Floats]] = {}
 
     def of(self, lane: int) -> Places:
         """Return where one lane's numbers lie."""
@@ -252,15 +252,15 @@ class _Arrays:
             self.input_ids.part(lane).with_axis(),
             self.embeds.part(lane).with_axis(),
             tuple(state.part(lane).with_axis() for state in self.states),
-            lambda: self._row(self.change, lane),
-            lambda: self._row(self.gate, lane),
+            lambda step: self._row(lane, "change", lambda: self.change.read(step)),
+            lambda: self._row(lane, "gate", self.gate.read),
         )
 
-    def _row(self, what: Readback, lane: int) -> Floats:
-        calls, rows = self._read.get(id(what), (-1, None))
+    def _row(self, lane: int, what: str, read: Callable[[], Floats]) -> Floats:
+        calls, rows = self._read.get(what, (-1, None))
         if calls != self.calls or rows is None:
-            rows = what.read()
-            self._read[id(what)] = self.calls, rows
+            rows = read()
+            self._read[what] = self.calls, rows
         row: Floats = rows[lane : lane + 1]
         return row
 

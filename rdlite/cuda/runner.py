@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rdlite.cuda.arrays import Captured, Device, DeviceArray, Readback
+from rdlite.cuda.arrays import Captured, Change, Device, DeviceArray, Readback
 from rdlite.ort.runner import Arrays, Floats, Runner, Text, keeps_logits
 from rdlite.ort.session import Run
 
@@ -37,12 +37,15 @@ class _Read(Sequence[Floats]):
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the numbers of a runner's positions lie, and how those are read that exit rules see."""
+    """Where the numbers of a runner's positions lie, and how those are read that exit rules see.
+
+    `change` takes the number of the step that it is about.
+    """
 
     input_ids: DeviceArray
     embeds: DeviceArray
     states: tuple[DeviceArray, ...]
-    change: Callable[[], Floats]
+    change: Callable[[int], Floats]
     gate: Callable[[], Floats]
 
     def copy_from(self, other: Places) -> None:
@@ -64,16 +67,13 @@ class DeviceRunner(Runner):
     def _allocate(self, text: Text) -> None:
         config, size, device = text.config, self.size, self._device
         shape = (1, size, config.hidden_size)
-        change = Readback(device, (1, size), np.float32)
+        states = device.empty(shape), device.empty(shape)
+        change = Change(device, self._sessions["change"], states, self._interrupt)
         gate = Readback(device, (1, size), np.float32)
-        self._change = change.array
         self._gate = gate.array if config.recurrence.exit_threshold is not None else None
+        self._change, self._last = None, 0
         self._at = Places(
-            device.empty((1, size), np.int64),
-            device.empty(shape),
-            (device.empty(shape), device.empty(shape)),
-            change.read,
-            gate.read,
+            device.empty((1, size), np.int64), device.empty(shape), states, change.read, gate.read
         )
         self._use(self._at)
         self._staged = np.zeros(shape[1:], np.float32)
@@ -104,8 +104,8 @@ class DeviceRunner(Runner):
 
     @property
     def change(self) -> Floats:
-        """How far the last step moved each state; waits for it."""
-        return self._at.change()
+        """How far the last step moved each state; works it out, and waits for it."""
+        return self._at.change(self._last)
 
     @property
     def exit_probability(self) -> Floats | None:
@@ -120,6 +120,11 @@ class DeviceRunner(Runner):
             self._lane.park()
         self._seqlens_k.write(np.array([self._end - 1], np.int32))
         self._lengths["total_sequence_length"][...] = self._capacity or self._end
+
+    def step(self, number: int) -> None:
+        """Take core step `number`, counted from 0."""
+        self._last = number
+        super().step(number)
 
     def put_ids(self, ids: Sequence[int]) -> None:
         """Write the token ids, S of them."""

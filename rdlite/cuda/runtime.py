@@ -84,6 +84,11 @@ class CudaMemory:
         """Give memory back; waits for what uses it."""
         self._runtime.cudaFree(address)
 
+    def clear(self, address: int, size: int) -> None:
+        """Fill memory with zeros."""
+        with self.lock:
+            self._call("cudaMemsetAsync", address, 0, size, self._stream)
+
     def hint(self, said: str) -> str:
         """Return what to add to what onnxruntime said when it failed."""
         if "allocat" in said.lower() or "out of memory" in said.lower():

@@ -11,7 +11,9 @@ from rdlite.config.cache import Cache
 from rdlite.engine.row_check import rows_pair
 from rdlite.engine.rows import EngineRows, spare_slot
 from rdlite.errors import InputError
+from rdlite.graphs.change import change_graph, without_change
 from rdlite.graphs.float16 import with_float16
+from rdlite.graphs.gpu import with_gpu_kernels
 from rdlite.graphs.int8_halves import with_int8_halves
 from rdlite.graphs.int8_kv import with_int8_cache
 from rdlite.graphs.rotary import Floats, rotary_table, with_positions
@@ -73,7 +75,8 @@ class Engine:
                     f"{bundle.folder} is portable, and those run on the CPU; export the checkpoint "
                     "with --flavour fused"
                 )
-            graphs = {part: with_float16(graph) for part, graph in graphs.items()}
+            graphs = dict(graphs) | {"core": without_change(graphs["core"])}
+            graphs = {part: with_gpu_kernels(with_float16(graph)) for part, graph in graphs.items()}
         elif cache.bits is not None:
             if portable:
                 raise InputError(
@@ -118,6 +121,13 @@ class Engine:
             for part, graph in stretched.items():
                 self.sessions[part] = make(part, graph, in_order=False)
             if device is not None:
+                self.sessions["change"] = Session(
+                    "change",
+                    change_graph(self.config.hidden_size),
+                    bundle.folder,
+                    threads,
+                    provider,
+                )
                 self.rows = self._lanes(device, context or self.config.rotary_positions)
             return
         self.rows = rows = EngineRows(stretched, make, self.config, pairs, self._spare)

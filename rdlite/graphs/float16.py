@@ -15,8 +15,6 @@ SUMS = ("ReduceL2", "ReduceSum")
 FOLLOWS = ("Add", "Sub", "Mul", "Div", "Sigmoid")
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 FLOATS = (FLOAT, FLOAT16, BFLOAT16)
-#: So small that it changes no length that float16 can hold.
-EPSILON = 1e-30
 
 
 def with_float16(graph: bytes) -> bytes:
@@ -37,35 +35,13 @@ def with_float16(graph: bytes) -> bytes:
         kind = value.type.tensor_type
         if kind.elem_type == FLOAT and value.name not in FULL_OUTPUTS:
             kind.elem_type = FLOAT16
-    nodes = [*model.graph.node]
     writer = _Writer(model.graph)
-    ratios = _length_ratios(nodes)
-    lengths = {name for node in nodes if node.output[0] in ratios for name in node.input}
-    for node in nodes:
-        if node.output[0] in ratios:
-            writer.divide_lengths(node, *ratios[node.output[0]])
-        elif node.output[0] not in lengths:
-            writer.convert(node)
+    for node in model.graph.node:
+        writer.convert(node)
     del model.graph.node[:]
     model.graph.node.extend(writer.nodes)
     changed: bytes = model.SerializeToString(deterministic=True)
     return changed
-
-
-def _length_ratios(nodes: list[Any]) -> dict[str, tuple[str, str]]:
-    """Return, by the name of a quotient, the values whose lengths it divides by each other."""
-    readers = [name for node in nodes for name in node.input]
-    lengths = {
-        node.output[0]: node.input[0]
-        for node in nodes
-        if node.op_type == "ReduceL2" and readers.count(node.output[0]) == 1
-        if any(each.name == "keepdims" and each.i == 0 for each in node.attribute)
-    }
-    return {
-        node.output[0]: (lengths[node.input[0]], lengths[node.input[1]])
-        for node in nodes
-        if node.op_type == "Div" and all(name in lengths for name in node.input)
-    }
 
 
 class _Writer:
@@ -73,7 +49,6 @@ class _Writer:
 
     def __init__(self, graph: Any) -> None:
         self.nodes: list[Any] = []
-        self._graph = graph
         #: What the values have become that the nodes read: other values, or themselves.
         self._now: dict[str, str] = {}
         self._types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
@@ -81,7 +56,6 @@ class _Writer:
         self._types |= self._stored
         self._wanted = {value.name: value.type.tensor_type.elem_type for value in graph.output}
         self._casts: dict[tuple[str, int], str] = {}
-        self._axes: tuple[str, ...] = ()
         self._taken = {name for node in graph.node for name in node.output} | set(self._types)
 
     def convert(self, node: Any) -> None:
@@ -107,41 +81,6 @@ class _Writer:
                 self._add_cast(changed.output[index], name, self._wanted[name])
             self._types[changed.output[index]] = kind
 
-    def divide_lengths(self, node: Any, above: str, below: str) -> None:
-        """Add the quotient of two values' lengths along their last axis, float32.
-
-        A norm's second result, one over the root of the mean square, comes of one small kernel that
-        sums up in float32; casts and reductions take a dozen.
-        """
-        import onnx
-        from onnx import helper
-
-        if not self._axes:
-            size = _last_size(self._graph)
-            ones = helper.make_tensor(self._new("ones"), FLOAT16, [size], [1.0] * size)
-            axes = helper.make_tensor(self._new("last_axes"), onnx.TensorProto.INT64, [1], [-1])
-            self._graph.initializer.extend((ones, axes))
-            self._axes = ones.name, axes.name
-        inverse = []
-        for name in (above, below):
-            value = self._as(self._now.get(name, name), FLOAT16)
-            outputs = [self._new(f"{node.output[0]}.{kind}") for kind in ("normed", "inverse")]
-            self.nodes.append(
-                helper.make_node(
-                    "SimplifiedLayerNormalization",
-                    [value, self._axes[0]],
-                    outputs,
-                    axis=-1,
-                    epsilon=EPSILON,
-                    stash_type=FLOAT,
-                )
-            )
-            inverse.append(self._new(f"{node.output[0]}.row"))
-            squeeze = helper.make_node("Squeeze", [outputs[1], self._axes[1]], inverse[-1:])
-            self.nodes.append(squeeze)
-        self.nodes.append(helper.make_node("Div", inverse[::-1], node.output))
-        self._types[node.output[0]] = FLOAT
-
     def _as(self, name: str, kind: int) -> str:
         """Return a value as float16 or float32, if it holds such numbers at all."""
         if not name or self._types[name] not in FLOATS or self._types[name] == kind:
@@ -161,10 +100,3 @@ class _Writer:
             name += "_"
         self._taken.add(name)
         return name
-
-
-def _last_size(graph: Any) -> int:
-    """Return the hidden size, which the state has in every core graph."""
-    (state,) = (value for value in graph.input if value.name == "state")
-    size: int = state.type.tensor_type.shape.dim[-1].dim_value
-    return size

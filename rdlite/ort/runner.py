@@ -118,6 +118,7 @@ class Runner:
     _input_ids: Any
     _embeds: Any
     _states: Sequence[Any]
+    #: None where it is worked out when it is asked for.
     _change: Any
     _gate: Any
 
@@ -254,7 +255,9 @@ class Runner:
         """What core step `number` reads and writes, by the graph's names."""
         slot = self._core.slots[self._core.index(number)]
         before, after = self._states[number % 2], self._states[(number + 1) % 2]
-        results: Arrays = {"next_state": after, "change": self._change}
+        results: Arrays = {"next_state": after}
+        if self._change is not None:
+            results["change"] = self._change
         if self._gate is not None:
             results["exit_probability"] = self._gate
         return (

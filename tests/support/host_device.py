@@ -39,6 +39,10 @@ class HostMemory:
         block = self.blocks.pop(address)
         ctypes.memset(block, POISON, len(block))
 
+    def clear(self, address, size):
+        self._inside(address, size)
+        ctypes.memset(address, 0, size)
+
     def host(self, size):
         return np.full(size, POISON, np.uint8)
 
