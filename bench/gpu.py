@@ -33,7 +33,7 @@ from rdlite.cuda.runtime import CudaMemory
 
 DEPTHS = (4, 8, 16, 32)
 TOKENS, REPEATS, STEPS = 24, 3, 32
-CONTEXT, TEXTS = 512, 8
+CONTEXT, TEXTS, LONG = 512, (1, 8, 16), 64
 Row = dict[str, Any]
 
 
@@ -80,7 +80,7 @@ def tokens_per_second(model: Model, depth: Depth, **how: Any) -> float:
     return statistics.median(rates)
 
 
-def together(model: Model, depth: Depth, texts: int = TEXTS) -> float:
+def together(model: Model, depth: Depth, texts: int) -> float:
     """Tokens a second of several texts at once, the best of several; their prompts counted in."""
     rng = np.random.default_rng(0)
     prompts = [
@@ -89,7 +89,8 @@ def together(model: Model, depth: Depth, texts: int = TEXTS) -> float:
     best = 0.0
     for _ in range(REPEATS):
         clock = time.perf_counter()
-        count = sum(1 for _ in model.generate_many(prompts, texts, max_tokens=TOKENS, depth=depth))
+        many = model.generate_many(prompts, texts, max_tokens=LONG, depth=depth)
+        count = sum(1 for _ in many)
         best = max(best, count / (time.perf_counter() - clock))
     return best
 
@@ -104,8 +105,8 @@ def attempt(row: Row, measure: Callable[[], Row]) -> Row:
 
 def speed(bundle: Path, weights: str, copy: float, open_model: Callable[..., Model]) -> list[Row]:
     """Time one bundle, with and without captured graphs."""
-    rows = []
-    for graphs in (False, True):
+    rows: list[Row] = []
+    for graphs in (False, True) if weights == "int4" else (True,):
         how = {"weights": weights, "graphs": graphs}
 
         def timed(graphs: bool = graphs, how: Row = how) -> Row:
@@ -134,7 +135,7 @@ def speed(bundle: Path, weights: str, copy: float, open_model: Callable[..., Mod
                 ):
                     rate = tokens_per_second(model, depth, **more)
                     rows.append(how | {"what": name, "tokens/s": round(rate, 1)})
-                for texts in (1, TEXTS):
+                for texts in TEXTS:
                     rate = together(model, Depth(32), texts)
                     rows.append(
                         how | {"what": f"{texts} at once, r=32", "tokens/s": round(rate, 1)}

@@ -5,6 +5,7 @@ core for it.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def _no_settings_of_the_developer(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RDLITE_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+def pytest_collection_modifyitems(items):
+    if os.environ.get("RDLITE_TEST_DEVICE"):
+        for item in items:
+            if item.get_closest_marker("host_memory"):
+                item.add_marker(pytest.mark.skip(reason="for the device in the host's memory"))
 
 
 @pytest.fixture(scope="session", params=ORACLES)

@@ -128,6 +128,12 @@ class DeviceArray:
         address = self.address + number * math.prod(rest) * self.dtype.itemsize
         return DeviceArray(self.memory, address, rest, self.dtype, self)
 
+    def rows(self, start: int, end: int) -> DeviceArray:
+        """Return what stands from `start` to `end` along the first axis; the same memory."""
+        shape = (end - start, *self.shape[1:])
+        address = self.address + start * math.prod(shape[1:]) * self.dtype.itemsize
+        return DeviceArray(self.memory, address, shape, self.dtype, self)
+
     def with_axis(self) -> DeviceArray:
         """Return the same memory with a first axis of one."""
         return DeviceArray(self.memory, self.address, (1, *self.shape), self.dtype, self)

@@ -27,6 +27,8 @@ from rdlite.ort.runner import Arrays, Ask, Text
 from rdlite.ort.session import Interrupt, Run, Session
 
 WIDTH = 8
+#: With float16 copies of the weights more rows cost next to nothing.
+DENSE_WIDTH = 16
 #: Of the memory that is free, what caches of lanes may take.
 SHARE = 0.5
 
@@ -91,7 +93,8 @@ class Lanes:
         size = cache.bytes_per_token(config, config.recurrence.mean_steps) // 2  # float16
         fits = int(SHARE * device.memory.available() / (size * context))
         #: The most rows of one call.
-        self.width = 1 if self._gathers else min(WIDTH, max(1, fits))
+        most = DENSE_WIDTH if "dense.core" in sessions else WIDTH
+        self.width = 1 if self._gathers else min(most, max(1, fits))
         self._free: list[int] = []
         self._owners: list[Lane | None] = []
         self._slots: dict[str, DeviceArray] = {}
@@ -208,7 +211,8 @@ class Lanes:
             inputs |= {"state": held.decoded, "logit_positions": held.first}
             outputs = {"logits": held.all_logits}
         interrupt = Interrupt()
-        run = self._sessions[part].bind(inputs, outputs | present, interrupt)
+        session = self._sessions.get(f"dense.{part}") or self._sessions[part]
+        run = session.bind(inputs, outputs | present, interrupt)
         self._runs[part, name, parity] = captured = Captured(self._device, run, interrupt)
         return captured
 

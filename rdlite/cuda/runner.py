@@ -148,7 +148,8 @@ class DeviceRunner(Runner):
         self._states[0].copy_from(self._embeds)
 
     def _bind(self, part: str, arrays: tuple[Arrays, Arrays]) -> Run:
-        run = super()._bind(part, arrays)
+        dense = self._sessions.get(f"dense.{part}") if self.size > 1 else None
+        run = (dense or self._sessions[part]).bind(*arrays, self._interrupt)
         return run if self._capacity is None else Captured(self._device, run, self._interrupt)
 
     def _bind_coda(self, parity: int, positions: int) -> tuple[Run, Callable[[], Floats]]:

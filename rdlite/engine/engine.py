@@ -112,7 +112,8 @@ class Engine:
 
         def make(part: str, graph: bytes, in_order: bool = True) -> Session:
             with bundle.data_folder(part) as folder:
-                return Session(part, graph, folder, threads, provider, own[part], in_order, large)
+                tables = {name: own[part][name] for name in own[part] if name.encode() in graph}
+                return Session(part, graph, folder, threads, provider, tables, in_order, large)
 
         #: Calls that take rows of any texts; None where a row has not the bits it has alone.
         self.rows: Rows | None = None
@@ -121,6 +122,8 @@ class Engine:
             for part, graph in stretched.items():
                 self.sessions[part] = make(part, graph, in_order=False)
             if device is not None:
+                from rdlite.cuda.dense import dense_sessions
+
                 self.sessions["change"] = Session(
                     "change",
                     change_graph(self.config.hidden_size),
@@ -128,6 +131,8 @@ class Engine:
                     threads,
                     provider,
                 )
+                for part, dense in dense_sessions(device, stretched, make).items():
+                    self.sessions[f"dense.{part}"] = dense
                 self.rows = self._lanes(device, context or self.config.rotary_positions)
             return
         self.rows = rows = EngineRows(stretched, make, self.config, pairs, self._spare)

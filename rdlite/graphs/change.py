@@ -1,4 +1,4 @@
-"""How far a step moved a state, apart from the core: on a GPU it is worked out when it is looked at.
+"""How far a step moved a state, apart from the core: GPUs work it out when it is looked at.
 
 There each of a step's small operators costs as much as a hundredth of its weights, and without an
 exit rule nobody looks.
@@ -42,7 +42,6 @@ def change_graph(hidden_size: int) -> bytes:
     `||next_state - state|| / ||next_state||`. A norm's second result is one over the root of the
     mean square, summed up in float32 by one kernel, where a reduction takes several.
     """
-    import onnx
     from onnx import helper
 
     def tensor(name: str, kind: int, shape: list[Any]) -> Any:

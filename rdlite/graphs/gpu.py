@@ -1,16 +1,17 @@
-"""A float16 graph, changed so that a step takes fewer and faster kernels on a GPU.
+"""A float16 graph, changed so that a step takes faster kernels on a GPU; the numbers stay.
 
-One position keeps a GPU busy only while its weights are read; what is small costs its start. Both
-changes leave the numbers as they are.
+One position keeps a GPU busy only while its weights are read, and what is small costs its start.
 """
 
 from typing import Any
 
 NORM, SKIP_NORM = "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"
+#: The widest blocks that have a kernel of their own; wider ones are widened to float16 each time.
+WIDEST = 128
 
 
 def with_gpu_kernels(graph: bytes) -> bytes:
-    """Return the graph with other operators for norms, and gate and up as two products.
+    """Return the graph with other operators for norms, and blocks that have kernels.
 
     Args:
         graph: a serialized model with float16 activations.
@@ -19,33 +20,16 @@ def with_gpu_kernels(graph: bytes) -> bytes:
 
     model = onnx.ModelProto.FromString(graph)
     body = model.graph
-    tensors = {tensor.name: tensor for tensor in body.initializer}
-    splits = {node.input[0]: node for node in body.node if node.op_type == "Split"}
-    gone = set[str]()
     nodes: list[Any] = []
     for node in body.node:
-        split = splits.get(node.output[0])
         if node.op_type == NORM and len(node.output) == 1:
             nodes.append(_as_skip_norm(node))
-        elif split is not None and _is_halved(node, split, tensors):
-            halves = [_half(tensors[name]) for name in node.input[1:3]]
-            for index, output in enumerate(split.output):
-                product = type(node)()
-                product.CopyFrom(node)
-                product.name = f"{node.name}.{index}"
-                product.input[1:3] = [pair[index].name for pair in halves]
-                product.output[0] = output
-                _attribute(product, "N").i //= 2
-                nodes.append(product)
-            body.initializer.extend(half for pair in halves for half in pair)
-            gone |= {split.output[0], *node.input[1:3]}
-        elif node.output[0] not in gone:
+        elif node.op_type == "MatMulNBits" and attribute(node, "block_size").i > WIDEST:
+            nodes += _narrowed(body, node)
+        else:
             nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    kept = [each for each in body.initializer if each.name not in gone or each.name in used]
-    del body.node[:], body.initializer[:]
+    del body.node[:]
     body.node.extend(nodes)
-    body.initializer.extend(kept)
     changed: bytes = model.SerializeToString(deterministic=True)
     return changed
 
@@ -58,48 +42,50 @@ def _as_skip_norm(node: Any) -> Any:
     from onnx import helper
 
     value, weight = node.input
-    epsilon = 4 * _attribute(node, "epsilon").f
+    epsilon = 4 * attribute(node, "epsilon").f
     return helper.make_node(
         SKIP_NORM, [value, value, weight], node.output, domain="com.microsoft", epsilon=epsilon
     )
 
 
-def _is_halved(node: Any, split: Any, tensors: dict[str, Any]) -> bool:
-    """Whether a product is cut into halves, and its weights can be."""
-    return (
-        node.op_type == "MatMulNBits"
-        and len(node.input) == 3
-        and len(split.output) == 2
-        and all(name in tensors for name in node.input[1:3])
-        and all(tensors[name].dims[0] % 2 == 0 for name in node.input[1:3])
-    )
+def _narrowed(body: Any, node: Any) -> list[Any]:
+    """Return a product whose blocks are cut into several with the same scale, when it is loaded."""
+    import onnx
+    from onnx import helper
+
+    value, packed, scales = node.input
+    rows, columns = attribute(node, "N").i, attribute(node, "K").i
+    bits, block = attribute(node, "bits").i, attribute(node, "block_size").i
+    blocks, parts, wanted = -(-columns // block), block // WIDEST, -(-columns // WIDEST)
+    base = node.output[0]
+
+    def constant(name: str, numbers: list[int]) -> str:
+        full = f"{base}.{name}"
+        body.initializer.append(
+            helper.make_tensor(full, onnx.TensorProto.INT64, [len(numbers)], numbers)
+        )
+        return full
+
+    made: list[Any] = []
+
+    def add(operator: str, inputs: list[str], name: str) -> str:
+        made.append(helper.make_node(operator, inputs, [f"{base}.{name}"]))
+        return f"{base}.{name}"
+
+    size = WIDEST * bits // 8
+    ends = [constant(name, [number]) for name, number in (("from", 0), ("to", wanted), ("axis", 1))]
+    shape = constant("packed_shape", [rows, blocks * parts, size])
+    cut = add("Slice", [add("Reshape", [packed, shape], "cut"), *ends], "packed")
+    columned = add("Reshape", [scales, constant("column", [rows, blocks, 1])], "columns")
+    repeated = add("Expand", [columned, constant("repeats", [1, 1, parts])], "repeated")
+    flat = add("Reshape", [repeated, constant("scale_shape", [rows, blocks * parts])], "flat")
+    product = type(node)()
+    product.CopyFrom(node)
+    product.input[:] = [value, cut, add("Slice", [flat, *ends], "scales")]
+    attribute(product, "block_size").i = WIDEST
+    return [*made, product]
 
 
-def _half(tensor: Any) -> list[Any]:
-    """Return both halves of a tensor's rows, from the same bytes."""
-    halves = []
-    for index in range(2):
-        half = type(tensor)()
-        half.CopyFrom(tensor)
-        half.name = f"{tensor.name}.{index}"
-        half.dims[0] //= 2
-        if tensor.external_data:
-            places = {entry.key: entry for entry in half.external_data}
-            size = int(places["length"].value) // 2
-            start = int(places["offset"].value) if "offset" in places else 0
-            del half.external_data[:]
-            for key, value in (
-                ("location", places["location"].value),
-                ("offset", str(start + index * size)),
-                ("length", str(size)),
-            ):
-                half.external_data.add(key=key, value=value)
-        else:
-            size = len(tensor.raw_data) // 2
-            half.raw_data = tensor.raw_data[index * size :][:size]
-        halves.append(half)
-    return halves
-
-
-def _attribute(node: Any, name: str) -> Any:
+def attribute(node: Any, name: str) -> Any:
+    """Return an attribute that a node has."""
     return next(each for each in node.attribute if each.name == name)

@@ -1,9 +1,11 @@
 """A device whose memory is the host's: everything but CUDA itself can be tested with it.
 
-Graphs are those for CUDA, run by onnxruntime on the CPU; arrays are reached by address alone.
+Graphs are those for CUDA, run by onnxruntime on the CPU; arrays are reached by address alone. With
+RDLITE_TEST_DEVICE=cuda the same tests run on a GPU.
 """
 
 import ctypes
+import os
 
 import numpy as np
 
@@ -79,6 +81,12 @@ class HostMemory:
 
 
 def host_device(graphs=False):
+    """Return it, or a GPU if that is asked for."""
+    if os.environ.get("RDLITE_TEST_DEVICE") == "cuda":
+        from rdlite import Cuda
+        from rdlite.cuda.runtime import open_cuda
+
+        return open_cuda(Cuda(graphs=graphs))
     return Device("host", HostMemory(), Provider(), graphs)
 
 

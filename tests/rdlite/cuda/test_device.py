@@ -215,6 +215,7 @@ def test_calls_that_are_captured_are_given_room_for_the_whole_cache(full_nano, n
             assert talk.send(text, 12).ids == other.send(text, 12).ids
 
 
+@pytest.mark.host_memory
 def test_memory_is_given_back():
     device = host_device()
     with on_device(device=device) as model:
@@ -224,6 +225,7 @@ def test_memory_is_given_back():
     assert device.memory.blocks == {}
 
 
+@pytest.mark.host_memory
 def test_runners_of_a_text_share_the_room_for_logits():
     device = host_device()
     with on_device(device=device) as model:
@@ -249,6 +251,7 @@ def test_runners_of_a_text_share_the_room_for_logits():
         assert taken() - before < 28 * model.config.vocab_size * 4 + 16 * rows
 
 
+@pytest.mark.host_memory
 def test_too_little_memory_is_said_and_the_model_goes_on():
     device = host_device()
     with on_device(device=device) as model:
@@ -259,6 +262,7 @@ def test_too_little_memory_is_said_and_the_model_goes_on():
         assert "".join(t.text for t in chat(model, QUESTIONS[0])) == "124"
 
 
+@pytest.mark.host_memory
 def test_int8_caches_are_for_the_cpu():
     with pytest.raises(InputError, match=r"cache on host is float16; Cache\(bits=8\) is for the"):
         on_device(cache=Cache(bits=8))
@@ -269,6 +273,7 @@ def test_portable_bundles_are_for_the_cpu(portable_bundle):
         on_device(portable_bundle)
 
 
+@pytest.mark.host_memory
 def test_what_runs_elsewhere_than_asked_is_refused():
     """The CPU build of onnxruntime warns, and would take the CPU."""
     device = Device(

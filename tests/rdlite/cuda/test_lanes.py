@@ -2,11 +2,16 @@
 
 import gc
 
+import numpy as np
 import pytest
 from host_device import QUESTIONS, host_device, on_device
+from rdlite.quant import quantize_bundle
+from rdlite.quant.options import Options
+from rdlite.quant.schemes import find_scheme
 
 from rdlite import Cache, Depth
 from rdlite.cuda.lanes import WIDTH
+from rdlite.loader import open_bundle
 from rdlite.measure.answers import held_out_problems
 from rdlite.measure.tasks import TASKS
 
@@ -92,12 +97,29 @@ def test_every_cache(full_nano, cache):
         assert together(model, texts, depth=depth) == alone(model, texts, depth=depth)
 
 
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_float16_copies_say_what_packed_weights_say(full_nano, scheme, tmp_path, monkeypatch):
+    wide = find_scheme(scheme, Options(block_size=256))  # wider than GPUs have kernels for
+    bundle = quantize_bundle(full_nano, tmp_path / scheme, wide)
+    assert open_bundle(bundle).manifest.quantization.block_of("core.adapter.weight") == 256
+    with on_device(bundle) as packed:
+        texts = prompts(packed, 5)
+        expected = packed.logits(texts[1], 4)
+        answers = together(packed, texts, depth=Depth(8))
+    monkeypatch.setattr("rdlite.cuda.dense.LEAST", 1)
+    with on_device(bundle) as dense:
+        assert "dense.core" in dense.pool.check_open().sessions
+        assert np.abs(dense.logits(texts[1], 4) - expected).max() < 0.02 * np.abs(expected).max()
+        assert together(dense, texts, depth=Depth(8)) == answers
+
+
 def test_drafts_beside_other_texts(model):
     texts = prompts(model, 5)
     asked = [{"prompt": texts[0], "speculate": (3, 4)}, *texts[1:]]
     assert together(model, asked, depth=Depth(16)) == alone(model, texts, depth=Depth(16))
 
 
+@pytest.mark.host_memory
 def test_calls_are_captured_once_for_all_texts(model, device):
     texts = prompts(model, WIDTH)
     together(model, texts, depth=Depth(8))
@@ -118,6 +140,7 @@ def test_a_text_that_ends_early_leaves_others_as_they_were(model):
     assert together(model, texts, depth=Depth(8)) == expected
 
 
+@pytest.mark.host_memory
 def test_without_memory_for_lanes_texts_take_turns(full_nano):
     device = host_device()
     with on_device(full_nano, device=device) as model:
@@ -131,6 +154,7 @@ def test_without_memory_for_lanes_texts_take_turns(full_nano):
         assert together(model, texts, depth=Depth(4)) == alone(model, texts, depth=Depth(4))
 
 
+@pytest.mark.host_memory
 def test_memory_of_lanes_is_given_back(full_nano):
     device = host_device()
     with on_device(full_nano, device=device) as model:
