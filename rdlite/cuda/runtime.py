@@ -19,7 +19,9 @@ from rdlite.config.cuda import Cuda
 from rdlite.cuda.arrays import Device, Host
 from rdlite.cuda.install import PROVIDER, error_name, load_runtime, what_is_missing
 from rdlite.errors import RuntimeFailure
-from rdlite.ort.session import Provider, Run
+from rdlite.ort.session import Provider, Run, load_onnxruntime
+
+ERROR = 3  # onnxruntime's severity
 
 
 def open_cuda(wanted: Cuda) -> Device:
@@ -32,6 +34,8 @@ def open_cuda(wanted: Cuda) -> Device:
     if problem is not None:
         raise RuntimeFailure(f"device 'cuda' cannot be used: {problem}")
     memory = CudaMemory(wanted.index)
+    # It warns on every session that it finds no plugin of that name, though it needs none.
+    load_onnxruntime().set_default_logger_severity(ERROR)
     options = {
         "device_id": str(wanted.index),
         "user_compute_stream": str(memory.stream),
