@@ -168,6 +168,9 @@ class Captured:
         """Make the call, or replay it."""
         if self._replay is None and not self._capture():
             self._call()
+            self._made = (
+                True  # now, as one that was cut short may not have all memory that it needs
+            )
             return
         if self._interrupt.is_set:
             raise Interrupted
@@ -176,7 +179,6 @@ class Captured:
 
     def _capture(self) -> bool:
         if not self._made or self._device.graphs is False:
-            self._made = True
             return False
         try:
             self._replay = self._device.memory.capture(self._call)

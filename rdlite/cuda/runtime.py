@@ -145,13 +145,17 @@ class CudaMemory:
             self._call("cudaStreamBeginCapture", self._stream, relaxed)
             try:
                 call()
-            except Exception:
+            except BaseException:  # Ctrl-C too: a capture that goes on would take all that follows
                 with contextlib.suppress(RuntimeFailure):
-                    self._call("cudaStreamEndCapture", self._stream)
+                    self._call(
+                        "cudaGraphDestroy", *self._call("cudaStreamEndCapture", self._stream)
+                    )
                 raise
             (graph,) = self._call("cudaStreamEndCapture", self._stream)
-            (recorded,) = self._call("cudaGraphInstantiate", graph, 0)
-            self._call("cudaGraphDestroy", graph)
+            try:
+                (recorded,) = self._call("cudaGraphInstantiate", graph, 0)
+            finally:
+                self._call("cudaGraphDestroy", graph)
         replay = functools.partial(self._replay, recorded)
         weakref.finalize(replay, self._runtime.cudaGraphExecDestroy, recorded)
         return replay

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import threading
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -106,3 +108,22 @@ def test_a_driver_that_is_missing_is_named():
     with pytest.raises(RuntimeFailure, match="cudaSetDevice failed on GPU 0: cudaError"):
         CudaMemory(0)
     assert install.describe_gpus() == []
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), RuntimeFailure("no memory")])
+def test_a_capture_ends_whatever_ends_the_call(problem):
+    """The stream would take down, and not do, all that comes after."""
+    said = []
+    memory = object.__new__(CudaMemory)
+    memory.lock, memory._stream = threading.RLock(), 1
+    memory._runtime = SimpleNamespace(
+        cudaStreamCaptureMode=SimpleNamespace(cudaStreamCaptureModeRelaxed=2)
+    )
+    memory._call = lambda name, *_: (said.append(name), ("graph",))[1]
+
+    def call():
+        raise problem
+
+    with pytest.raises(type(problem)):
+        memory.capture(call)
+    assert said == ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphDestroy"]
