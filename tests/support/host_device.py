@@ -29,7 +29,7 @@ class HostMemory:
     def allocate(self, size):
         from rdlite.errors import RuntimeFailure
 
-        if sum(len(block) for block in self.blocks.values()) + size > self.most:
+        if sum(map(len, self.blocks.copy().values())) + size > self.most:
             raise RuntimeFailure(f"there is no memory for another {size} bytes")
         block = (ctypes.c_uint8 * (size + 64))()
         ctypes.memset(block, POISON, size + 64)
@@ -67,7 +67,7 @@ class HostMemory:
             ctypes.memmove(to, origin, width)
 
     def available(self):
-        return self.most - sum(len(block) for block in self.blocks.values())
+        return self.most - sum(map(len, self.blocks.copy().values()))
 
     def capture(self, call):
         self.captured += 1
@@ -76,7 +76,7 @@ class HostMemory:
     def _inside(self, address, size):
         assert any(
             start <= address and address + size <= ctypes.addressof(block) + len(block)
-            for start, block in self.blocks.items()
+            for start, block in self.blocks.copy().items()  # some are freed at any moment
         ), "outside of all arrays"
 
 
