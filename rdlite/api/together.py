@@ -65,12 +65,12 @@ class Together(Generic[K]):
     def add(self, key: K, sequence: Sequence, tokens: Generator[Token]) -> None:
         """Take a text; `tokens` reads and writes `sequence` and nothing else."""
         desk = sequence.desk
-        if self._rows is not None and self._most > 1:
-            self._rows.join(sequence)
 
         def run() -> None:
             desk.company = self
             try:
+                if self._rows is not None and self._most > 1:
+                    self._rows.join(sequence)
                 with closing(tokens):
                     for token in tokens:
                         self._events.append((key, token))

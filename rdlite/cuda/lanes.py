@@ -9,21 +9,23 @@ steps aside: what it goes on from is copied away, and back when its turn comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from rdlite.config.cache import Cache
 from rdlite.config.model import ModelConfig
-from rdlite.cuda.arrays import Captured, Change, Device, DeviceArray, Readback
+from rdlite.cuda.arrays import Captured, Device, DeviceArray
 from rdlite.cuda.kv_cache import DeviceCacheSlot
+from rdlite.cuda.lane_arrays import LaneArrays
 from rdlite.cuda.runner import DeviceRunner, Places
 from rdlite.errors import RuntimeFailure
-from rdlite.ort.kv_cache import Floats, MakeSlot
+from rdlite.ort.kv_cache import Floats, MakeSlot, named_layers
 from rdlite.ort.row_batch import Piece
 from rdlite.ort.row_runner import Asking
-from rdlite.ort.runner import Arrays, Ask, Text
+from rdlite.ort.runner import Arrays, Ask, Company, Text
 from rdlite.ort.session import Interrupt, Run, Session
 
 WIDTH = 8
@@ -67,7 +69,11 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of one model, made when a second text comes. To be used from one thread."""
+    """The lanes of one model, made when texts come that may share calls.
+
+    They belong to one company of texts at a time, and to its thread. Texts of another that comes
+    meanwhile have none.
+    """
 
     #: Positions need no company to have the bits of a row.
     pairs = False
@@ -95,42 +101,60 @@ class Lanes:
         #: The most rows of one call.
         most = DENSE_WIDTH if "dense.core" in sessions else WIDTH
         self.width = 1 if self._gathers else min(most, max(1, fits))
-        self._free: list[int] = []
-        self._owners: list[Lane | None] = []
+        #: Held while lanes are given and taken back, as companies may be in several threads; a
+        #: company that nobody holds any more may end in the midst of it.
+        self._lock = threading.RLock()
+        #: Whose texts have lanes; None: no text has one.
+        self._company: Company | None = None
+        self._free = [*range(self.width)]
+        self._owners: list[Lane | None] = [None] * self.width
         self._slots: dict[str, DeviceArray] = {}
         self._runs: dict[tuple[str, str, int], Run] = {}
-        self._places: _Arrays | None = None
+        self._places: LaneArrays | None = None
 
     def join(self, text: Laned) -> None:
-        """Give a text that is between two calls a lane, if there is one."""
+        """Give a text that is between two calls a lane, if there is one for its company."""
         if self.width == 1 or text.lane is not None:
             return
-        if self._places is None:
-            self._places = _Arrays(self._device, self._config, self.width, self._sessions)
-            self._owners = [None] * self.width
-            self._free = [*range(self.width)]
-        if not self._free:
-            return
-        number = self._free.pop()
-        try:
-            text.move(self._make_slot(number), self._context)
-        except RuntimeFailure:  # it goes on alone
-            self._free.append(number)
-            return
-        text.lane = self._owners[number] = Lane(self, number)
+        company = text.desk.company
+        with self._lock:
+            taken = len(self._free) < self.width
+            if not self._free or (taken and self._company is not company):
+                return
+            self._company = company
+            number = self._free.pop()
+            try:
+                self._places = self._places or LaneArrays(
+                    self._device, self._config, self.width, self._sessions
+                )
+                text.move(self._make_slot(number), self._context)
+                text.lane = self._owners[number] = Lane(self, number)
+            except RuntimeFailure:  # no memory: it goes on alone
+                pass
+            finally:
+                if text.lane is None:
+                    self._give_back(number)
 
     def leave(self, text: Laned) -> None:
         """Take a lane back; the text goes on in memory of its own."""
-        if text.lane is not None:
-            number = text.lane.number
-            text.lane = None
-            try:
-                text.move(None)
-            except RuntimeFailure:  # no memory for what it has read
-                text.truncate(0)
-                text.move(None)
-            self._owners[number] = None
-            self._free.append(number)
+        lane = text.lane
+        if lane is None:
+            return
+        lane.park()  # lest it and its runner keep each other alive, and the text's caches
+        text.lane = None
+        try:
+            text.move(None)
+        except RuntimeFailure:  # no memory for what it has read
+            text.truncate(0)
+            text.move(None)
+        with self._lock:
+            self._give_back(lane.number)
+
+    def _give_back(self, number: int) -> None:
+        self._owners[number] = None
+        self._free.append(number)
+        if len(self._free) == self.width:
+            self._company = None
 
     def run(self, ask: Ask) -> None:
         """Do what one text asks."""
@@ -190,14 +214,9 @@ class Lanes:
         assert held is not None
         total = np.array(self._context, np.int32)
         data = self._slots[name]
-        caches = {
-            f"{kind}.{layer}.{what}": data.part(layer, index)
-            for kind in ("past_key_values", "present")
-            for layer in range(data.shape[0])
-            for index, what in enumerate(("key", "value"))
-        }
-        past = {key: array for key, array in caches.items() if key.startswith("past")}
-        present = {key: array for key, array in caches.items() if key.startswith("present")}
+        past, present = (
+            named_layers(kind, data.shape[0], data.part) for kind in ("past_key_values", "present")
+        )
         inputs: Arrays = {"seqlens_k": held.seqlens_k, "total_sequence_length": total, **past}
         if part == "prelude":
             inputs["input_ids"] = held.input_ids
@@ -225,48 +244,6 @@ class Lanes:
             return DeviceCacheSlot(self._device, self._slots[name], lane, name)
 
         return make
-
-
-class _Arrays:
-    """What lies side by side for all lanes: [lanes, ...]."""
-
-    def __init__(
-        self, device: Device, config: ModelConfig, width: int, sessions: dict[str, Session]
-    ) -> None:
-        shape = (width, 1, config.hidden_size)
-        self.input_ids = device.empty((width, 1), np.int64)
-        self.input_ids.write(np.zeros((width, 1)))
-        self.embeds, self.decoded = device.zeros(shape), device.zeros(shape)
-        self.states = device.zeros(shape), device.zeros(shape)
-        self.change = Change(device, sessions["change"], self.states, Interrupt())
-        self.gate = Readback(device, (width, 1), np.float32)
-        self.seqlens_k = device.empty((width,), np.int32)
-        self.first = device.empty((1,), np.int64)
-        self.first.write(np.zeros(1))
-        self.all_logits = device.empty((width, 1, config.vocab_size), np.float32)
-        self.logits = [Readback.over(device, self.all_logits.part(n)) for n in range(width)]
-        self.wanted: list[int] = []
-        #: How many calls there were, so that what one left is read once for all lanes.
-        self.calls = 0
-        self._read: dict[str, tuple[int, Floats]] = {}
-
-    def of(self, lane: int) -> Places:
-        """Return where one lane's numbers lie."""
-        return Places(
-            self.input_ids.part(lane).with_axis(),
-            self.embeds.part(lane).with_axis(),
-            tuple(state.part(lane).with_axis() for state in self.states),
-            lambda step: self._row(lane, "change", lambda: self.change.read(step)),
-            lambda: self._row(lane, "gate", self.gate.read),
-        )
-
-    def _row(self, lane: int, what: str, read: Callable[[], Floats]) -> Floats:
-        calls, rows = self._read.get(what, (-1, None))
-        if calls != self.calls or rows is None:
-            rows = read()
-            self._read[what] = self.calls, rows
-        row: Floats = rows[lane : lane + 1]
-        return row
 
 
 class LaneRunner(Asking, DeviceRunner):

@@ -1,6 +1,9 @@
 """Many texts at once on a device: each says what it says alone, whoever is beside it."""
 
 import gc
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,12 +12,16 @@ from rdlite.quant import quantize_bundle
 from rdlite.quant.options import Options
 from rdlite.quant.schemes import find_scheme
 
-from rdlite import Cache, Depth
+from rdlite import Cache, Depth, RuntimeFailure
+from rdlite.api.together import Together
 from rdlite.cuda.lanes import WIDTH
+from rdlite.decode.loop import generate_tokens
 from rdlite.loader import open_bundle
 from rdlite.measure.answers import held_out_problems
 from rdlite.measure.tasks import TASKS
 
+#: What a plan needs to be told.
+PLAIN = {"sampling": None, "seed": 0, "stop": ()}
 PROBLEMS = [problem.question for problem in held_out_problems(4, 5, TASKS)[::9]]
 
 
@@ -162,3 +169,94 @@ def test_memory_of_lanes_is_given_back(full_nano):
     del model
     gc.collect()
     assert device.memory.blocks == {}
+
+
+@pytest.mark.host_memory
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_texts_that_have_not_begun_keep_no_lane(model, turns):
+    engine = model.pool.check_open()
+    together = Together(engine)
+    for number, ids in enumerate(prompts(model, 3)):
+        plan, sequence = model.plan(max_tokens=4, depth=Depth(4), **PLAIN), model.new_sequence()
+        together.add(number, sequence, generate_tokens(sequence, ids, plan))
+    for _ in range(turns):
+        together.turn()
+    together.close()
+    assert sorted(engine.rows._free) == [*range(WIDTH)]
+
+
+def test_two_companies_at_once(model):
+    """The lanes are the first one's; texts of the other take turns."""
+    texts = prompts(model, 8)
+    expected = alone(model, texts, depth=Depth(8))
+    found, had_lanes = [[] for _ in texts], []
+    sides = [
+        model.generate_many(part, 4, max_tokens=12, depth=Depth(8))
+        for part in (texts[:4], texts[4:])
+    ]
+    for pair in itertools.zip_longest(*sides):
+        for first, event in zip((0, 4), pair, strict=True):
+            if event is not None:
+                found[first + event[0]].append((event[1].id, event[1].steps))
+        had_lanes.append(WIDTH - len(lanes_of(model)._free))
+    assert found == expected
+    assert max(had_lanes) == 4
+    assert lanes_of(model)._company is None
+
+
+def test_companies_in_several_threads(model):
+    texts = prompts(model, 12)
+    expected = alone(model, texts, depth=Depth(8))
+    barrier = threading.Barrier(4)
+
+    def run(part):
+        barrier.wait(60)
+        return together(model, part, at_once=4, depth=Depth(8))
+
+    def chat(part):
+        barrier.wait(60)
+        return alone(model, part, depth=Depth(8))
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(run, texts[first : first + 4]) for first in (0, 4, 8)]
+        beside = pool.submit(chat, texts[:4])
+        assert [each for one in running for each in one.result()] == expected
+        assert beside.result() == expected[:4]
+    assert sorted(lanes_of(model)._free) == [*range(WIDTH)]
+
+
+@pytest.mark.host_memory
+def test_a_lane_that_cannot_be_made_is_gone_without(full_nano, monkeypatch):
+    device = host_device()
+    with on_device(full_nano, device=device) as model:
+        real = device.memory.allocate
+
+        def allocate(size):
+            if size == WIDTH * model.config.vocab_size * 4:  # logits of all lanes
+                raise RuntimeFailure("there is no memory")
+            return real(size)
+
+        monkeypatch.setattr(device.memory, "allocate", allocate)
+        texts = prompts(model, 3)
+        assert together(model, texts, depth=Depth(4)) == alone(model, texts, depth=Depth(4))
+        assert sorted(lanes_of(model)._free) == [*range(WIDTH)]
+
+
+@pytest.mark.host_memory
+def test_caches_of_texts_that_have_ended_wait_for_no_collector(full_nano):
+    """They are gigabytes, and nothing tells Python's collector so."""
+    device = host_device(graphs=True)
+    model = on_device(full_nano, device=device)
+    texts, taken = prompts(model, 3), []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            together(model, texts, depth=Depth(4))
+            taken.append(len(device.memory.blocks))
+        model.close()
+        del model
+        assert device.memory.blocks == {}
+    finally:
+        gc.enable()
+    assert taken == taken[:1] * 3
