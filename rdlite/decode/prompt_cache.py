@@ -27,7 +27,8 @@ class CachedPrompt:
             return 0
         pairs = zip(self.tokens, prompt[:-1], strict=False)
         most = min(len(self.tokens), len(prompt) - 1)
-        return next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), most)
+        same = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), most)
+        return min(same, self.sequence.length)  # less, if a device had no memory to keep it
 
     def generate(self, prompt: list[int], plan: Plan, how: How) -> Generator[Token, None, None]:
         """Read what differs of a prompt and yield new tokens; what was read stays.

@@ -16,6 +16,7 @@ from rdlite import Cache, Depth, RuntimeFailure
 from rdlite.api.together import Together
 from rdlite.cuda.lanes import WIDTH
 from rdlite.decode.loop import generate_tokens
+from rdlite.decode.prompt_cache import CachedPrompt
 from rdlite.loader import open_bundle
 from rdlite.measure.answers import held_out_problems
 from rdlite.measure.tasks import TASKS
@@ -260,3 +261,29 @@ def test_caches_of_texts_that_have_ended_wait_for_no_collector(full_nano):
     finally:
         gc.enable()
     assert taken == taken[:1] * 3
+
+
+@pytest.mark.host_memory
+def test_what_there_was_no_memory_to_keep_is_read_again(full_nano):
+    device = host_device()
+    with on_device(full_nano, device=device) as model:
+        texts = prompts(model, 2)
+        company, how = Together(model.pool.check_open()), (Depth(4), 0)
+        kept = [CachedPrompt(model.new_sequence()) for _ in texts]
+        for each, ids in zip(kept, texts, strict=True):
+            plan = model.plan(max_tokens=6, min_tokens=6, depth=Depth(4), **PLAIN)
+            company.add(each, each.sequence, each.generate(ids, plan, how))
+        while not all(
+            each.sequence.length > len(ids) for each, ids in zip(kept, texts, strict=True)
+        ):
+            company.turn()
+        device.memory.most = 0
+        while len(company):
+            assert not any(isinstance(event, Exception) for _, event in company.turn())
+        device.memory.most = 2**40
+        first, ids = kept[0], texts[0]
+        assert first.tokens
+        assert first.common([*ids, 1], how) == first.sequence.length == 0
+        plan = model.plan(max_tokens=6, depth=Depth(4), **PLAIN)
+        again = [(token.id, token.steps) for token in first.generate(ids, plan, how)]
+        assert again == alone(model, [ids], depth=Depth(4))[0][:6]
