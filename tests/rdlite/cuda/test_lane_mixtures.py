@@ -2,9 +2,11 @@
 
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 from host_device import QUESTIONS, host_device
+from rdlite.export import export_checkpoint
 
 from rdlite import Cache, Constraint, Depth, InputError, Parallel
 from rdlite.api.model import Model
@@ -13,6 +15,7 @@ from rdlite.config.exit_rules import RULES
 from rdlite.decode.loop import generate_tokens
 from rdlite.loader import open_bundle
 
+DATA = Path(__file__).parents[2] / "data"
 pytestmark = pytest.mark.host_memory  # how far last bits go was tried there
 CONTEXT = 96  # that some texts fill
 #: Nats between the likeliest tokens that last bits may turn around.
@@ -121,3 +124,28 @@ def test_company_changes_nothing(full_nano, cache, graphs):
             compared, there = mix(model, rng, count)
             assert compared > 0.9 * there
             assert sorted(lanes._free) == [*range(lanes.width)]
+
+
+def test_gates_are_each_text_s_own(tmp_path):
+    bundle = export_checkpoint(DATA / "ouro-tiny", tmp_path / "bundle")
+    how = {"max_tokens": 6, "top_logprobs": 2}
+    with model_of(bundle, True, Cache()) as model:
+        rng, values, ids = random.Random(1), set(), range(model.config.vocab_size)
+        asked = [
+            {
+                "prompt": rng.choices(ids, k=rng.randrange(2, 9)),
+                "depth": Depth(4, exit="gate", threshold=rng.choice([0.3, 0.5, 0.9])),
+            }
+            for _ in range(5)
+        ]
+        got = [[] for _ in asked]
+        for index, token in model.generate_many(asked, **how):
+            got[index].append(token)
+        for tokens, text in zip(got, asked, strict=True):
+            alone = [*model.generate(text["prompt"], depth=text["depth"], **how)]
+            same = same_until_a_close_call(tokens, alone)
+            assert same
+            for ours, theirs in zip(tokens[:same], alone, strict=False):
+                assert ours.exit_value == pytest.approx(theirs.exit_value, abs=0.01)
+                values.add(round(theirs.exit_value, 2))
+        assert len(values) > 5
