@@ -207,8 +207,9 @@ class Model(Loaded):
 
         Positions of different texts, at whatever depth each is, share calls: eight texts take about
         half the time that they take one after the other, or less. To the bit, tokens and
-        log-probabilities are those of `generate`. On a GPU they are but for the last bits. With
-        portable bundles and with float32 activations texts do not share calls, and take turns.
+        log-probabilities are those of `generate`. On a GPU they are but for the last bits, and
+        texts of one `generate_many` at a time share calls. With portable bundles and with float32
+        activations texts do not share calls, and take turns.
 
         Args:
             prompts: any iterable, read as places become free; each is text, token ids, or a mapping

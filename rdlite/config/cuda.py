@@ -16,8 +16,8 @@ class Cuda:
         index: which of several, 0 to 63.
         graphs: capture what each call of a single position does the second time it is made, and
             replay it, which takes less of the host's time. None: where that works; True: it must.
-        memory: most bytes of the GPU's memory for weights and intermediate results; caches come
-            on top. None: all of it.
+        memory: most bytes of the GPU's memory for weights and intermediate results; caches, and
+            float16 copies of packed weights, come on top. None: all of it.
 
     Raises InputError for numbers out of bounds.
     """
