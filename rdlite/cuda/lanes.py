@@ -98,8 +98,8 @@ class Lanes:
         self._gathers = cache.share == "last"  # into other slots than the steps'
         size = cache.bytes_per_token(config, config.recurrence.mean_steps) // 2  # float16
         fits = int(SHARE * device.memory.available() / (size * context))
-        #: The most rows of one call.
         most = DENSE_WIDTH if "dense.core" in sessions else WIDTH
+        #: The most rows of one call.
         self.width = 1 if self._gathers else min(most, max(1, fits))
         #: Held while lanes are given and taken back, as companies may be in several threads; a
         #: company that nobody holds any more may end in the midst of it.
