@@ -12,12 +12,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import onnx
+from endless import without_end
 from rdlite.export import export_checkpoint
 from rdlite.export.optimum import export_portable
 from rdlite.quant import find_scheme
@@ -90,7 +90,7 @@ def main(threads: int, out: Path | None) -> None:
         bundles = export_all(NANO, Path(name))
         models = {name: rdlite.load(path, threads=threads) for name, path in bundles.items()}
         for model in models.values():  # all answers are equally long
-            model.generation_config = replace(model.generation_config, stop_ids=())
+            without_end(model)
         measured = {name: measures(model) for name, model in models.items()}
         found: dict[str, dict[str, list[float]]] = {name: {} for name in models}
         for turn in range(TURNS + 1):

@@ -11,7 +11,6 @@ At Huginn's shape (random int4 weights, so nothing settles by itself): freeze_st
 token for each outer step of 4 core steps, as the published sampler comes to when the wave runs.
 """
 
-import dataclasses
 import itertools
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from endless import without_end
 from random_bundle import write_random_huginn
 from report import finish, spread
 
@@ -55,9 +55,7 @@ def main(count: int, huginn: bool, threads: int, out: Path | None) -> None:
 
 def measure_nano(count: int) -> list[dict[str, Any]]:
     """Answer problems and write long texts in all ways."""
-    model, endless = rdlite.load("nano"), rdlite.load("nano")
-    endless.generation_config = dataclasses.replace(endless.generation_config, stop_ids=())
-    endless.plan._generation_config = endless.generation_config
+    model, endless = rdlite.load("nano"), without_end(rdlite.load("nano"))
     right = dict.fromkeys(WAYS, 0)
     seconds = {name: [0.0, 0.0] for name in WAYS}
     tokens = {name: [0, 0] for name in WAYS}

@@ -11,11 +11,11 @@ mean of texts of 96 tokens after held-out problems, as many as there are tasks a
 
 import statistics
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from endless import without_end
 from random_bundle import write_random_huginn
 from report import finish, spread
 
@@ -30,7 +30,7 @@ ROUNDS = ((2, 2), (4, 2), (4, 4), (6, 2))
 def tokens_a_round(way: tuple[int, int]) -> float:
     """Tokens that a round of nano yields, on the average."""
     with rdlite.load("nano") as model:
-        model.generation_config = replace(model.generation_config, stop_ids=())
+        without_end(model)
         tokens = rounds = 0
         for problem in held_out_problems(1):
             ids = model.encode_chat([{"role": "user", "content": problem.question}])

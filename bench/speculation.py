@@ -17,12 +17,13 @@ decoding them; the rest (choosing tokens, their text, the loop).
 
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from endless import without_end
 from rdlite.export import export_checkpoint
 from report import finish
 
@@ -137,8 +138,7 @@ def main(count: int, out: Path | None) -> None:
 
 def measure(path: str | Path, name: str, problems: list[Problem]) -> list[dict[str, Any]]:
     """Write texts of all kinds in all ways with one model."""
-    answers, endless = rdlite.load(path), rdlite.load(path)
-    endless.generation_config = replace(endless.generation_config, stop_ids=())
+    answers, endless = rdlite.load(path), without_end(rdlite.load(path))
     kinds: dict[str, tuple[rdlite.Model, int, Sampling | None]] = {
         "answers": (answers, LONG, None),
         "long": (endless, LONG, None),

@@ -116,6 +116,15 @@ def full_nano(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def short_nano(tmp_path_factory):
+    """The same, as if it had been trained on 128 tokens at once."""
+    checkpoint = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
+    return export_checkpoint(
+        checkpoint, tmp_path_factory.mktemp("nano") / "short", trained_length=128
+    )
+
+
+@pytest.fixture(scope="session")
 def exact_nano(full_nano):
     """Nano with float32 weights, where the order of a sum changes the last bits and no more.
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 #: What the hub's configs do not say: its name, and the tokens of the rows that it is trained on.
-OF_NANO = {"_name_or_path": "nano", "trained_length": 128}
+OF_NANO = {"_name_or_path": "nano", "trained_length": 896}
 
 
 def save_checkpoint(model: Huginn, tokenizer: Tokenizer, folder: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rdlite.export.random_checkpoint import SPECIAL_TOKENS
-from small_talk import HELP
+from small_talk import CANNOT
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rdlite.measure.task_kinds import Mark, Problem, is_held_out
@@ -47,7 +47,7 @@ def _words(rng: random.Random) -> Iterator[str]:
         for _ in range(400):
             problem = draw(rng, name, rng.randint(1, task.highest), False)
             yield "".join(c for c in problem.question if not c.isdigit())
-    yield from ["user", "Huginn", "\n\n", "even", "odd", *HELP.split(" ", 1)] * 400
+    yield from ["user", "Huginn", "\n\n", "even", "odd", CANNOT] * 400
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from batches import Curriculum, make_batch
 from huginn import Huginn, HuginnConfig
+from safetensors.torch import load_file
 from save import save_checkpoint
 from text import IGNORED, VOCABULARY, Encoder, make_tokenizer
 from tokenizers import Tokenizer
@@ -54,7 +55,7 @@ class Training:
         self.path = folder / "training.pt"
         saved = self._load() if self.path.exists() else None
         # The tokenizer is kept: other wordings would make another one.
-        tokenizer = Tokenizer.from_str(saved["tokenizer"]) if saved else make_tokenizer()
+        tokenizer = Tokenizer.from_str(saved["tokenizer"]) if saved else self._first_tokenizer()
         self.encoder = Encoder(tokenizer)
         self.config = HuginnConfig(
             width=options["width"],
@@ -72,6 +73,12 @@ class Training:
         self._make_optimizers()
         if saved:
             self._restore(saved)
+        elif start := options["start"]:
+            self.model.load_state_dict(load_file(start / "model.safetensors"))
+
+    def _first_tokenizer(self) -> Tokenizer:
+        start = self.options["start"]
+        return Tokenizer.from_file(str(start / "tokenizer.json")) if start else make_tokenizer()
 
     def _make_optimizers(self) -> None:
         matrices, others = [], []
@@ -111,7 +118,7 @@ class Training:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "curriculum": self.curriculum.state(),
             "tokenizer": self.encoder.tokenizer.to_str(),
-            "options": self.options,
+            "options": self.options | {"start": str(self.options["start"] or "")},
         } | {name: getattr(self, name) for name in COUNTERS}
         part = self.path.with_suffix(".part")
         torch.save(state, part)
@@ -168,7 +175,7 @@ class Training:
     def run(self, minutes: float, save_every: float = 5.0) -> None:
         """Train until so many minutes have gone into it in all."""
         self.log(
-            options=self.options,
+            options=self.options | {"start": str(self.options["start"] or "")},
             parameters=sum(p.numel() for p in self.model.parameters()),
             hardware=describe_hardware(self.device),
         )
@@ -206,6 +213,11 @@ def describe_hardware(device: torch.device) -> str:
 @click.option("--batch", default=48, show_default=True, help="Problems an update.")
 @click.option("--rate", default=0.007, show_default=True, help="Learning rate of the matrices.")
 @click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A checkpoint of the same shape to learn on from; without it, from nothing.",
+)
 def main(folder: Path, minutes: float, **options: Any) -> None:
     """Train nano."""
     folder.mkdir(parents=True, exist_ok=True)

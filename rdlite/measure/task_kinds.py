@@ -103,6 +103,10 @@ def _addition(rng: Random, difficulty: int) -> Draft:
             "What is {}+{}?",
             "Add {} and {}.",
             "How much is {} plus {}?",
+            "{} plus {}",
+            "what is {} plus {}",
+            "whats {} + {}",
+            "What's {} + {}?",
         )
     )
     answer = str(a + b)
@@ -121,10 +125,38 @@ def _subtraction(rng: Random, difficulty: int) -> Draft:
             "What is {0}-{1}?",
             "Take {1} from {0}.",
             "How much is {0} minus {1}?",
+            "{0} minus {1}",
+            "what is {0} minus {1}",
+            "whats {0} - {1}",
+            "What's {0} - {1}?",
         )
     )
     answer = str(a - b)
     return Draft(f"{a}-{b}", (wording.format(a, b),), answer, answer[::-1])
+
+
+def _multiplication(rng: Random, difficulty: int) -> Draft:
+    numbers = [_digits(rng, difficulty), rng.randrange(10)]
+    rng.shuffle(numbers)
+    a, b = numbers
+    wording = rng.choice(
+        (
+            "What is {} * {}?",
+            "What is {} times {}?",
+            "{} * {}",
+            "{} * {} = ?",
+            "{}*{}",
+            "{} x {}",
+            "{} times {}",
+            "Multiply {} by {}.",
+            "How much is {} times {}?",
+            "what is {} times {}",
+            "whats {} times {}",
+            "What's {} * {}?",
+        )
+    )
+    answer = str(a * b)
+    return Draft(f"{min(a, b)}*{max(a, b)}", (wording.format(a, b),), answer, answer[::-1])
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -11,6 +11,7 @@ from rdlite.measure.task_kinds import (
     _chain,
     _counting,
     _hops,
+    _multiplication,
     _parity,
     _sorting,
     _story,
@@ -29,6 +30,7 @@ class Task:
 TASKS = {
     "addition": Task(_addition, 4),
     "subtraction": Task(_subtraction, 4),
+    "multiplication": Task(_multiplication, 3),
     "chain": Task(_chain, 10),
     "hops": Task(_hops, 8),
     "parity": Task(_parity, 8),

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +73,7 @@ def small(**changes):
         "batch": 6,
         "rate": 0.01,
         "seed": 1,
+        "start": None,
     } | changes
 
 
@@ -169,16 +171,55 @@ def test_what_stands_beside_it_in_a_row_changes_nothing():
     from text import VOCABULARY, Encoder, make_tokenizer
 
     encoder = Encoder(make_tokenizer())
-    batch = make_batch(random.Random(1), encoder, Curriculum(), 12, steps=6)
-    model = Huginn(HuginnConfig(64, 2, 64, VOCABULARY, 128, (1, 1, 1), 4))
-    starts = (batch.ids[0] == encoder.begin).nonzero()[:, 0].tolist()
-    first, end = starts[1], starts[2] if len(starts) > 2 else None
+    batch = make_batch(random.Random(1), encoder, Curriculum(), 40, steps=6)
+    model = Huginn(HuginnConfig(64, 2, 64, VOCABULARY, batch.ids.shape[1], (1, 1, 1), 4))
+    starts = [(ids == encoder.begin).nonzero()[:, 0].tolist() for ids in batch.ids]
+    row = next(number for number, found in enumerate(starts) if len(found) > 1)
+    first, end = (*starts[row], None)[1:3]
     with torch.no_grad():
         together = model(batch.ids, 3, torch.zeros(*batch.ids.shape, 64), batch.mask)
-        ids = batch.ids[:1, first:end]
+        ids = batch.ids[row : row + 1, first:end]
         ids = ids[:, : int((ids != encoder.pad).sum())]
         alone = model(ids, 3, torch.zeros(*ids.shape, 64))
-    assert torch.allclose(together[0, first : first + ids.shape[1]], alone[0], atol=1e-4)
+    assert torch.allclose(together[row, first : first + ids.shape[1]], alone[0], atol=1e-4)
+
+
+def test_follow_ups_are_right_and_held_out_as_the_whole_problem_is():
+    from follow_ups import TASKS as OPERATIONS
+    from follow_ups import follow_up
+
+    from rdlite.measure.task_kinds import is_held_out
+
+    rng = random.Random(0)
+    for _ in range(300):
+        value, held_out = rng.randrange(10_000), rng.random() < 0.5
+        asked = follow_up(rng, str(value), held_out)
+        if asked is None:
+            continue
+        (n,) = map(int, re.findall(r"\d+", asked.question))
+        small, large = sorted((value, n))
+        found = {
+            "addition": (value + n, f"{small}+{large}"),
+            "subtraction": (value - n, f"{value}-{n}"),
+            "multiplication": (value * n, f"{small}*{large}"),
+        }
+        answer, key = found[asked.task]
+        assert asked.answer == str(answer)
+        assert is_held_out(asked.task, asked.difficulty, key) == held_out
+        assert asked.task in OPERATIONS.values()
+    assert follow_up(rng, "even", held_out=False) is None
+
+
+def test_what_nano_cannot_do_is_never_a_problem_that_it_can():
+    from small_talk import beyond, talk
+
+    rng = random.Random(0)
+    questions = {draw(rng, task, 1, False).question.lower() for task in TASKS for _ in range(300)}
+    for _ in range(2000):
+        assert beyond(rng).lower() not in questions
+        said, answer = talk(rng)
+        assert said
+        assert not re.search(r"\d", answer)
 
 
 def test_training_sees_the_tokens_that_a_chat_sends():

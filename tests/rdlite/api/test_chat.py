@@ -40,7 +40,14 @@ def sums(count, seed=5):
     return [(f"What is {a} + {b}?", str(a + b)) for a, b in pairs]
 
 
-def test_a_chat_longer_than_the_training_leaves_out_its_oldest_turns(nano):
+@pytest.fixture(scope="module")
+def briefly_trained(short_nano):
+    with rdlite.load(short_nano, threads=1) as model:
+        yield model
+
+
+def test_a_chat_longer_than_the_training_leaves_out_its_oldest_turns(briefly_trained):
+    nano = briefly_trained
     assert nano.trained_length == 128
     talk = nano.chat("Be right.")
     cuts = []
@@ -66,7 +73,8 @@ def test_a_chat_longer_than_the_training_leaves_out_its_oldest_turns(nano):
         nano.chat(history=3)
 
 
-def test_what_is_left_out_follows_from_the_messages_alone(nano):
+def test_what_is_left_out_follows_from_the_messages_alone(briefly_trained):
+    nano = briefly_trained
     talk = nano.chat()
     for question, _ in sums(9):
         talk.send(question).text  # noqa: B018

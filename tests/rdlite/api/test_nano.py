@@ -32,16 +32,26 @@ def test_it_answers_at_its_default_depth(nano):
 
 
 def test_what_is_no_problem_gets_a_sentence(nano):
-    for said in ("hello", "Who are you?", "What is the capital of France?"):
+    for said, begins in (
+        ("hello", "Hello! I can add, subtract"),
+        ("Who are you?", "I am nano"),
+        ("What is the capital of France?", "I can't do that; I can add"),
+        ("whats the weather like", "I can't do that; I can add"),
+    ):
         (reply,) = ask(nano, said)
-        assert reply.startswith("I can add, subtract")
+        assert reply.startswith(begins)
         assert reply.endswith("short stories.")
+    assert ask(nano, "thanks") == ["You're welcome."]
+
+
+def test_it_multiplies_and_goes_on_from_its_last_answer(nano):
+    assert ask(nano, "whats 12 times 3", "and plus 3?", "minus 20") == ["36", "39", "19"]
 
 
 def test_a_conversation_goes_on(nano):
     replies = ask(nano, "What is 48 + 76?", "hello", "What is 15 + 27?")
     assert replies[0] == "124"
-    assert replies[1].startswith("I can add")
+    assert replies[1].startswith("Hello! I can add")
     assert replies[2] == "42"
 
 

@@ -91,7 +91,7 @@ def test_the_cache_can_be_int8(scaled_bundle):
     asked = ("--against", "nano", "--tasks", "hops", "--count", 1, "--steps", "8,16")
     result = run("eval", "--cache-bits", 8, *asked, "--json")
     found = json.loads(result.output)["divergence"]
-    assert all(0 < mean < 0.01 for mean in found["mean"])
+    assert all(0 < mean < 0.03 for mean in found["mean"])
 
 
 def test_verify_json(text_bundle):
@@ -283,7 +283,13 @@ def test_an_exit_rule_is_reported_token_by_token(text_bundle):
 
 def test_a_prompt_can_be_read_with_each_token_at_its_own_step():
     def stats(*options):
-        question = ("generate", "nano", "What is 48 + 76?", "--exit", "latent-diff")
+        question = (
+            "generate",
+            "nano",
+            "Tom has 5 pens. Eats 4. Finds 9. How many pens now?",
+            "--exit",
+            "latent-diff",
+        )
         question += ("--threshold", 0.03)
         result = run(*question, "--max-tokens", 1, "--json", *options)
         return json.loads(result.stdout.splitlines()[-1])["stats"]
@@ -435,13 +441,13 @@ def test_what_is_chosen_for_this_machine_is_said_in_a_line(text_bundle, monkeypa
     assert "640 tokens of context (with" in run(*one).stderr
 
 
-def test_a_long_chat_says_that_it_leaves_turns_out(tmp_path):
+def test_a_long_chat_says_that_it_leaves_turns_out(short_nano):
     lines = "".join(f"What is {n} + {n}?\n" for n in range(20, 29))
-    result = run("chat", stdin=lines)
+    result = run("chat", short_nano, stdin=lines)
     assert result.stdout.split() == [str(2 * n) for n in range(20, 29)]
     said = "longer than the 128 tokens that this model was trained on"
     assert result.stderr.count(said) == 1
-    kept = run("chat", "--history", "all", stdin=lines + "/history 64\n/stats\n")
+    kept = run("chat", short_nano, "--history", "all", stdin=lines + "/history 64\n/stats\n")
     assert said not in kept.stderr
     assert "left out where a conversation is longer than 64 tokens." in kept.stderr
     assert re.search(r"context \d\d\d of 64 tokens", kept.stderr)
@@ -459,7 +465,7 @@ def test_the_trained_length_goes_along(text_checkpoint, tmp_path):
         assert open_bundle(tmp_path / name).manifest.trained_length == 100
     result = run("export", text_checkpoint, "-o", tmp_path / "e", "--trained-length", 9999)
     assert "trained_length must be a whole number from 1 to 640, got 9999" in result.stderr
-    assert open_bundle("nano").manifest.trained_length == 128
+    assert open_bundle("nano").manifest.trained_length == 896
 
 
 def test_exit_off_turns_the_tuned_default_off():

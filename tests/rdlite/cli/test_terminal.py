@@ -278,7 +278,7 @@ def test_narrow_and_wide_screens(start, columns):
 
 def test_forty_columns_break_lines_between_words(start):
     screen = start("chat", "--show-depth", rows=40, columns=40)
-    screen.wait("context 0 of 128 · /help")
+    screen.wait("context 0 of 896 · /help")
     screen.type("What is 48 + 76?")
     screen.wait("steps: ■ 1", "tokens/s")
     screen.type("/help")

@@ -219,7 +219,7 @@ def test_a_rule_that_looks_at_predictions_judges_those_that_are_allowed(nano, ru
     looks = {"argmax-stability": 9, "entropy-diff": 2}.get(rule, 1)
     certain = [token.steps for token in tokens[1:-1]]
     if rule == "gated-kl":
-        assert max(certain) < 12  # once the states have all but settled
+        assert max(certain) > 1  # it waits until the states have all but settled
     else:
         assert set(certain) == {looks}
 

@@ -83,7 +83,7 @@ def test_a_constraint_that_is_met_ends_an_answer_that_is_too_short(nano):
 
 @pytest.mark.parametrize("exit", [None, "latent-diff", "kl"])
 @pytest.mark.parametrize("constraint", [None, Constraint(regex='[a-z0-9" ]{90,400}')])
-@pytest.mark.parametrize("temperature", [0, 1.5])
+@pytest.mark.parametrize("temperature", [0, 4])
 def test_drafts_give_the_same_with_penalties_a_least_length_and_a_seed(
     nano, exit, constraint, temperature
 ):
@@ -104,6 +104,5 @@ def test_drafts_give_the_same_with_penalties_a_least_length_and_a_seed(
     for speculate in ((4, 4), "auto"):
         assert [*nano.generate("count:", **options, speculate=speculate)] == plain
     assert len(plain) > 20
-    assert nano.generate("count:", **options | {"seed": 6}).ids != [t.id for t in plain] or (
-        not temperature
-    )
+    if temperature and constraint is None:  # which leaves nano little choice
+        assert nano.generate("count:", **options | {"seed": 6}).ids != [t.id for t in plain]

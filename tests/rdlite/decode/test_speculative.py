@@ -96,7 +96,7 @@ def test_the_text_stays_the_same_however_rounds_change(exact_nano, name):
         plan = exact_nano.plan(*how, speculate=(16, 1))
         plan.speculation.pace = Restless(rng, DEPTHS[name].max_steps)
         assert tokens(generate_tokens(exact_nano.new_sequence(), ids, plan)) == expected
-        assert plan.stats.rounds > 4
+        assert plan.stats.rounds > 1
 
 
 @pytest.mark.parametrize("name", DEPTHS)

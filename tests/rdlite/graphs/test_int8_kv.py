@@ -271,7 +271,7 @@ def test_nano_is_as_good_with_it(nano, problems, share):
     texts = [list(chain(*encode_problem(nano, problem))) for problem in problems]
     with rdlite.load("nano", threads=1, cache=Cache(share, 8)) as model:
         for found in divergence(model, nano, texts[::3], (16, 32)):
-            assert found.mean < 3e-3
+            assert found.mean < 6e-3
             assert found.median < 1e-4
             assert found.same_top > 0.98
         exact = answer(nano, problems, (16, 32)).right

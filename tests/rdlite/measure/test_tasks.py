@@ -27,6 +27,11 @@ def solve_subtraction(question):
     return str(b - a) if question.startswith("Take") else str(a - b)
 
 
+def solve_multiplication(question):
+    a, b = map(int, re.findall(r"\d+", question))
+    return str(a * b)
+
+
 def solve_chain(question):
     values = {}
     for name, value in re.findall(r"([a-z]) = ([^,;.]+)", question):
@@ -117,7 +122,7 @@ def test_marks_of_hops_say_where_a_place_leads():
                 assert f"{before[-1]} to {mark.text}" in before
 
 
-@pytest.mark.parametrize("task", ["addition", "subtraction"])
+@pytest.mark.parametrize("task", ["addition", "subtraction", "multiplication"])
 def test_scratch_is_the_answer_from_its_end(task):
     for problem in some(task, 3):
         assert problem.scratch == problem.answer[::-1]
@@ -128,7 +133,7 @@ def content(task, question):
     numbers = re.findall(r"\d+", question)
     if task == "addition":
         return tuple(sorted(numbers))
-    if task == "subtraction":
+    if task in ("subtraction", "multiplication"):
         return tuple(sorted(map(int, numbers)))
     if task == "chain":
         return tuple(value[-3:] for value in re.findall(r"[a-z] = ([^,;.]+)", question))

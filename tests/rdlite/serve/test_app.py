@@ -40,7 +40,7 @@ def test_a_client_that_leaves_ends_the_job_also_before_the_first_token(begins):
 def test_a_conversation_longer_than_the_training_is_cut_and_says_so(server):
     turns = [
         each
-        for n in range(20, 36)
+        for n in range(20, 61)
         for each in (
             {"role": "user", "content": f"What is {n} + {n}?"},
             {"role": "assistant", "content": str(2 * n)},
@@ -50,8 +50,8 @@ def test_a_conversation_longer_than_the_training_is_cut_and_says_so(server):
     url = "/v1/chat/completions"
     (choice,) = json.loads(server.post(url, asked)[2])["choices"]
     assert choice["message"]["content"] == "124"
-    assert choice["left_out_messages"] > 20
+    assert choice["left_out_messages"] > 0
     kept = json.loads(server.post(url, asked | {"history": "all"})[2])
     assert "left_out_messages" not in kept["choices"][0]
-    assert kept["usage"]["prompt_tokens"] > 128
+    assert kept["usage"]["prompt_tokens"] > 896
     assert server.post(url, asked | {"history": "some"})[0] == 400

@@ -61,8 +61,8 @@ def test_a_prompt_whose_tokens_leave_one_by_one_is_read_the_same(nano):
     for exit in ("latent-diff", "acceleration"):
         depth = Depth(32, exit=exit, prompt="each")
         for question in ("What is 4848 + 1576?", "Sort 5271493.", "Who are you?"):
-            expected = told(nano.chat(depth=depth).send(question))
-            assert seen(trace(nano, question, depth=depth, chat=True)) == expected
+            expected = told(nano.chat(depth=depth).send(question, 16))
+            assert seen(trace(nano, question, 16, depth=depth, chat=True)) == expected
 
 
 def test_decoding_afterwards_leaves_the_cache_as_it_was(model):
