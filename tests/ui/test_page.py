@@ -23,6 +23,7 @@ PICTURES = Path(__file__).parents[2] / "build" / "ui"
 KEY = "correct horse battery"
 CHAIN = "a = 7, b = a + 5, c = b * 3, d = c - 4, e = d * 7; what is e mod 10?"
 ENDLESS = "x" * 300
+STOP_IDS = (501, 502, 505)  # of nano
 WAIT = 30_000  # milliseconds, for machines that are busy
 WIDE = {"width": 1120, "height": 700}
 
@@ -102,13 +103,21 @@ class Visit:
         expect(self["#send"]).to_be_visible()
 
     def ask_at_length(self):
-        """Ask what nano has no end of answering, as deep as can be, and wait until it does."""
+        """Ask so that nano finds no end, as deep as can be, and wait until it answers."""
+        never = dict.fromkeys(map(str, STOP_IDS), -1000)
+
+        def without_end(route):
+            asked = route.request.post_data_json | {"logit_bias": never}
+            route.continue_(post_data=json.dumps(asked))
+
+        self.page.route("**/v1/chat/completions", without_end)
         self["#slider"].press("End")
         self["#exit"].select_option("off")
         self["#question"].fill(ENDLESS)
         self["#question"].press("Enter")
         expect(self["#stop"]).to_be_visible()
         expect(self.tokens.nth(5)).to_be_attached()
+        self.page.unroute("**/v1/chat/completions", without_end)
 
     def told(self):
         """Go through the last answer with the keyboard; what the page says of each token."""
@@ -340,13 +349,15 @@ def test_fields_have_room_for_what_they_are_without_a_choice(visit):
         assert visit[field].evaluate(room) >= 0
 
 
-def test_a_long_chat_says_what_it_leaves_out(visit):
-    for number in range(20, 27):
-        visit.ask(f"What is {number} + {number}?")
-        assert visit.answer.inner_text() == str(2 * number)
-    assert not visit[".note"].first.inner_text()
-    said = re.compile(r"^without the \d+ oldest messages: the model was trained on less$")
-    expect(visit[".note"].last).to_have_text(said)
+def test_a_long_chat_says_what_it_leaves_out(tab, short_nano):
+    with serving(str(short_nano)) as (_, address):
+        visit = tab(address).ready()
+        for number in range(20, 27):
+            visit.ask(f"What is {number} + {number}?")
+            assert visit.answer.inner_text() == str(2 * number)
+        assert not visit[".note"].first.inner_text()
+        said = re.compile(r"^without the \d+ oldest messages: the model was trained on less$")
+        expect(visit[".note"].last).to_have_text(said)
 
 
 def test_text_is_never_markup(visit):
