@@ -57,7 +57,7 @@ def time_rounds(
     """Time plain tokens and rounds, in turn."""
     ways = (None, *yields)
     times: dict[tuple[int, int] | None, list[float]] = {way: [] for way in ways}
-    with rdlite.load(bundle, threads=threads, context=256) as model:
+    with rdlite.load(bundle, threads=threads, context=256, together=True) as model:
         for turn in range(REPEATS + 1):
             for way in ways:
                 # Drafts of random weights are wrong, so that every token takes a round.
