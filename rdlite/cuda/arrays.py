@@ -168,9 +168,7 @@ class Captured:
         """Make the call, or replay it."""
         if self._replay is None and not self._capture():
             self._call()
-            self._made = (
-                True  # now, as one that was cut short may not have all memory that it needs
-            )
+            self._made = True  # one that is cut short may not have all memory that it needs
             return
         if self._interrupt.is_set:
             raise Interrupted

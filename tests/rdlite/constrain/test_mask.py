@@ -209,7 +209,7 @@ def row(mask, position):
 
 @pytest.mark.parametrize("rule", ["kl", "minp-kl", "entropy-diff", "argmax-stability", "gated-kl"])
 def test_a_rule_that_looks_at_predictions_judges_those_that_are_allowed(nano, rule):
-    fixed = Constraint(regex="a certain answer")
+    fixed = Constraint(regex="I can't do that")
     depth = Depth(24, exit=rule)
     tokens = list(nano.generate("hi", depth=depth, constraint=fixed))
     free = list(nano.generate("hi", depth=depth, max_tokens=len(tokens)))
@@ -219,7 +219,7 @@ def test_a_rule_that_looks_at_predictions_judges_those_that_are_allowed(nano, ru
     looks = {"argmax-stability": 9, "entropy-diff": 2}.get(rule, 1)
     certain = [token.steps for token in tokens[1:-1]]
     if rule == "gated-kl":
-        assert max(certain) > 1  # it waits until the states have all but settled
+        assert 1 < min(certain) < 12  # once the states have all but settled
     else:
         assert set(certain) == {looks}
 

@@ -87,7 +87,7 @@ class Restless:
 
 @pytest.mark.parametrize("name", DEPTHS)
 def test_the_text_stays_the_same_however_rounds_change(exact_nano, name):
-    rng = random.Random(name)
+    rng, rounds = random.Random(name), 0
     for number in range(6):
         ids = [rng.randrange(exact_nano.config.vocab_size) for _ in range(rng.randint(1, 30))]
         sampling = endless(exact_nano, rng.choice(SAMPLINGS))
@@ -96,7 +96,8 @@ def test_the_text_stays_the_same_however_rounds_change(exact_nano, name):
         plan = exact_nano.plan(*how, speculate=(16, 1))
         plan.speculation.pace = Restless(rng, DEPTHS[name].max_steps)
         assert tokens(generate_tokens(exact_nano.new_sequence(), ids, plan)) == expected
-        assert plan.stats.rounds > 1
+        rounds += plan.stats.rounds
+    assert rounds > 24  # of any size: six texts of 40 tokens take 18 at least
 
 
 @pytest.mark.parametrize("name", DEPTHS)
