@@ -8,6 +8,7 @@ from rdlite.bundle.cache_scales import read_cache_scales
 from rdlite.bundle.manifest import PARTS
 from rdlite.bundle.reader import Bundle
 from rdlite.config.cache import Cache
+from rdlite.engine.packed_scales import lend, with_lent_scales
 from rdlite.engine.row_check import rows_pair
 from rdlite.engine.rows import EngineRows, spare_slot
 from rdlite.errors import InputError
@@ -17,6 +18,7 @@ from rdlite.graphs.gpu import with_gpu_kernels
 from rdlite.graphs.int8_halves import with_int8_halves
 from rdlite.graphs.int8_kv import with_int8_cache
 from rdlite.graphs.rotary import Floats, rotary_table, with_positions
+from rdlite.graphs.wide_scales import Place
 from rdlite.ort.kv_cache import HostSlots, MakeSlot, Slot
 from rdlite.ort.row_runner import RowRunner, Rows
 from rdlite.ort.runner import Runner, Text
@@ -109,11 +111,20 @@ class Engine:
             own[part] = {name: tables[name] for name in names}
 
         large = device is None and sum(bundle.manifest.parameters.values()) >= LARGE
+        lent: dict[str, dict[str, Place]] = {part: {} for part in PARTS}
+        if large:
+            for part in PARTS:
+                stretched[part], lent[part] = with_lent_scales(stretched[part])
 
         def make(part: str, graph: bytes, in_order: bool = True) -> Session:
             with bundle.data_folder(part) as folder:
+                memory = lend(lent[part], folder)
                 tables = {name: own[part][name] for name in own[part] if name.encode() in graph}
-                return Session(part, graph, folder, threads, provider, tables, in_order, large)
+                given = tables | memory.arrays
+                try:
+                    return Session(part, graph, folder, threads, provider, given, in_order, large)
+                finally:
+                    memory.take_back()
 
         #: Calls that take rows of any texts; None where a row has not the bits it has alone.
         self.rows: Rows | None = None

@@ -156,10 +156,9 @@ class Session:
         self._provider = provider = provider or Provider()
         self._ort = load_onnxruntime()
         self._name = name
+        make = self._ort.OrtValue.ortvalue_from_numpy
         #: They are looked at where they lie.
-        self._weights = [
-            self._ort.OrtValue.ortvalue_from_numpy(array) for array in (weights or {}).values()
-        ]
+        self._weights = {name: make(array) for name, array in (weights or {}).items()}
         entries = {
             # The graph comes as the bytes that were checked, so it has no folder of its own.
             "session.model_external_initializers_file_folder_path": str(folder.absolute()),
@@ -176,8 +175,8 @@ class Session:
             options.intra_op_num_threads = threads or 0
             if in_order:
                 options.execution_order = self._ort.ExecutionOrder.PRIORITY_BASED
-            if weights:
-                options.add_external_initializers(list(weights), self._weights)
+            for weight, value in self._weights.items():
+                options.add_initializer(weight, value)  # add_external_initializers copies
             if provider.name != CPU:  # a part that ran there would be slow in silence
                 entries["session.disable_cpu_ep_fallback"] = "1"
             for key, value in entries.items():
