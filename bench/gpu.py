@@ -11,6 +11,7 @@ PyTorch model of this project in bfloat16. What fails is reported in its row, an
 Needs about 20 GB of memory on the GPU, 40 GB of disk and 40 GB of memory for the float16 part.
 """
 
+import json
 import statistics
 import sys
 import tempfile
@@ -207,18 +208,24 @@ def open_on_gpu(
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
 def main(float16: bool, timed: bool, out: Path | None) -> None:
     rows: list[Row] = [{"what": "GPU", "note": "; ".join(describe_gpus())}]
-    rows += parity(open_on_gpu)
+
+    def add(more: list[Row]) -> None:
+        rows.extend(more)
+        for row in more:  # as they come, since all of it takes minutes
+            print(json.dumps(row), file=sys.stderr, flush=True)
+
+    add(parity(open_on_gpu))
     if timed:
         copy = bandwidth()
-        rows.append({"what": "copy bandwidth", "note": f"{copy / 1e12:.2f} TB/s"})
+        add([{"what": "copy bandwidth", "note": f"{copy / 1e12:.2f} TB/s"}])
         family, raw = MODELS["Huginn-0125"]
         with tempfile.TemporaryDirectory() as name:
             bundle = write_random_bundle(Path(name) / "int4", 4, family, raw)
-            rows += speed(bundle, "int4", copy, open_on_gpu)
+            add(speed(bundle, "int4", copy, open_on_gpu))
             if float16:
                 bundle = write_random_bundle(Path(name) / "float", None, family, raw)
-                rows += speed(bundle, "float16", copy, open_on_gpu)
-        rows += torch_rows()
+                add(speed(bundle, "float16", copy, open_on_gpu))
+        add(torch_rows())
     finish("gpu", rows, out)
 
 

@@ -42,18 +42,25 @@ class _Even:
 
 
 class _Drawn:
-    """Integers drawn at random and small scales, so that no state explodes where none is normed."""
+    """Integers drawn at random and small scales, so that no state explodes where none is normed.
+
+    They are drawn once for each shape of a piece, as drawing takes longer than all else.
+    """
 
     def __init__(self, std: float) -> None:
         self._rng = np.random.default_rng(0)
         self._std = std
+        self._pieces: dict[tuple[int, ...], tuple[Codes, Scales]] = {}
 
     def quantize(self, name: str, rows: Floats, bits: int, block_size: int) -> tuple[Codes, Scales]:
         shape = (len(rows), count_blocks(rows.shape[1], block_size), block_size)
-        top = 2 ** (bits - 1)
-        spread = 2 * top / np.sqrt(12)  # of evenly spread integers
-        codes = self._rng.integers(-top, top, shape, np.int8)
-        return codes, np.full(shape[:2], self._std / spread, np.float16)
+        if (bits, *shape) not in self._pieces:
+            top = 2 ** (bits - 1)
+            spread = 2 * top / np.sqrt(12)  # of evenly spread integers
+            codes = self._rng.integers(-top, top, shape, np.int8)
+            scales = np.full(shape[:2], self._std / spread, np.float16)
+            self._pieces[bits, *shape] = codes, scales
+        return self._pieces[bits, *shape]
 
 
 def write_random_bundle(
