@@ -28,9 +28,8 @@ from rdlite.ort.row_runner import Asking
 from rdlite.ort.runner import Arrays, Ask, Company, Text
 from rdlite.ort.session import Interrupt, Run, Session
 
-WIDTH = 8
-#: With float16 copies of the weights more rows cost next to nothing.
-DENSE_WIDTH = 16
+#: The most lanes. Rows cost next to nothing where weights are float16, and much where packed.
+WIDTH, PACKED_WIDTH = 16, 8
 #: Of the memory that is free, what caches of lanes may take.
 SHARE = 0.5
 
@@ -87,18 +86,18 @@ class Lanes:
         cache: Cache,
         context: int,
         sessions: dict[str, Session],
+        packed: bool,
     ) -> None:
-        """Take no memory yet."""
+        """Take no memory yet; `packed` says whether weights of the core are."""
         self._device, self._config, self._sessions = device, config, sessions
-        #: Positions of a lane.
-        self._context = context
+        self._context = context  # positions of a lane
         #: Where a lane without part in a call writes: the last position, which none comes after to
         #: read what was written there. Tables of rotary embeddings go no further.
         self.spare = context - 1
         self._gathers = cache.share == "last"  # into other slots than the steps'
         size = cache.bytes_per_token(config, config.recurrence.mean_steps) // 2  # float16
         fits = int(SHARE * device.memory.available() / (size * context))
-        most = DENSE_WIDTH if "dense.core" in sessions else WIDTH
+        most = PACKED_WIDTH if packed and "dense.core" not in sessions else WIDTH
         #: The most rows of one call.
         self.width = 1 if self._gathers else min(most, max(1, fits))
         #: Held while lanes are given and taken back, as companies may be in several threads; a
@@ -253,6 +252,7 @@ class LaneRunner(Asking, DeviceRunner):
         self.lane = lane
         self._rows, self._plain, self._alone = lane.lanes, True, False
         super().__init__(text, 1, device)
+        self._has_length = False  # calls beside others have theirs
         self._own = self._at
         self._beside = lane.lanes.places(lane.number)
 
@@ -260,7 +260,9 @@ class LaneRunner(Asking, DeviceRunner):
         """Serve a position, beside other texts or not until the next is placed."""
         super().place(position)
         self._use(self._own if self._alone else self._beside)
-        if not self._alone:
+        if self._alone:
+            self._write_length()
+        else:
             text = self._text()
             assert text is not None  # it holds its runners
             self.lane.parked = min(max(position + 1, text.end), self.lane.lanes.spare)

@@ -62,6 +62,7 @@ class DeviceRunner(Runner):
     def __init__(self, text: Text, size: int, device: Device) -> None:
         self._device = device
         self._lane = text.lane
+        self._has_length = True  # its calls read it
         super().__init__(text, size)
 
     def _allocate(self, text: Text) -> None:
@@ -118,8 +119,13 @@ class DeviceRunner(Runner):
         self._decoded = (0, 0)
         if self._lane is not None:
             self._lane.park()
-        self._seqlens_k.write(np.array([self._end - 1], np.int32))
         self._lengths["total_sequence_length"][...] = self._capacity or self._end
+        if self._has_length:
+            self._write_length()
+
+    def _write_length(self) -> None:
+        """Say where the last position is, to calls of this text alone."""
+        self._seqlens_k.write(np.array([self._end - 1], np.int32))
 
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""

@@ -144,15 +144,16 @@ class Engine:
                 )
                 for part, dense in dense_sessions(device, stretched, make).items():
                     self.sessions[f"dense.{part}"] = dense
-                self.rows = self._lanes(device, context or self.config.rotary_positions)
+                packed = b"MatMulNBits" in stretched["core"]
+                self.rows = self._lanes(device, context or self.config.rotary_positions, packed)
             return
         self.rows = rows = EngineRows(stretched, make, self.config, pairs, self._spare)
         self.sessions = {part: each.chunks for part, each in rows.parts.items()}
 
-    def _lanes(self, device: Device, context: int) -> Rows:
+    def _lanes(self, device: Device, context: int, packed: bool) -> Rows:
         from rdlite.cuda.lanes import Lanes
 
-        return Lanes(device, self.config, self.cache, context, self.sessions)
+        return Lanes(device, self.config, self.cache, context, self.sessions, packed)
 
     def _spare(self, part: str) -> Slot:
         scales: Any = self.scales

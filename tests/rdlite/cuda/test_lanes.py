@@ -1,5 +1,6 @@
 """Many texts at once on a device: each says what it says alone, whoever is beside it."""
 
+import contextlib
 import gc
 import itertools
 import threading
@@ -14,7 +15,7 @@ from rdlite.quant.schemes import find_scheme
 
 from rdlite import Cache, Depth, RuntimeFailure
 from rdlite.api.together import Together
-from rdlite.cuda.lanes import WIDTH
+from rdlite.cuda.lanes import PACKED_WIDTH, WIDTH
 from rdlite.decode.loop import generate_tokens
 from rdlite.decode.prompt_cache import CachedPrompt
 from rdlite.loader import open_bundle
@@ -90,7 +91,7 @@ def test_a_call_takes_all_lanes(model):
     real = engine.rows.run_pieces
     engine.rows.run_pieces = lambda pieces: (rows.append(len(pieces)), real(pieces))[1]
     try:
-        together(model, prompts(model, WIDTH), depth=Depth(8))
+        together(model, prompts(model, WIDTH), WIDTH, depth=Depth(8))
     finally:
         del engine.rows.run_pieces
     # The first token comes of the prompt; after it nobody waits for company.
@@ -111,12 +112,14 @@ def test_float16_copies_say_what_packed_weights_say(full_nano, scheme, tmp_path,
     bundle = quantize_bundle(full_nano, tmp_path / scheme, wide)
     assert open_bundle(bundle).manifest.quantization.block_of("core.adapter.weight") == 256
     with on_device(bundle) as packed:
+        assert lanes_of(packed).width == PACKED_WIDTH
         texts = prompts(packed, 5)
         expected = packed.logits(texts[1], 4)
         answers = together(packed, texts, depth=Depth(8))
     monkeypatch.setattr("rdlite.cuda.dense.LEAST", 1)
     with on_device(bundle) as dense:
         assert "dense.core" in dense.pool.check_open().sessions
+        assert lanes_of(dense).width == WIDTH
         assert np.abs(dense.logits(texts[1], 4) - expected).max() < 0.02 * np.abs(expected).max()
         assert together(dense, texts, depth=Depth(8)) == answers
 
@@ -135,6 +138,24 @@ def test_calls_are_captured_once_for_all_texts(model, device):
     together(model, texts[::-1], depth=Depth(8))
     # Prompts and what a text does when it is the last one are its own.
     assert device.memory.captured - before < 3 * 10
+
+
+@pytest.mark.host_memory
+def test_a_position_beside_others_says_its_length_with_theirs(model, device, monkeypatch):
+    sizes, upload = [], device.memory.upload
+
+    def counted(address, array):
+        sizes.append(array.nbytes)
+        upload(address, array)
+
+    with contextlib.closing(model.generate_many(prompts(model, 2), 2, depth=Depth(4))) as many:
+        begun = [next(many) for _ in range(2)]  # both prompts are read
+        monkeypatch.setattr(device.memory, "upload", counted)
+        both = {index for index, _ in [*begun, *(next(many) for _ in range(2))]}
+    assert both == {0, 1}
+    own, all_lanes = (np.dtype(np.int32).itemsize * count for count in (1, lanes_of(model).width))
+    assert own not in sizes
+    assert all_lanes in sizes
 
 
 def test_a_text_that_ends_early_leaves_others_as_they_were(model):
