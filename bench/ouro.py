@@ -33,7 +33,8 @@ from rdlite.measure.memory_bandwidth import read_bandwidth
 CONTEXT, TOKENS, ROUNDS = 16, 8, 9
 EXPORT = (
     "import sys; from rdlite.export import export_checkpoint as e; from rdlite.quant import "
-    "find_scheme as f; e(sys.argv[1], sys.argv[2], quant=f('int4'), force=True)"
+    "find_scheme as f; from rdlite.quant.options import Options as O; "
+    "e(*sys.argv[1:3], quant=f('int4', O(block_size=int(sys.argv[3]))), force=True)"
 )
 
 
@@ -44,9 +45,12 @@ EXPORT = (
     type=click.Path(path_type=Path, file_okay=False),
     help="Where checkpoint and bundle are kept for the next run. Default: nowhere.",
 )
+@click.option("--block-size", default=128, show_default=True, help="Weights that share a scale.")
 @click.option("--make", hidden=True, type=click.Path(path_type=Path))
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the results here.")
-def main(threads: int, folder: Path | None, make: Path | None, out: Path | None) -> None:
+def main(
+    threads: int, folder: Path | None, block_size: int, make: Path | None, out: Path | None
+) -> None:
     if make is not None:
         raw = MODELS["Ouro-1.4B"][1]
         shapes = tensor_shapes_of(ouro.weights(ouro.read_config(raw)))
@@ -54,12 +58,13 @@ def main(threads: int, folder: Path | None, make: Path | None, out: Path | None)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = folder or Path(name)
-        checkpoint, bundle, took = (folder / each for each in ("checkpoint", "bundle", "took.json"))
+        checkpoint = folder / "checkpoint"
+        bundle, took = (folder / f"{block_size}{each}" for each in ("", ".json"))
         _, raw = MODELS["Ouro-1.4B"]
         if not checkpoint.exists():
             measure([__file__, "--make", str(checkpoint)])  # or the export inherits our peak memory
         if not took.exists():
-            peak, seconds = measure(["-c", EXPORT, str(checkpoint), str(bundle)])
+            peak, seconds = measure(["-c", EXPORT, str(checkpoint), str(bundle), str(block_size)])
             row = {"what": "export to int4", "seconds": round(seconds), "peak MiB": round(peak)}
             took.write_text(json.dumps(row))
         llama = folder / "llama.gguf"
