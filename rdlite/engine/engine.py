@@ -121,8 +121,9 @@ class Engine:
                 memory = lend(lent[part], folder)
                 tables = {name: own[part][name] for name in own[part] if name.encode() in graph}
                 given = tables | memory.arrays
+                options = folder, threads, provider, given, in_order, large, device is not None
                 try:
-                    return Session(part, graph, folder, threads, provider, given, in_order, large)
+                    return Session(part, graph, *options)
                 finally:
                     memory.take_back()
 

@@ -135,6 +135,7 @@ class Session:
         weights: Mapping[str, Array] | None = None,
         in_order: bool = False,
         large: bool = False,
+        copied: bool = False,
     ) -> None:
         """Load a checked graph.
 
@@ -144,10 +145,12 @@ class Session:
             folder: where its external data lies; onnxruntime memory-maps it from there.
             threads: threads for one operator; None lets onnxruntime choose, one a physical core.
             provider: what runs it; None: the CPU.
-            weights: by name, those that are given here and not in files; they are kept, not copied.
+            weights: by name, those that are given here and not in files; they are kept.
             in_order: whether nodes must run in the order of the graph, which onnxruntime changes
                 where it sees no edge between them.
             large: whether its weights are worth huge pages.
+            copied: whether onnxruntime copies `weights`. It must where they are converted, or go to
+                a device: it looks for others in files then.
 
         Raises:
             RuntimeFailure: onnxruntime is missing, or refuses the graph, or would run it, or a
@@ -157,7 +160,7 @@ class Session:
         self._ort = load_onnxruntime()
         self._name = name
         make = self._ort.OrtValue.ortvalue_from_numpy
-        #: They are looked at where they lie.
+        #: They are looked at where they lie, unless they are copied.
         self._weights = {name: make(array) for name, array in (weights or {}).items()}
         entries = {
             # The graph comes as the bytes that were checked, so it has no folder of its own.
@@ -175,8 +178,11 @@ class Session:
             options.intra_op_num_threads = threads or 0
             if in_order:
                 options.execution_order = self._ort.ExecutionOrder.PRIORITY_BASED
-            for weight, value in self._weights.items():
-                options.add_initializer(weight, value)  # add_external_initializers copies
+            if copied and self._weights:
+                options.add_external_initializers([*self._weights], [*self._weights.values()])
+            else:
+                for weight, value in self._weights.items():
+                    options.add_initializer(weight, value)
             if provider.name != CPU:  # a part that ran there would be slow in silence
                 entries["session.disable_cpu_ep_fallback"] = "1"
             for key, value in entries.items():

@@ -71,6 +71,19 @@ def test_every_family_runs_in_float16(family, tmp_path):
             assert steps[0] == steps[1]
 
 
+def test_a_context_longer_than_a_bundles_tables(tmp_path, monkeypatch):
+    ids = [5, 9, 2, 7, 30, 11, 4] * 12
+    logits = []
+    for size in (None, 16 * 64):
+        if size is not None:
+            monkeypatch.setattr("rdlite.config.model.MAX_ROTARY_SIZE", size)
+        bundle = export_checkpoint(DATA / "raven-llama-tiny", tmp_path / str(size))
+        with on_device(bundle) as model:
+            assert (model.config.rotary_positions < len(ids)) == (size is not None)
+            logits.append(model.logits(ids, 4, seed=1))
+    assert np.allclose(*logits, atol=1e-3)
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_packed_weights_are_the_same_bytes(full_nano, scheme, tmp_path):
     """Against the same weights in float32: the CPU would round activations to int8."""
