@@ -27,13 +27,16 @@ DEPTHS = (1, 4, 8, 16, 32)
 SCHEMES: dict[str, tuple[str, Options]] = {
     "int8": ("int8", Options()),
     "int8, float32 activations": ("int8", Options(accuracy_level=1)),
+    "int8-gptq": ("int8-gptq", Options()),
+    "int8-gptq, float32 activations": ("int8-gptq", Options(accuracy_level=1)),
     "int4-plain": ("int4-plain", Options()),
     "int4": ("int4", Options()),
     "int4-hqq": ("int4-hqq", Options()),
     "int4-corrected": ("int4-corrected", Options()),
     "int4-gptq": ("int4-gptq", Options()),
     "int4-gptq, float32 activations": ("int4-gptq", Options(accuracy_level=1)),
-    "int4-mixed, 4.6 bits": ("int4-mixed", Options()),
+    "int4-gptq, blocks of 32": ("int4-gptq", Options(block_size=32)),
+    "int4-mixed, 4.5 bits": ("int4-mixed", Options(bits=4.5)),
     "int4-mixed, 5.5 bits": ("int4-mixed", Options(bits=5.5)),
 }
 

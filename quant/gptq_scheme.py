@@ -12,6 +12,7 @@ from rdlite.export.exporter import write_bundle
 from rdlite.api.load import load
 from rdlite.api.model import Model
 from rdlite.bundle.reader import Bundle
+from rdlite.config.quantization import Quantization
 from rdlite.errors import InputError, OutputError
 from rdlite.loader import open_bundle
 from rdlite.measure.exit_record import problem_samples
@@ -19,26 +20,30 @@ from rdlite.measure.texts import read_tokens, windows
 from rdlite.weights.source_model import SourceModel
 from rdlite.weights.storage import Storage
 
-from .gptq import GPTQ, Floats, factor_moments
+from .gptq import DAMPING, GPTQ, Factor, factor_moments
 from .hessians import second_moments
-from .options import Options, quantizable, quantization
+from .options import EMBEDDING, Options, quantizable, quantization
 
 PASSES = 2
+#: Practice problems of each task and difficulty, where no text is given.
+PROBLEMS = 6
 LEAST_TOKENS, WINDOW, MOST_TOKENS = 256, 128, 16_384
 #: Moments of so many bytes are gathered in one run.
 MOST_MOMENT_BYTES = 4 * 2**30
 #: The largest moment that is worked with: room is left for damping.
 MOST_MOMENT = 1e30
+#: Damping of the embedding: its rows are looked up too, and then every column counts alike.
+LOOKED_UP = 0.5
 
 
 class Calibrated:
-    """4 bits by GPTQ, calibrated over all steps of the loop.
+    """GPTQ, calibrated over all steps of the loop.
 
     The first pass gathers what the matrices see in the model as it is. The second one does so in
     the model that came out of the first, whose states carry the errors of every step before.
     """
 
-    def __init__(self, name: str, options: Options, bits: int = 4, passes: int = PASSES) -> None:
+    def __init__(self, name: str, options: Options, bits: int, passes: int = PASSES) -> None:
         self._name = name
         self._options = options
         self._bits = bits
@@ -49,14 +54,12 @@ class Calibrated:
         options = self._options
         names = quantizable(original)
         plan = quantization(self._name, dict.fromkeys(names, self._bits), options, original)
-        # The embedding's rows are looked up as well as multiplied with: it is rounded.
-        moved = [name for name in names if name != "embedding.weight"]
         factors = FactorFolder(options.work)
         storage = Storage(plan, GPTQ(factors))
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
             for turn in range(self._passes):
                 bundle = write_bundle(original, Path(folder) / str(turn), storage if turn else None)
-                factors.gather(open_bundle(bundle), moved, options)
+                factors.gather(open_bundle(bundle), plan, options)
         return storage
 
 
@@ -71,35 +74,39 @@ class FactorFolder:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    def load(self, name: str) -> Floats:
-        """Return the factor of a weight [N, K]: float32 [K, K]."""
-        factor: Floats = np.load(self._path(name))
-        return factor
+    def load(self, name: str) -> Factor:
+        """Return the factor of a weight."""
+        with np.load(self._path(name)) as found:
+            return Factor(found["order"], found["upper"])
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.npy"
+        return self._folder / f"{name}.npz"
 
-    def gather(self, bundle: Bundle, names: Sequence[str], options: Options) -> None:
-        """Run a model on the calibration texts and make the factors of these weights."""
+    def gather(self, bundle: Bundle, plan: Quantization, options: Options) -> None:
+        """Run a model on the calibration texts and make the factors of the weights in a plan."""
         with load(bundle.folder, threads=options.threads) as model:
             texts = calibration_texts(model, options)
             steps = model.config.steps_or_default(options.steps)
-        for group in _groups(bundle, names):
+        for group in _groups(bundle, [*plan.bits]):
             moments = second_moments(bundle, texts, steps, group, options.seed, options.threads)
             for name in group:
-                found = moments.pop(name)
+                found = moments.pop(name, None)
+                if found is None:  # an embedding that is only looked up
+                    continue
                 if not np.abs(found).max() < MOST_MOMENT:
                     raise InputError(
                         f"what {name} is applied to is not finite, or far too large, after up to "
                         f"{steps} steps; calibrate with fewer --steps, or use int4"
                     )
-                factor, path = factor_moments(found), self._path(name)
+                damping = LOOKED_UP if name == EMBEDDING else DAMPING
+                factor = factor_moments(found, plan.block_of(name), damping)
+                path = self._path(name)
                 try:
-                    np.save(path, factor)
+                    np.savez(path, order=factor.order, upper=factor.upper)
                 except OSError as problem:  # the disk is full, which NumPy does not say
                     raise OutputError(
                         f"cannot write {path}: {problem.strerror or problem}; it takes "
-                        f"{factor.nbytes} bytes"
+                        f"{factor.upper.nbytes} bytes"
                     ) from None
                 self._names.add(name)
 
@@ -111,7 +118,7 @@ def calibration_texts(model: Model, options: Options) -> list[Sequence[int]]:
     cannot chat.
     """
     if options.calibration is None:
-        return [sample.ids for sample in problem_samples(model, 2, options.seed)]
+        return [sample.ids for sample in problem_samples(model, PROBLEMS, options.seed)]
     ids = read_tokens(model, options.calibration, MOST_TOKENS)
     if len(ids) < LEAST_TOKENS:
         raise InputError(

@@ -30,7 +30,7 @@ class Mixed:
 
     def __init__(self, name: str, options: Options) -> None:
         self._options = options
-        self._four = Calibrated(name, options)
+        self._four = Calibrated(name, options, bits=4)
 
     def prepare(self, original: SourceModel) -> Storage:
         """Calibrate, measure, and decide how the weights are stored."""

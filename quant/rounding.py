@@ -1,6 +1,7 @@
 """Rounding to nearest: the scale of each block is searched, not taken from its largest weight."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,19 +38,25 @@ class Rounding:
 
     def quantize(self, name: str, rows: Floats, bits: int, block_size: int) -> tuple[Codes, Scales]:
         """Quantize some rows; see `rdlite.export.packing.Quantizer`."""
-        step = max(1, PIECE // rows.shape[1])
-        pieces = [rows[i : i + step] for i in range(0, len(rows), step)]
 
         def work(piece: Floats) -> tuple[Codes, Scales]:
             return self.blocks(in_blocks(piece, block_size), bits)
 
-        with ThreadPoolExecutor(self._threads) as pool:
-            codes, scales = zip(*pool.map(work, pieces), strict=True)
-        return np.concatenate(codes), np.concatenate(scales)
+        return in_threads(work, rows, max(1, PIECE // rows.shape[1]), self._threads)
 
     def blocks(self, blocks: Floats, bits: int) -> tuple[Codes, Scales]:
         """Quantize [n, blocks, block_size]."""
         return search_scales(blocks, bits) if self._search else plain_scales(blocks, bits)
+
+
+def in_threads(
+    work: Callable[[Floats], tuple[Codes, Scales]], rows: Floats, step: int, threads: int
+) -> tuple[Codes, Scales]:
+    """Quantize a few rows at a time, several threads at once."""
+    pieces = [rows[i : i + step] for i in range(0, len(rows), step)]
+    with ThreadPoolExecutor(threads) as pool:
+        codes, scales = zip(*pool.map(work, pieces), strict=True)
+    return np.concatenate(codes), np.concatenate(scales)
 
 
 def encode(blocks: Floats, scales: npt.NDArray[Any], bits: int) -> Codes:

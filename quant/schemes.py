@@ -35,19 +35,20 @@ class Uniform:
 
 SCHEMES: dict[str, Callable[[str, Options], Scheme]] = {
     "int8": lambda name, options: Uniform(name, 8, Rounding(), options),
+    "int8-gptq": lambda name, options: Calibrated(name, options, bits=8),
     "int4": lambda name, options: Uniform(name, 4, Rounding(), options),
     "int4-hqq": lambda name, options: Uniform(name, 4, HalfQuadratic(), options),
     "int4-corrected": lambda name, options: Corrected(
         name, Uniform("int4", 4, Rounding(), options), options
     ),
-    "int4-gptq": lambda name, options: Calibrated(name, options),
+    "int4-gptq": lambda name, options: Calibrated(name, options, bits=4),
     "int4-mixed": lambda name, options: Mixed(name, options),
     "int4-plain": lambda name, options: Uniform(name, 4, Rounding(search=False), options),
 }
 
 
 #: Schemes that run the model, and what only they can use.
-CALIBRATED = ("int4-corrected", "int4-gptq", "int4-mixed")
+CALIBRATED = ("int8-gptq", "int4-corrected", "int4-gptq", "int4-mixed")
 
 
 def find_scheme(name: str, options: Options | None = None) -> Scheme:

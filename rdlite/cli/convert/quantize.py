@@ -50,6 +50,7 @@ def quantize(
     \b
     Schemes:
         int8            8 bits per weight (8.5 with scales); loses next to nothing
+        int8-gptq       8 bits, calibrated in the loop (--calibration, --steps); the most exact
         int4            4 bits, with the scale of least error for each block
         int4-corrected  int4, then corrects the errors of a step (--calibration, --steps)
         int4-hqq        4 bits; keeps most errors small and allows a few large ones

@@ -358,7 +358,7 @@ def run(*arguments, **options):
     return result.stdout
 
 
-@pytest.mark.parametrize("scheme", ["int4-gptq", "int4-mixed"])
+@pytest.mark.parametrize("scheme", ["int8-gptq", "int4-gptq", "int4-mixed"])
 def test_calibrated_schemes_take_every_family(family, speaking, scheme, tmp_path):
     checkpoint, text = speaking
     arguments = ["--scheme", scheme, "--calibration", text, "--steps", 2, "--threads", 1]
