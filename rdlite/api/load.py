@@ -35,7 +35,8 @@ def load(
         path: a bundle folder made by `rdlite export`, or "nano": the model that comes with rdlite.
         device: "cpu"; "cuda", or `rdlite.Cuda(...)`, for an NVIDIA GPU; "auto": a GPU if one can be
             used. There, activations and caches are float16.
-        threads: threads for one operator, 1 to 256; None: one for each physical core.
+        threads: threads for one operator, 1 to 256; None: one for each physical core, or a single
+            one if the core has fewer than 4 million weights, which is faster.
         context: the longest text in tokens, at most the model's own; None: the model's own, or for
             very long ones as much as the bundle holds rotary tables for. "auto": that, or as much
             as fits in the memory that is free. Caches grow with the text, up to this.

@@ -83,7 +83,7 @@ class BatchPredictor:
             keep: columns to give back beside the answers; None: all.
             at_once: rows that are worked on together, 1 to 1024; None: as many as suit the model.
             device: as for `rdlite.load`, like the rest.
-            threads: for one operator; None: one for each physical core.
+            threads: for one operator; None: as for `rdlite.load`.
             context: the longest text in tokens.
             cache: what to keep of past positions.
 

@@ -7,15 +7,17 @@ once. The next round is the one that promises the most tokens a second.
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.config.speculation import MAX_POSITIONS
 
+S = TypeVar("S")
 #: Depths that drafts may have, as parts of the full depth.
 PARTS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)
 #: Drafting may end at a draft that the model itself finds less likely than one of these.
@@ -129,7 +131,7 @@ class AutoSchedule:
         self._depth = 0.0  # steps that a position takes in the end
         self._step: deque[float] = deque(maxlen=REMEMBERED)  # seconds of a step on one position
         self._around: deque[float] = deque(maxlen=REMEMBERED)  # seconds of a draft but its steps
-        self._together = _Line()
+        self._together = Line()
 
     @property
     def choice(self) -> tuple[int, int]:
@@ -211,7 +213,7 @@ class AutoSchedule:
         self._best = self._speculative if pays else self._plain
 
 
-class _Line:
+class Line:
     """How long a step takes on k positions, in steps on one: a straight line through what was seen.
 
     It is held at 1 for k = 1, and as long as nothing was seen, at 4 for k = 16, as with large
@@ -235,25 +237,27 @@ class _Line:
         self._slope = max(0.0, (n * xy - x * y) / (n * xx - x * x))
         self._base = (y - self._slope * x) / n
 
-    def at(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def at(self, counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the line's values; no step takes less than on one position."""
-        return np.maximum(1.0, self._base + self._slope * counts)
+        return np.maximum(1.0, self._base + self._slope * np.asarray(counts))
 
 
-class DraftSchedules:
+class Schedules(Generic[S]):
     """What a model has learned about speculation, for the settings used last. Thread-safe."""
 
     KEPT = 16
 
-    def __init__(self) -> None:
-        self._paces: dict[object, AutoSchedule] = {}
+    def __init__(self, make: Callable[[int], S]) -> None:
+        """Let `make` return a fresh schedule for so many steps."""
+        self._make = make
+        self._kept: dict[object, S] = {}
         self._lock = threading.Lock()
 
-    def of(self, settings: object, max_steps: int) -> AutoSchedule:
-        """Return the pace of these settings (hashable), a fresh one where there is none."""
+    def of(self, settings: object, max_steps: int) -> S:
+        """Return the schedule of these settings (hashable), a fresh one where there is none."""
         with self._lock:
-            pace = self._paces.pop(settings, None) or AutoSchedule(max_steps)
-            self._paces[settings] = pace  # the last one now
-            if len(self._paces) > self.KEPT:
-                del self._paces[next(iter(self._paces))]
-            return pace
+            found = self._kept.pop(settings, None) or self._make(max_steps)
+            self._kept[settings] = found  # the last one now
+            if len(self._kept) > self.KEPT:
+                del self._kept[next(iter(self._kept))]
+            return found

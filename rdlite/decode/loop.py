@@ -94,10 +94,8 @@ def _speculate(
     first = next(choices := _choose(sequence, prompt, plan))
     choices.close()
     yield first
-    token = first[0]
-    while True:
-        most = min(sequence.context - sequence.length, plan.max_tokens - stats.new_tokens)
-        token = yield from speculation.round(sequence, token, most, stats)
+    most = min(sequence.context - sequence.length, plan.max_tokens - stats.new_tokens)
+    yield from speculation.run(sequence, first[0], most, stats)
 
 
 def _refine(

@@ -9,6 +9,7 @@ from rdlite.decode.cancellation import Cancellation
 from rdlite.decode.results import Stats
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
+from rdlite.decode.staggered import Staggered
 from rdlite.decode.wavefront import Wavefront
 from rdlite.exit.controller import Controller
 from rdlite.exit.recorder import Recorder
@@ -32,7 +33,7 @@ class Plan:
     min_tokens: int = 0
     stats: Stats = field(default_factory=Stats)
     chunk: int = CHUNK
-    speculation: Speculation | None = None
+    speculation: Speculation | Staggered | None = None
     recorder: Recorder | None = None
     mask: TokenMask | None = None
     wavefront: Wavefront | None = None

@@ -17,11 +17,13 @@ from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
 from rdlite.constrain.compiled import Constraints
 from rdlite.constrain.mask import TokenMask
-from rdlite.decode.draft_schedule import DraftSchedule, DraftSchedules, FixedSchedule
+from rdlite.decode.draft_schedule import AutoSchedule, DraftSchedule, FixedSchedule, Schedules
 from rdlite.decode.logit_rules import LogitRule, MinTokens
 from rdlite.decode.plan import CHUNK, Plan
 from rdlite.decode.sampler import Sampler
 from rdlite.decode.speculative import Speculation
+from rdlite.decode.staggered import Staggered
+from rdlite.decode.staggered_schedule import AutoStagger, FixedStagger, StaggeredSchedule
 from rdlite.decode.wavefront import Wavefront
 from rdlite.errors import InputError
 from rdlite.exit.controller import Controller
@@ -57,13 +59,26 @@ class Planner:
         generation_config: GenerationConfig,
         tokenizer: Tokenizer | None,
         context: int,
+        staggers: bool = False,
     ) -> None:
+        """Plan for a model.
+
+        Args:
+            config: and all up to `context`: of the model.
+            exit_defaults: thresholds that it was tuned to.
+            cache: what is kept of past positions.
+            generation_config: what ends its texts.
+            tokenizer: None: it has none.
+            context: the longest text.
+            staggers: its positions may be in flight at different depths.
+        """
         self._config = config
         self._exit_defaults = exit_defaults
         self._cache = cache
         self._generation_config = generation_config
         self._tokenizer = tokenizer
-        self._paces = DraftSchedules()
+        self._rounds = Schedules(AutoSchedule)
+        self._staggers = Schedules(AutoStagger) if staggers else None
         self._constraints = Constraints(
             tokenizer, config.vocab_size, generation_config.stop_ids, context
         )
@@ -247,22 +262,26 @@ class Planner:
         sampler: Sampler,
         ends: frozenset[int],
         mask: TokenMask | None,
-    ) -> Speculation | None:
+    ) -> Speculation | Staggered | None:
         wanted = check_speculation(wanted)
         if wanted is None:
             return None
         if self._cache.share is not None:
             raise InputError("speculate needs a cache slot for each step: Cache(share=None)")
-        pace: DraftSchedule
         controller = self.controller(depth)
         if mask is not None:
             controller.judge_only(mask.allowed)
-        if wanted == "auto":
-            pace = self._paces.of((depth, sampling.temperature), controller.max_steps)
-            if controller.decodes or not pace.depths:
-                return None
-            positions = MAX_POSITIONS
-        else:
-            pace, positions = FixedSchedule(*wanted), wanted[0]
+        how, most = (depth, sampling.temperature), controller.max_steps
+        if wanted == "auto" and (controller.decodes or most == 1):
+            return None
+        positions = MAX_POSITIONS if wanted == "auto" else wanted[0]
+        if self._staggers is not None and not controller.decodes:
+            stagger: StaggeredSchedule = (
+                self._staggers.of(how, most) if wanted == "auto" else FixedStagger(*wanted)
+            )
+            return Staggered(stagger, positions, controller, start, sampler, ends)
+        rounds: DraftSchedule = (
+            self._rounds.of(how, most) if wanted == "auto" else FixedSchedule(*wanted)
+        )
         width = self._config.hidden_size
-        return Speculation(pace, positions, controller, start, sampler, ends, width)
+        return Speculation(rounds, positions, controller, start, sampler, ends, width)

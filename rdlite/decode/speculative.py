@@ -41,7 +41,7 @@ class Speculation:
 
     def __init__(
         self,
-        pace: DraftSchedule,
+        schedule: DraftSchedule,
         positions: int,
         controller: Controller,
         start: InitialState,
@@ -52,7 +52,7 @@ class Speculation:
         """Make the buffers.
 
         Args:
-            pace: says what each round is to be.
+            schedule: says what each round is to be.
             positions: the most that a round may have.
             controller: of the positions of a round.
             start: writes initial states.
@@ -60,7 +60,7 @@ class Speculation:
             ends: tokens that end the text, so that nothing needs to be drafted after them.
             width: of the states.
         """
-        self.pace = pace
+        self.schedule = schedule
         self._most = 1 if controller.decodes else positions
         self._controller = controller
         self._group = RaggedBatch(controller, positions, width, by_rows=True)
@@ -72,6 +72,14 @@ class Speculation:
         self._first = 0
         self._guesses: dict[tuple[int, int], tuple[int, float]] = {}
         self._stats = RoundStats()
+
+    def run(
+        self, sequence: Sequence, token: int, most: int, stats: Stats
+    ) -> Generator[Choice, None, None]:
+        """Read a token and up to `most` positions in all, a round after the other."""
+        end = sequence.length + most
+        while True:
+            token = yield from self.round(sequence, token, end - sequence.length, stats)
 
     def round(
         self, sequence: Sequence, token: int, most: int, stats: Stats
@@ -88,12 +96,12 @@ class Speculation:
             The last token. What was drafted wrong is forgotten, and all that was not asked for if
             the iterator is closed.
         """
-        this = self._round = self.pace.next_round()
+        this = self._round = self.schedule.next_round()
         self._first, read = sequence.length, 0
         self._guesses.clear()
         self._stats = RoundStats()
         stats.rounds += 1
-        stats.speculation = self.pace.choice
+        stats.speculation = self.schedule.choice
         try:
             drafts = self._draft(sequence, token, min(this.positions, self._most, most))
             logits = self._verify(sequence, len(drafts))
@@ -113,7 +121,7 @@ class Speculation:
             sequence.truncate(self._first + read)
             if read:
                 self._stats.tokens, self._stats.ended = read, token in self._ends
-                self.pace.learn(self._stats)
+                self.schedule.learn(self._stats)
 
     def _draft(self, sequence: Sequence, token: int, count: int) -> list[int | None]:
         """Read up to `count` positions at a draft's depth.

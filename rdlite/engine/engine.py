@@ -23,12 +23,15 @@ from rdlite.ort.kv_cache import HostSlots, MakeSlot, Slot
 from rdlite.ort.row_runner import RowRunner, Rows
 from rdlite.ort.runner import Runner, Text
 from rdlite.ort.session import Session
+from rdlite.ort.staggered_runner import StaggeredRunner
 
 if TYPE_CHECKING:
     from rdlite.cuda.arrays import Device
 
 #: Weights from which on a model is worth huge pages: smaller ones load in less time than it takes.
 LARGE = 2**26
+#: Weights of a core below which one thread is faster than two: handing work over takes longer.
+SMALL = 2**22
 
 
 class Engine:
@@ -48,7 +51,7 @@ class Engine:
         Args:
             bundle: opened, and so checked.
             cache: what to keep of past positions.
-            threads: for one operator.
+            threads: for one operator; None: one for a small model, or else one a physical core.
             device: where to run; None: the CPU.
             context: the longest text; None: as long as the bundle's rotary tables are.
             together: read positions in pairs where a single one has other bits; it costs one text
@@ -110,6 +113,8 @@ class Engine:
                     tables[name] = rotary_table(self.config, name, context or 0)
             own[part] = {name: tables[name] for name in names}
 
+        if threads is None and device is None and bundle.manifest.parameters["core"] < SMALL:
+            threads = 1
         large = device is None and sum(bundle.manifest.parameters.values()) >= LARGE
         lent: dict[str, dict[str, Place]] = {part: {} for part in PARTS}
         if large:
@@ -182,3 +187,8 @@ class Engine:
         if by_rows and self.rows is not None:
             return RowRunner(sequence, size, self.rows)
         return Runner(sequence, size)
+
+    def staggered(self, sequence: Text, seats: int) -> StaggeredRunner:
+        """Return a new runner of positions at depths of their own; `rows` must take rows."""
+        assert self.rows is not None
+        return StaggeredRunner(sequence, seats, self.rows)

@@ -14,6 +14,7 @@ from rdlite.engine.engine import Engine
 from rdlite.ort.kv_cache import Entries, MakeSlot, Slot, next_capacity
 from rdlite.ort.runner import Desk, Floats, Runner, keeps_logits
 from rdlite.ort.session import Interrupt, Session
+from rdlite.ort.staggered_runner import Seat, StaggeredRunner
 from rdlite.ort.step_caches import StepCaches
 from rdlite.utils.memory import check_growth
 
@@ -47,6 +48,7 @@ class Sequence:
         self.steps_cache = StepCaches(engine.config, engine.cache, engine.scales, self._make_slot)
         self._outer_slots: dict[str, Slot] = {}
         self._runners: dict[tuple[int, bool], Runner] = {}
+        self._staggered: StaggeredRunner | None = None
         self._rows = np.zeros((3, 1, 0, engine.config.hidden_size), np.float32)
         self._logits = np.zeros((1, 0, engine.config.vocab_size), np.float32)
 
@@ -84,6 +86,31 @@ class Sequence:
         runner.put_ids(ids)
         runner.prelude()
         return runner
+
+    def staggered(self, seats: int, steps: int) -> StaggeredRunner:
+        """Return a runner of so many seats, for `seat` to fill; `engine.rows` must take rows.
+
+        Args:
+            seats: how many positions may be read at once, each at a depth of its own.
+            steps: the most core steps that will be run on them.
+        """
+        self.drop_pending()
+        self._make_room(self.length + 1, steps)
+        runner = self._staggered
+        if runner is None or len(runner.seats) < seats:
+            runner = self._staggered = self.engine.staggered(self, seats)
+        return runner
+
+    def seat(self, seat: Seat, token: int, steps: int) -> None:
+        """Let a seat of that runner be the next position, and run the prelude on it.
+
+        The caller writes its initial state, and commits it when those before it are committed.
+        """
+        assert self._staggered is not None
+        seat.begin(self.end, token)
+        self._pending += 1
+        self._make_room(self.end, steps)
+        self._staggered.prelude(seat)
 
     def commit(self, count: int) -> None:
         """Keep the first `count` positions of the group that was read last."""
@@ -197,6 +224,8 @@ class Sequence:
 
     def _drop_runners(self) -> None:
         self._runners.clear()
+        if self._staggered is not None:
+            self._staggered.rebind()
 
     def _growth(self, capacity: int, steps: int) -> int:
         """Bytes that caches of so many positions take beyond those that there are."""
@@ -215,7 +244,7 @@ class Sequence:
         if capacity > self.capacity:
             self._drop_runners()  # first: they hold the old arrays
             for slot in self._all_slots():
-                slot.grow(capacity, self.length)
+                slot.grow(capacity, min(self.end, self.capacity))
             for part in ("prelude", "coda"):
                 if part not in self._outer_slots:
                     count = getattr(layers, part)

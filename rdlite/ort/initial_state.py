@@ -1,6 +1,7 @@
 """Where a text's states start: at random, at zero, at the prelude's output, or as given."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +9,28 @@ import numpy.typing as npt
 from rdlite.config.model import ModelConfig
 from rdlite.errors import InputError
 from rdlite.ort.rng import fill_initial_states
-from rdlite.ort.runner import Runner
 from rdlite.utils.checks import check_seed
 
 Floats = npt.NDArray[np.float32]
-#: Writes the initial states of a runner's positions, the first of which is given.
-InitialState = Callable[[Runner, int], None]
+
+
+class Begun(Protocol):
+    """Positions whose prelude has run: a runner, or a seat of one."""
+
+    size: int
+
+    def put_state(self, steps: int, rows: Floats) -> None:
+        """Write the states after so many steps: float32 [S, E]."""
+
+    def fill_state(self, fill: Callable[[Floats], object]) -> None:
+        """Let `fill` write the initial states: float32 [S, E]."""
+
+    def start_at_embeds(self) -> None:
+        """Start at the prelude's output."""
+
+
+#: Writes the initial states of positions, the first of which is given.
+InitialState = Callable[[Begun, int], None]
 KINDS = ("random", "zeros", "embeds")
 
 
@@ -64,7 +81,7 @@ def _given(config: ModelConfig, initial_state: Floats, size: int | None) -> Init
             f"an initial state must be finite and have the shape {expected}, got {array.shape}"
         )
 
-    def start(runner: Runner, position: int) -> None:
+    def start(runner: Begun, position: int) -> None:
         runner.put_state(0, array[position : position + runner.size])
 
     return start

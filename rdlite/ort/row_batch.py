@@ -1,12 +1,13 @@
 """One call into a graph by rows: rows of any texts and depths, side by side.
 
 States are copied in and out, caches are bound where they lie. What is bound to a row stays until
-another text or step takes its place.
+another text or step takes its place; calls that come again, on the same caches, are kept.
 """
 
 import itertools
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from rdlite.ort.kv_cache import Slot
 from rdlite.ort.runner import Ask
 from rdlite.ort.session import Array, Binding, Session
 
+#: Calls that are remembered, so that those which come again are bound once.
+REPEATED = 512
 #: Tells what is bound to a row apart from whatever was there before.
 _serials = itertools.count(1)
 #: An ask and those of its rows that a call takes, from one up to another.
@@ -31,6 +34,15 @@ class BoundSlot:
         self._arrays = slot.inputs()  # alive as long as this
         self.inputs = [*session.values(self._arrays).items()]
         self.outputs = [*session.values(slot.outputs()).items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A call, the caches that its rows are bound to, by serial, and what it works on besides."""
+
+    binding: Binding
+    serials: list[int]
+    arrays: object
 
 
 class RowBatch:
@@ -66,7 +78,9 @@ class RowBatch:
         self._totals = np.ones(width, np.int32)
         self._spare = None if spare is None else BoundSlot(session, spare)
         self._names = [_Names(row) for row in range(width)]
-        self._bindings: dict[int, tuple[Binding, list[int], object]] = {}
+        #: By the number of rows; and by rows and their caches, of calls that come again and again.
+        self._bindings: dict[int, Bound] = {}
+        self._repeated: dict[tuple[int, ...], Bound | None] = {}
         self._lock = threading.Lock()
 
     def run(self, pieces: Sequence[Piece]) -> None:
@@ -74,32 +88,46 @@ class RowBatch:
         used = sum(high - low for _, low, high in pieces)
         rows = used + used % 2 if self._even else used
         with self._lock:
-            found = self._bindings.get(rows) or self._bind(rows)
-            binding, bound, _ = found
-            at = 0
+            at, slots = 0, list[BoundSlot]()
             for ask, low, high in pieces:
-                runner, end = ask.runner, at + high - low
+                runner = ask.runner
                 runner.load(ask, low, high, self._in, at)
                 if self._spare is not None:
-                    slot, position = runner.bound_slot(ask, self.session), runner.position + low
-                    for row in range(at, end):
-                        self._seqlens[row] = position
-                        position += 1
-                        self._totals[row] = position
-                        if bound[row] != slot.serial:
-                            self._put(binding, bound, row, slot)
-                at = end
+                    for row in range(low, high):
+                        slot, position = runner.seat(ask, self.session, row)
+                        slots.append(slot)
+                        self._seqlens[at + row - low] = position
+                        self._totals[at + row - low] = position + 1
+                at += high - low
             if self._spare is not None and at < self.width:
                 self._seqlens[at:] = 0
                 self._totals[at:] = 1
-                for row in range(at, self.width):
-                    if bound[row] != self._spare.serial:
-                        self._put(binding, bound, row, self._spare)
-            binding.run()
+                slots += [self._spare] * (self.width - at)
+            self._bound_to(rows, slots).run()
             at = 0
             for ask, low, high in pieces:
                 ask.runner.store(ask, low, high, self._out, at)
                 at += high - low
+
+    def _bound_to(self, rows: int, slots: Sequence[BoundSlot]) -> Binding:
+        """Return a call of so many rows on these caches."""
+        key = (rows, *[slot.serial for slot in slots])
+        found = self._repeated.get(key)
+        if found is not None:
+            return found.binding
+        if key in self._repeated:  # the second time: it may come often
+            found = self._repeated[key] = self._bind(rows)
+        else:
+            if len(self._repeated) >= REPEATED:
+                del self._repeated[next(iter(self._repeated))]
+            self._repeated[key] = None
+            found = self._bindings.get(rows)
+            if found is None:
+                found = self._bindings[rows] = self._bind(rows)
+        for row, slot in enumerate(slots):
+            if found.serials[row] != slot.serial:
+                self._put(found.binding, found.serials, row, slot)
+        return found.binding
 
     def _put(self, binding: Binding, bound: list[int], row: int, slot: BoundSlot) -> None:
         names = self._names[row]
@@ -110,7 +138,7 @@ class RowBatch:
             binding.output(names[name], value)
         bound[row] = slot.serial
 
-    def _bind(self, rows: int) -> tuple[Binding, list[int], object]:
+    def _bind(self, rows: int) -> Bound:
         binding = self.session.binding()
         inputs: dict[str, Array] = {name: each[:, :rows] for name, each in self._inputs.items()}
         if "logit_positions" in inputs:
@@ -128,8 +156,7 @@ class RowBatch:
             binding.input(name, value)
         for name, value in self.session.values(outputs).items():
             binding.output(name, value)
-        self._bindings[rows] = binding, [0] * self.width, (inputs, outputs)
-        return self._bindings[rows]
+        return Bound(binding, [0] * self.width, (inputs, outputs))
 
 
 class _Names(dict[str, str]):

@@ -9,8 +9,8 @@ import numpy as np
 
 from rdlite.errors import Interrupted
 from rdlite.ort.row_batch import BoundSlot, Piece
-from rdlite.ort.runner import Ask, Floats, Runner, Text
-from rdlite.ort.session import Array, Run, Session
+from rdlite.ort.runner import Ask, Desk, Floats, Runner, Text
+from rdlite.ort.session import Array, Interrupt, Run, Session
 
 
 class Rows(Protocol):
@@ -81,15 +81,19 @@ class Asking(Runner):
             self._ask("core", number)
 
     def _ask(self, part: str, number: int) -> None:
-        company, ask = self._desk.company, Ask(self, part, number)
-        if self._interrupt.is_set:
-            raise Interrupted
-        if company is None:
-            self._rows.run(ask)
-        else:
-            company.by_rows(self._desk, ask)
-        if self._interrupt.is_set:
-            raise Interrupted
+        ask_rows(Ask(self, part, number), self._rows, self._desk, self._interrupt)
+
+
+def ask_rows(ask: Ask, rows: Rows, desk: Desk, interrupt: Interrupt) -> None:
+    """Do what a text asks, in calls that other texts may share; raises Interrupted."""
+    if interrupt.is_set:
+        raise Interrupted
+    if desk.company is None:
+        rows.run(ask)
+    else:
+        desk.company.by_rows(desk, ask)
+    if interrupt.is_set:
+        raise Interrupted
 
 
 class RowRunner(Asking):
@@ -115,8 +119,8 @@ class RowRunner(Asking):
             self._decoded = (steps, self.size)
         return self._row_logits[self.size - positions :]
 
-    def bound_slot(self, ask: Ask, session: Session) -> BoundSlot:
-        """Return the cache that a call works on."""
+    def seat(self, ask: Ask, session: Session, row: int) -> tuple[BoundSlot, int]:
+        """Return the cache that a row of a call works on, and its position."""
         key = ask.part, ask.number if ask.part == "core" else 0
         bound = self._bound.get(key)
         if bound is None:
@@ -125,7 +129,7 @@ class RowRunner(Asking):
             else:
                 slot = self._prelude_slot if ask.part == "prelude" else self._coda_slot
             bound = self._bound[key] = BoundSlot(session, slot)
-        return bound
+        return bound, self._start + row
 
     def load(self, ask: Ask, low: int, high: int, arrays: Mapping[str, Array], at: int) -> None:
         """Write what rows from `low` to `high` give a call, from row `at` of its arrays on."""

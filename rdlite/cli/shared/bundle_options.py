@@ -55,7 +55,8 @@ def quantize_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--threads",
                 type=click.IntRange(1, 256),
-                help="Threads to run the model. Default: one per physical core.",
+                help="Threads to run the model. Default: one per physical core; "
+                "1 for small models.",
             ),
         )
     ):

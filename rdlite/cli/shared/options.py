@@ -30,7 +30,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1, 256),
-    help="Threads per operator. Default: one per physical core.",
+    help="Threads per operator. Default: one per physical core; 1 for small models.",
 )
 force_steps_option = click.option(
     "--force-steps",

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from rdlite.config.speculation import MAX_POSITIONS
-from rdlite.decode.draft_schedule import AutoSchedule, DraftSchedules, RoundStats
+from rdlite.decode.draft_schedule import AutoSchedule, RoundStats, Schedules
 
 
 class World:
@@ -177,11 +177,11 @@ def test_generations_may_share_it():
 
 
 def test_what_was_learned_is_kept_for_the_settings_used_last():
-    paces = DraftSchedules()
+    paces = Schedules(AutoSchedule)
     first = paces.of("first", 32)
-    for number in range(DraftSchedules.KEPT - 1):
+    for number in range(Schedules.KEPT - 1):
         paces.of(number, 32)
     assert paces.of("first", 32) is first
-    for number in range(DraftSchedules.KEPT):
+    for number in range(Schedules.KEPT):
         paces.of(-1 - number, 32)
     assert paces.of("first", 32) is not first

@@ -31,6 +31,19 @@ SAMPLINGS = (
 )
 
 
+@pytest.fixture(scope="module")
+def by_rounds(full_nano):
+    """Where positions cannot be at depths of their own, as on a GPU, they are drafted in rounds."""
+    with rdlite.load(full_nano, threads=1) as model:
+        model.plan._staggers = None
+        yield model
+
+
+@pytest.fixture(params=["staggered", "rounds"])
+def either(request, exact_nano, by_rounds):
+    return by_rounds if request.param == "rounds" else exact_nano
+
+
 def tokens(generation):
     return [(t.id, t.text, t.steps) for t in generation]
 
@@ -42,21 +55,21 @@ def endless(model, sampling):
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_it_equals_plain_decoding(exact_nano, name):
+def test_it_equals_plain_decoding(either, name):
     rng = random.Random(name)
     for number in range(20):
-        ids = [rng.randrange(exact_nano.config.vocab_size) for _ in range(rng.randint(1, 30))]
+        ids = [rng.randrange(either.config.vocab_size) for _ in range(rng.randint(1, 30))]
         how = {
             "max_tokens": 20,
             "depth": DEPTHS[name],
             "sampling": rng.choice(SAMPLINGS),
             "seed": number,
         }
-        plain = list(exact_nano.generate(ids, **how))
-        fast = exact_nano.generate(ids, **how, speculate=(rng.randint(1, 6), rng.randint(1, 14)))
+        plain = list(either.generate(ids, **how))
+        fast = either.generate(ids, **how, speculate=(rng.randint(1, 6), rng.randint(1, 14)))
         assert tokens(fast) == tokens(plain)
         values = [token.exit_value for token in plain]
-        again = [t.exit_value for t in exact_nano.generate(ids, **how, speculate=(4, 3))]
+        again = [t.exit_value for t in either.generate(ids, **how, speculate=(4, 3))]
         assert [value is None for value in again] == [value is None for value in values]
         pairs = [pair for pair in zip(again, values, strict=True) if None not in pair]
         assert all(np.isclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs)
@@ -86,79 +99,83 @@ class Restless:
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_the_text_stays_the_same_however_rounds_change(exact_nano, name):
+def test_the_text_stays_the_same_however_rounds_change(by_rounds, name):
     rng, rounds = random.Random(name), 0
     for number in range(6):
-        ids = [rng.randrange(exact_nano.config.vocab_size) for _ in range(rng.randint(1, 30))]
-        sampling = endless(exact_nano, rng.choice(SAMPLINGS))
+        ids = [rng.randrange(by_rounds.config.vocab_size) for _ in range(rng.randint(1, 30))]
+        sampling = endless(by_rounds, rng.choice(SAMPLINGS))
         how = (40, DEPTHS[name], sampling, number, ())
-        expected = tokens(exact_nano.generate(ids, *how))
-        plan = exact_nano.plan(*how, speculate=(16, 1))
-        plan.speculation.pace = Restless(rng, DEPTHS[name].max_steps)
-        assert tokens(generate_tokens(exact_nano.new_sequence(), ids, plan)) == expected
+        expected = tokens(by_rounds.generate(ids, *how))
+        plan = by_rounds.plan(*how, speculate=(16, 1))
+        plan.speculation.schedule = Restless(rng, DEPTHS[name].max_steps)
+        assert tokens(generate_tokens(by_rounds.new_sequence(), ids, plan)) == expected
         rounds += plan.stats.rounds
     assert rounds > 24  # of any size: six texts of 40 tokens take 18 at least
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_auto_equals_plain_decoding(exact_nano, name):
+def test_auto_equals_plain_decoding(either, name):
     rng = random.Random(name)
     for number in range(6):
-        ids = [rng.randrange(exact_nano.config.vocab_size) for _ in range(rng.randint(1, 30))]
-        how = (40, DEPTHS[name], endless(exact_nano, rng.choice(SAMPLINGS)), number)
-        fast = exact_nano.generate(ids, *how, speculate="auto")
-        assert tokens(fast) == tokens(exact_nano.generate(ids, *how))
+        ids = [rng.randrange(either.config.vocab_size) for _ in range(rng.randint(1, 30))]
+        how = (40, DEPTHS[name], endless(either, rng.choice(SAMPLINGS)), number)
+        fast = either.generate(ids, *how, speculate="auto")
+        assert tokens(fast) == tokens(either.generate(ids, *how))
 
 
-def test_auto_learns_from_one_generation_to_the_next():
+@pytest.mark.parametrize("staggers", [True, False])
+def test_auto_learns_from_one_generation_to_the_next(staggers):
     """And keeps apart what is asked at another depth."""
     with rdlite.load("nano") as model:
+        if not staggers:
+            model.plan._staggers = None
         model.generate("hello", 60, Depth(32), speculate="auto").stats  # noqa: B018
-        pace = model.plan(8, Depth(32), None, 0, (), speculate="auto").speculation.pace
-        assert pace.next_round().steps < 32 or pace.choice == (1, 32)
-        other = model.plan(8, Depth(16), None, 0, (), speculate="auto").speculation.pace
-        assert other is not pace
+        schedule = model.plan(8, Depth(32), None, 0, (), speculate="auto").speculation.schedule
+        assert schedule._ends >= 0
+        other = model.plan(8, Depth(16), None, 0, (), speculate="auto").speculation.schedule
+        assert other is not schedule
         chat = model.chat(depth=Depth(32), sampling=Sampling(), speculate="auto")
         chat.send("hello").stats  # noqa: B018
-        assert model.plan(8, Depth(32), None, 0, (), speculate="auto").speculation.pace is pace
+        again = model.plan(8, Depth(32), None, 0, (), speculate="auto").speculation.schedule
+        assert again is schedule
 
 
 @pytest.mark.parametrize("depth", [Depth(1), Depth(12, exit="kl")])
-def test_auto_is_plain_decoding_where_no_draft_could_be_made(exact_nano, depth):
-    stats = exact_nano.generate("hello", 8, depth, speculate="auto").stats
+def test_auto_is_plain_decoding_where_no_draft_could_be_made(either, depth):
+    stats = either.generate("hello", 8, depth, speculate="auto").stats
     assert (stats.rounds, stats.drafted, stats.speculation) == (0, 0, None)
 
 
-def test_drafts_are_counted(exact_nano):
-    stats = exact_nano.generate("hello", 30, Depth(16), speculate=(4, 8)).stats
+def test_drafts_are_counted(by_rounds):
+    stats = by_rounds.generate("hello", 30, Depth(16), speculate=(4, 8)).stats
     assert stats.speculation == (4, 8)
     assert 0 < stats.accepted <= stats.drafted <= 3 * stats.rounds
     assert stats.new_tokens == 1 + stats.rounds + stats.accepted
     assert stats.acceptance == stats.accepted / stats.drafted
-    assert exact_nano.generate("hello", 3, Depth(16)).stats.acceptance is None
+    assert by_rounds.generate("hello", 3, Depth(16)).stats.acceptance is None
 
 
-def test_nothing_is_drafted_after_the_end(exact_nano):
-    prompt = exact_nano.encode_chat([{"role": "user", "content": "Add 6 and 8."}])
-    stats = exact_nano.generate(prompt, 16, Depth(16), speculate=(12, 12)).stats
+def test_nothing_is_drafted_after_the_end(by_rounds):
+    prompt = by_rounds.encode_chat([{"role": "user", "content": "Add 6 and 8."}])
+    stats = by_rounds.generate(prompt, 16, Depth(16), speculate=(12, 12)).stats
     assert (stats.new_tokens, stats.finish) == (3, "stop")
     assert (stats.rounds, stats.drafted, stats.accepted) == (1, 1, 1)
 
 
-def test_drafts_are_accepted_several_at_a_time(exact_nano):
-    generation = exact_nano.generate("hello", 30, Depth(16), speculate=(4, 8))
+def test_drafts_are_accepted_several_at_a_time(by_rounds):
+    generation = by_rounds.generate("hello", 30, Depth(16), speculate=(4, 8))
     stats = generation.stats
     assert stats.rounds < 0.6 * stats.new_tokens
     assert stats.core_steps == 16 * stats.new_tokens
 
 
-def test_a_draft_at_full_depth_is_always_right(exact_nano):
-    stats = exact_nano.generate("hello", 21, Depth(6), speculate=(5, 6)).stats
+def test_a_draft_at_full_depth_is_always_right(by_rounds):
+    stats = by_rounds.generate("hello", 21, Depth(6), speculate=(5, 6)).stats
     assert stats.rounds == 4  # the first token comes with the prompt
 
 
-def test_the_context_and_the_number_of_tokens_are_kept_to(exact_nano):
-    assert len(exact_nano.generate("hello", 7, speculate=(6, 4)).ids) == 7
+def test_the_context_and_the_number_of_tokens_are_kept_to(either):
+    assert len(either.generate("hello", 7, speculate=(6, 4)).ids) == 7
     with rdlite.load("nano", context=24) as small:
         ids = list(range(1, 20))
         plain = small.generate(ids, 100, Depth(8))
@@ -167,15 +184,15 @@ def test_the_context_and_the_number_of_tokens_are_kept_to(exact_nano):
         assert fast.stats.finish == plain.stats.finish
 
 
-def test_stopping_early_leaves_a_chat_in_order(exact_nano):
+def test_stopping_early_leaves_a_chat_in_order(either):
     """What was drafted and not said is forgotten."""
     prompt = [3, 1, 4, 1, 5]
-    expected = exact_nano.generate(prompt, 12, Depth(8)).ids
-    generation = exact_nano.generate(prompt, 12, Depth(8), speculate=(6, 4))
+    expected = either.generate(prompt, 12, Depth(8)).ids
+    generation = either.generate(prompt, 12, Depth(8), speculate=(6, 4))
     first = next(iter(generation))
     generation.close()
     assert first.id == expected[0]
-    assert exact_nano.generate(prompt, 12, Depth(8)).ids == expected
+    assert either.generate(prompt, 12, Depth(8)).ids == expected
 
 
 def test_drafting_and_rejecting_leaves_the_logits_as_they_were(model):
@@ -226,9 +243,9 @@ def test_shared_slots_cannot_be_speculated_on(text_bundle):
 
 
 @pytest.mark.parametrize("speculate", [(4, 6), "auto"])
-def test_a_conversation_is_the_same_with_it(exact_nano, speculate):
-    plain = exact_nano.chat(depth=Depth(16))
-    fast = exact_nano.chat(depth=Depth(16), speculate=speculate)
+def test_a_conversation_is_the_same_with_it(either, speculate):
+    plain = either.chat(depth=Depth(16))
+    fast = either.chat(depth=Depth(16), speculate=speculate)
     for question in ("What is 48 + 76?", "hello", "Sort 3142."):
         expected = plain.send(question)
         answer = fast.send(question)
