@@ -2,15 +2,14 @@
 
     .venv/bin/python bench/speculation.py
 
-Texts are written plainly, in rounds of fixed size and depth, and with the automatic choice. Each is
-written in all ways before the next one, so that a busy machine slows all of them alike. `answers`
+Texts are written plainly, with so many positions in flight and steps of a draft, and with the
+automatic choice. Each is written in all ways before the next one, so that a busy machine slows all
+of them alike. `answers`
 are nano's own: 2 to 9 tokens, of which the first comes with the prompt. `long` texts go on past the
 token that ends an answer, to 96 tokens; `long, sampled` chooses tokens at temperature 1.
 
 Speeds are those of the tokens after the first, relative to plain decoding: of all texts together,
-and the quartiles of texts. The last columns say how the time was spent: core steps of drafts; what
-else drafting takes (prelude, initial states, decoding); finishing all positions together and
-decoding them; the rest (choosing tokens, their text, the loop).
+and the quartiles of texts.
 
 "same texts" counts those that came out the same as by plain decoding: all of them, or it is a bug.
 """
@@ -25,43 +24,21 @@ import click
 import numpy as np
 from endless import without_end
 from rdlite.export import export_checkpoint
+from rdlite.quant import find_scheme
 from report import finish
 
 import rdlite
 from rdlite import Depth, Sampling
 from rdlite.config.speculation import Speculate
-from rdlite.decode.draft_schedule import DraftSchedule, Round, RoundStats
 from rdlite.decode.loop import generate_tokens
 from rdlite.engine.sequence import Sequence
 from rdlite.measure.answers import held_out_problems
 from rdlite.measure.task_kinds import Problem
 
 DEPTH = Depth(32)
-WAYS: tuple[Speculate, ...] = (None, "auto", (2, 4), (4, 4), (8, 4), (8, 8), (4, 2), (6, 2))
+WAYS: tuple[Speculate, ...] = (None, "auto", (2, 16), (3, 11), (4, 8), (6, 6), (8, 4))
 LONG = 96
 CHECKPOINT = Path(__file__).parents[1] / "examples" / "nano" / "checkpoint"
-
-
-@dataclass
-class Watched:
-    """A pace, and how the time of its rounds was spent."""
-
-    pace: DraftSchedule
-    reports: list[RoundStats] = field(default_factory=list)
-
-    @property
-    def choice(self) -> tuple[int, int]:
-        """What the pace has settled on."""
-        return self.pace.choice
-
-    def next_round(self) -> Round:
-        """Return the round to be."""
-        return self.pace.next_round()
-
-    def learn(self, report: RoundStats) -> None:
-        """Remember it, and pass it on."""
-        self.reports.append(report)
-        self.pace.learn(report)
 
 
 @dataclass
@@ -69,7 +46,6 @@ class Total:
     """All texts of a kind that were written in one way."""
 
     sequence: Sequence
-    reports: list[RoundStats] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     tokens: int = 0
     rounds: int = 0
@@ -83,9 +59,6 @@ class Total:
     ) -> list[int]:
         """Write one text; returns its tokens."""
         plan = model.plan(most, DEPTH, seed=0, stop=(), speculate=way, **how)
-        if plan.speculation:
-            plan.speculation.pace = watched = Watched(plan.speculation.pace)
-            watched.reports = self.reports
         self.sequence.truncate(0)
         tokens = [token.id for token in generate_tokens(self.sequence, ids, plan)]
         stats = plan.stats
@@ -103,12 +76,6 @@ class Total:
         speeds = np.array(plain.seconds) / np.array(self.seconds)
         low, high = np.percentile(speeds, (25, 75))
         whole = sum(self.seconds)
-        parts = {
-            "draft steps": sum(report.thinking for report in self.reports),
-            "around them": sum(report.around for report in self.reports),
-            "finishing": sum(report.finishing for report in self.reports),
-        }
-        parts["rest"] = whole - sum(parts.values())
         (common, _), *_ = self.choices.most_common(1) or [("", 0)]
         return {
             "texts": kind,
@@ -120,7 +87,6 @@ class Total:
             "tokens a round": round(self.tokens / self.rounds, 2) if self.rounds else "",
             "drafts right": f"{self.accepted / self.drafted:.0%}" if self.drafted else "",
             "mostly": common if way == "auto" else "",
-            **{name: f"{part / whole:.0%}" if way else "" for name, part in parts.items()},
         }
 
 
@@ -131,14 +97,16 @@ def main(count: int, out: Path | None) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         full = export_checkpoint(CHECKPOINT, Path(folder) / "nano")
-        for path, name in (("nano", ""), (full, ", float32")):
+        int4 = export_checkpoint(CHECKPOINT, Path(folder) / "int4", quant=find_scheme("int4"))
+        for path, name in (("nano", ""), (full, ", float32"), (int4, ", int4")):
             rows += measure(path, name, held_out_problems(count))
     finish("speculation", rows, out)
 
 
 def measure(path: str | Path, name: str, problems: list[Problem]) -> list[dict[str, Any]]:
     """Write texts of all kinds in all ways with one model."""
-    answers, endless = rdlite.load(path), without_end(rdlite.load(path))
+    answers, endless = (rdlite.load(path, together=True) for _ in range(2))
+    without_end(endless)
     kinds: dict[str, tuple[rdlite.Model, int, Sampling | None]] = {
         "answers": (answers, LONG, None),
         "long": (endless, LONG, None),

@@ -149,10 +149,10 @@ class Model(Loaded):
             initial_state: "random", "zeros" or "embeds"; "random" means the model's own way to
                 start.
             chunk: prompt positions read at once, 1 to 4096.
-            speculate: draft tokens at fewer core steps and verify them together, which changes
-                the speed and not the result. (drafts, steps): up to so many drafts (1 to 16) of so
-                many steps (1 to 1024). "auto": what has been fastest in this model's generations
-                of the same depth. None: no drafts.
+            speculate: read what may follow a token before that is thought to the end, which changes
+                the speed and not the result. (drafts, steps): up to so many tokens at once (1 to
+                16), each begun when the one before it took so many steps (1 to 1024). "auto": what
+                has been fastest in this model's generations of the same depth. None: no drafts.
             top_logprobs: alternatives to report for each token, 0 to 100.
             changes: report how far each core step moved the state; not with `speculate`.
             min_tokens: let neither a stop token nor a stop text end it before there are this many

@@ -41,11 +41,11 @@ class Stats:
         new_tokens: tokens that were generated.
         core_steps: core steps that chose them, one position each.
         prompt_steps: core steps that read the prompt, times the positions that took them.
-        rounds: of speculation: the groups in which the tokens after the first came.
-        drafted: positions that were drafted.
+        rounds: of speculation: how often it went on from a token that was certain.
+        drafted: positions that were drafted, and of which it is known whether they are right.
         accepted: how many of those stayed.
-        speculation: how the last rounds were: positions, and core steps of a draft; one position
-            at full depth is plain decoding.
+        speculation: how the last rounds were: the most positions at once, and core steps of a
+            draft; one position at full depth is plain decoding.
         time_to_first_token: from the start to the first token, the reading of the prompt included.
         decode_seconds: what the tokens after the first took.
         finish: why it ended: "stop" (a stop token), "stop-string", "length" (max_tokens),

@@ -114,8 +114,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="auto|K,D|off",
         default="off",
         show_default=True,
-        help="Draft up to K tokens at D core steps each and verify them together: the same text, "
-        "faster. auto: choose K and D by what has been fastest so far.",
+        help="Read what may follow a token after D of its core steps, up to K tokens at once: the "
+        "same text, faster. auto: choose K and D by what has been fastest so far.",
     )
     return plain_run_options(speculate(sampler_option(command)))
 
