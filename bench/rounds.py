@@ -40,6 +40,7 @@ class Oracle:
         self._random = random.Random(0)
 
     def __call__(self, logits: Any, position: int) -> tuple[int, float]:
+        """Choose as always."""
         token: tuple[int, float] = self._sampler(logits, position)
         return token
 

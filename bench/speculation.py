@@ -4,9 +4,9 @@
 
 Texts are written plainly, with so many positions in flight and steps of a draft, and with the
 automatic choice. Each is written in all ways before the next one, so that a busy machine slows all
-of them alike. `answers`
-are nano's own: 2 to 9 tokens, of which the first comes with the prompt. `long` texts go on past the
-token that ends an answer, to 96 tokens; `long, sampled` chooses tokens at temperature 1.
+of them alike. `answers` are nano's own: 2 to 9 tokens, of which the first comes with the prompt.
+`long` texts go on past the token that ends an answer, to 96 tokens; `long, sampled` chooses tokens
+at temperature 1.
 
 Speeds are those of the tokens after the first, relative to plain decoding: of all texts together,
 and the quartiles of texts.
