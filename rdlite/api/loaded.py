@@ -83,7 +83,7 @@ class Loaded:
             self.generation_config,
             self._tokenizer,
             context,
-            staggers=engine.rows is not None and not engine.rows.level,
+            staggers=engine.rows is not None and engine.rows.staggers,
         )
 
     @property

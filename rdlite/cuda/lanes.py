@@ -78,6 +78,7 @@ class Lanes:
     pairs = False
     #: Rows of a call must be at one depth.
     level = True
+    staggers = False
 
     def __init__(
         self,

@@ -70,7 +70,7 @@ class Planner:
             generation_config: what ends its texts.
             tokenizer: None: it has none.
             context: the longest text.
-            staggers: its positions may be in flight at different depths.
+            staggers: speculation has positions in flight at different depths.
         """
         self._config = config
         self._exit_defaults = exit_defaults

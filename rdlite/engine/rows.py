@@ -127,6 +127,9 @@ class EngineRows:
         }
         #: The most rows of one call.
         self.width = min(part.width for part in self.parts.values())
+        #: A large core reads its weights once for rows at several depths. In a small one a row
+        #: costs nearly as much as a call, so few calls of many rows are better.
+        self.staggers = self.parts["core"].large
 
     def join(self, text: object) -> None:
         """Take a text in; nothing is to be done: its caches are bound where they lie."""

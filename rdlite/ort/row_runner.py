@@ -20,11 +20,13 @@ class Rows(Protocol):
         width: the most rows of one call.
         pairs: whether a position alone has other bits than a row beside others.
         level: whether rows of a call must be at one depth.
+        staggers: whether it pays that positions of a text take their steps at several depths.
     """
 
     width: int
     pairs: bool
     level: bool
+    staggers: bool
 
     def join(self, text: Any) -> None:
         """Take a text in that is between two calls."""

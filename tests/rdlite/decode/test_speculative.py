@@ -8,8 +8,9 @@ import pytest
 
 import rdlite
 from rdlite import Depth, Sampling
-from rdlite.decode.draft_schedule import LEAST, Round
+from rdlite.decode.draft_schedule import LEAST, Round, Schedules
 from rdlite.decode.loop import generate_tokens
+from rdlite.decode.staggered_schedule import AutoStagger
 from rdlite.measure.answers import held_out_problems
 
 DEPTHS = {
@@ -32,16 +33,16 @@ SAMPLINGS = (
 
 
 @pytest.fixture(scope="module")
-def by_rounds(full_nano):
-    """Where positions cannot be at depths of their own, as on a GPU, they are drafted in rounds."""
+def staggered_nano(full_nano):
+    """Nano in the way of large models."""
     with rdlite.load(full_nano, threads=1) as model:
-        model.plan._staggers = None
+        model.plan._staggers = Schedules(AutoStagger)
         yield model
 
 
 @pytest.fixture(params=["staggered", "rounds"])
-def either(request, exact_nano, by_rounds):
-    return by_rounds if request.param == "rounds" else exact_nano
+def either(request, exact_nano, staggered_nano):
+    return exact_nano if request.param == "rounds" else staggered_nano
 
 
 def tokens(generation):
@@ -99,16 +100,16 @@ class Restless:
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_the_text_stays_the_same_however_rounds_change(by_rounds, name):
+def test_the_text_stays_the_same_however_rounds_change(exact_nano, name):
     rng, rounds = random.Random(name), 0
     for number in range(6):
-        ids = [rng.randrange(by_rounds.config.vocab_size) for _ in range(rng.randint(1, 30))]
-        sampling = endless(by_rounds, rng.choice(SAMPLINGS))
+        ids = [rng.randrange(exact_nano.config.vocab_size) for _ in range(rng.randint(1, 30))]
+        sampling = endless(exact_nano, rng.choice(SAMPLINGS))
         how = (40, DEPTHS[name], sampling, number, ())
-        expected = tokens(by_rounds.generate(ids, *how))
-        plan = by_rounds.plan(*how, speculate=(16, 1))
+        expected = tokens(exact_nano.generate(ids, *how))
+        plan = exact_nano.plan(*how, speculate=(16, 1))
         plan.speculation.schedule = Restless(rng, DEPTHS[name].max_steps)
-        assert tokens(generate_tokens(by_rounds.new_sequence(), ids, plan)) == expected
+        assert tokens(generate_tokens(exact_nano.new_sequence(), ids, plan)) == expected
         rounds += plan.stats.rounds
     assert rounds > 24  # of any size: six texts of 40 tokens take 18 at least
 
@@ -127,8 +128,7 @@ def test_auto_equals_plain_decoding(either, name):
 def test_auto_learns_from_one_generation_to_the_next(staggers):
     """And keeps apart what is asked at another depth."""
     with rdlite.load("nano") as model:
-        if not staggers:
-            model.plan._staggers = None
+        model.plan._staggers = Schedules(AutoStagger) if staggers else None
         model.generate("hello", 60, Depth(32), speculate="auto").stats  # noqa: B018
         schedule = model.plan(8, Depth(32), None, 0, (), speculate="auto").speculation.schedule
         assert schedule._ends >= 0
@@ -146,31 +146,31 @@ def test_auto_is_plain_decoding_where_no_draft_could_be_made(either, depth):
     assert (stats.rounds, stats.drafted, stats.speculation) == (0, 0, None)
 
 
-def test_drafts_are_counted(by_rounds):
-    stats = by_rounds.generate("hello", 30, Depth(16), speculate=(4, 8)).stats
+def test_drafts_are_counted(exact_nano):
+    stats = exact_nano.generate("hello", 30, Depth(16), speculate=(4, 8)).stats
     assert stats.speculation == (4, 8)
     assert 0 < stats.accepted <= stats.drafted <= 3 * stats.rounds
     assert stats.new_tokens == 1 + stats.rounds + stats.accepted
     assert stats.acceptance == stats.accepted / stats.drafted
-    assert by_rounds.generate("hello", 3, Depth(16)).stats.acceptance is None
+    assert exact_nano.generate("hello", 3, Depth(16)).stats.acceptance is None
 
 
-def test_nothing_is_drafted_after_the_end(by_rounds):
-    prompt = by_rounds.encode_chat([{"role": "user", "content": "Add 6 and 8."}])
-    stats = by_rounds.generate(prompt, 16, Depth(16), speculate=(12, 12)).stats
+def test_nothing_is_drafted_after_the_end(exact_nano):
+    prompt = exact_nano.encode_chat([{"role": "user", "content": "Add 6 and 8."}])
+    stats = exact_nano.generate(prompt, 16, Depth(16), speculate=(12, 12)).stats
     assert (stats.new_tokens, stats.finish) == (3, "stop")
     assert (stats.rounds, stats.drafted, stats.accepted) == (1, 1, 1)
 
 
-def test_drafts_are_accepted_several_at_a_time(by_rounds):
-    generation = by_rounds.generate("hello", 30, Depth(16), speculate=(4, 8))
+def test_drafts_are_accepted_several_at_a_time(exact_nano):
+    generation = exact_nano.generate("hello", 30, Depth(16), speculate=(4, 8))
     stats = generation.stats
     assert stats.rounds < 0.6 * stats.new_tokens
     assert stats.core_steps == 16 * stats.new_tokens
 
 
-def test_a_draft_at_full_depth_is_always_right(by_rounds):
-    stats = by_rounds.generate("hello", 21, Depth(6), speculate=(5, 6)).stats
+def test_a_draft_at_full_depth_is_always_right(exact_nano):
+    stats = exact_nano.generate("hello", 21, Depth(6), speculate=(5, 6)).stats
     assert stats.rounds == 4  # the first token comes with the prompt
 
 

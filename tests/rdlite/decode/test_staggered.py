@@ -7,7 +7,10 @@ import pytest
 
 import rdlite
 from rdlite import Cache, Depth, Sampling
+from rdlite.decode.draft_schedule import Schedules
 from rdlite.decode.loop import generate_tokens
+from rdlite.decode.speculative import Speculation
+from rdlite.decode.staggered import Staggered
 from rdlite.decode.staggered_schedule import AutoStagger, FixedStagger
 
 DEPTHS = {
@@ -17,6 +20,18 @@ DEPTHS = {
     "acceleration": Depth(12, exit="acceleration", threshold=0.1),
     "cosine": Depth(12, exit="cosine", threshold=0.01),
 }
+
+
+def staggering(model):
+    """Let a model speculate as large ones do."""
+    model.plan._staggers = Schedules(AutoStagger)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exact_nano(full_nano):
+    with rdlite.load(full_nano, threads=1) as model:
+        yield staggering(model)
 
 
 def exact(generation):
@@ -67,6 +82,7 @@ def test_the_text_is_the_same_to_the_bit_however_positions_follow(exact_nano, na
 def test_the_shipped_nano_gives_the_same_bits(weights):
     cache = Cache(bits=8) if weights == "int8 cache" else None
     with rdlite.load("nano", cache=cache) as model:
+        staggering(model)
         for seed, way in enumerate(((4, 8), (16, 1), (3, 20), (8, 4))):
             how = (60, Depth(24), endless(model, Sampling()), seed)
             plain = exact(model.generate("What is 48 + 76?", *how))
@@ -77,12 +93,34 @@ def test_caches_grow_while_positions_are_in_flight(exact_nano):
     rng = random.Random(0)
     ids = [rng.randrange(exact_nano.config.vocab_size) for _ in range(240)]
     how = (40, Depth(12), endless(exact_nano, Sampling()))
-    with exact_nano.pool.borrowed() as sequence:
-        sequence.truncate(0)
     fresh = exact_nano.new_sequence()
     plan = exact_nano.plan(*how, 0, (), speculate=(6, 2))
     assert exact(generate_tokens(fresh, ids, plan)) == exact(exact_nano.generate(ids, *how))
     assert fresh.capacity > 256  # it held 256 before
+
+
+def test_several_texts_share_calls_and_keep_their_bits():
+    prompts = ["What is 48 + 76?", "hello", "Sort 3142.", "Is 77 even?"]
+    with rdlite.load("nano") as model:
+        how = {"max_tokens": 30, "depth": Depth(16), "sampling": endless(model, Sampling())}
+        alone = [exact(model.generate(prompt, **how)) for prompt in prompts]
+        found = [[] for _ in prompts]
+        for index, token in staggering(model).generate_many(prompts, 3, speculate=(4, 4), **how):
+            found[index].append(token)
+        assert [exact(tokens) for tokens in found] == alone
+
+
+def test_large_cores_are_staggered_and_small_ones_are_not(full_nano, monkeypatch):
+    with rdlite.load(full_nano) as small:
+        assert isinstance(
+            small.plan(4, None, None, 0, (), speculate="auto").speculation, Speculation
+        )
+        expected = small.generate("hello", 20, Depth(12)).ids
+    monkeypatch.setattr("rdlite.engine.rows.LARGE", 1)
+    with rdlite.load(full_nano) as large:
+        speculation = large.plan(4, Depth(12), None, 0, (), speculate="auto").speculation
+        assert isinstance(speculation, Staggered)
+        assert large.generate("hello", 20, Depth(12), speculate=(4, 3)).ids == expected
 
 
 def test_nothing_is_done_twice(exact_nano):
