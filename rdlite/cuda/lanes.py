@@ -77,8 +77,7 @@ class Lanes:
     #: Positions need no company to have the bits of a row.
     pairs = False
     #: Rows of a call must be at one depth.
-    level = True
-    staggers = False
+    level, staggers = True, False
 
     def __init__(
         self,
