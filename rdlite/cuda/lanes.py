@@ -70,8 +70,7 @@ class Lane:
 class Lanes:
     """The lanes of one model, made when texts come that may share calls.
 
-    They belong to one company of texts at a time, and to its thread. Texts of another that comes
-    meanwhile have none.
+    They belong to one company of texts at a time, and its thread. Texts of another have none.
     """
 
     #: Positions need no company to have the bits of a row.

@@ -8,8 +8,8 @@ from rdlite.constrain.mask import TokenMask
 from rdlite.decode.cancellation import Cancellation
 from rdlite.decode.results import Stats
 from rdlite.decode.sampler import Sampler
-from rdlite.decode.speculative import Speculation
-from rdlite.decode.staggered import Staggered
+from rdlite.decode.speculation.rounds import Speculation
+from rdlite.decode.speculation.staggered import Staggered
 from rdlite.decode.wavefront import Wavefront
 from rdlite.exit.controller import Controller
 from rdlite.exit.recorder import Recorder

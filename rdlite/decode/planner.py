@@ -17,13 +17,22 @@ from rdlite.config.sampling import Sampling
 from rdlite.config.speculation import MAX_POSITIONS, Speculate, check_speculation
 from rdlite.constrain.compiled import Constraints
 from rdlite.constrain.mask import TokenMask
-from rdlite.decode.draft_schedule import AutoSchedule, DraftSchedule, FixedSchedule, Schedules
 from rdlite.decode.logit_rules import LogitRule, MinTokens
 from rdlite.decode.plan import CHUNK, Plan
 from rdlite.decode.sampler import Sampler
-from rdlite.decode.speculative import Speculation
-from rdlite.decode.staggered import Staggered
-from rdlite.decode.staggered_schedule import AutoStagger, FixedStagger, StaggeredSchedule
+from rdlite.decode.speculation.draft_schedule import (
+    AutoSchedule,
+    DraftSchedule,
+    FixedSchedule,
+    Schedules,
+)
+from rdlite.decode.speculation.rounds import Speculation
+from rdlite.decode.speculation.staggered import Staggered
+from rdlite.decode.speculation.staggered_schedule import (
+    AutoStagger,
+    FixedStagger,
+    StaggeredSchedule,
+)
 from rdlite.decode.wavefront import Wavefront
 from rdlite.errors import InputError
 from rdlite.exit.controller import Controller

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from rdlite.config.speculation import MAX_POSITIONS
-from rdlite.decode.draft_schedule import AutoSchedule, RoundStats, Schedules
+from rdlite.decode.speculation.draft_schedule import AutoSchedule, RoundStats, Schedules
 
 
 class World:

@@ -8,9 +8,9 @@ import pytest
 
 import rdlite
 from rdlite import Depth, Sampling
-from rdlite.decode.draft_schedule import LEAST, Round, Schedules
 from rdlite.decode.loop import generate_tokens
-from rdlite.decode.staggered_schedule import AutoStagger
+from rdlite.decode.speculation.draft_schedule import LEAST, Round, Schedules
+from rdlite.decode.speculation.staggered_schedule import AutoStagger
 from rdlite.measure.answers import held_out_problems
 
 DEPTHS = {

@@ -7,11 +7,11 @@ import pytest
 
 import rdlite
 from rdlite import Cache, Depth, Sampling
-from rdlite.decode.draft_schedule import Schedules
 from rdlite.decode.loop import generate_tokens
-from rdlite.decode.speculative import Speculation
-from rdlite.decode.staggered import Staggered
-from rdlite.decode.staggered_schedule import AutoStagger, FixedStagger
+from rdlite.decode.speculation.draft_schedule import Schedules
+from rdlite.decode.speculation.rounds import Speculation
+from rdlite.decode.speculation.staggered import Staggered
+from rdlite.decode.speculation.staggered_schedule import AutoStagger, FixedStagger
 
 DEPTHS = {
     "fixed": Depth(12),

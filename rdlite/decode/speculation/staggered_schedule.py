@@ -7,7 +7,7 @@ from statistics import median
 from typing import Protocol
 
 from rdlite.config.speculation import MAX_POSITIONS
-from rdlite.decode.draft_schedule import (
+from rdlite.decode.speculation.draft_schedule import (
     CHOOSE_EVERY,
     ENOUGH,
     FORGET,

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.decode.draft_schedule import DraftSchedule, Round, RoundStats
 from rdlite.decode.results import Choice
 from rdlite.decode.sampler import Sampler, log_probability
+from rdlite.decode.speculation.draft_schedule import DraftSchedule, Round, RoundStats
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
 from rdlite.exit.ragged import RaggedBatch

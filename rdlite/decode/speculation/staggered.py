@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rdlite.decode.results import Choice
 from rdlite.decode.sampler import Sampler
-from rdlite.decode.staggered_schedule import StaggeredSchedule
+from rdlite.decode.speculation.staggered_schedule import StaggeredSchedule
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
 from rdlite.ort.initial_state import InitialState
