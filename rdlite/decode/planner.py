@@ -31,7 +31,6 @@ from rdlite.decode.speculation.staggered import Staggered
 from rdlite.decode.speculation.staggered_schedule import (
     AutoStagger,
     FixedStagger,
-    StaggeredSchedule,
 )
 from rdlite.decode.wavefront import Wavefront
 from rdlite.errors import InputError
@@ -285,7 +284,7 @@ class Planner:
             return None
         positions = MAX_POSITIONS if wanted == "auto" else wanted[0]
         if self._staggers is not None and not controller.decodes:
-            stagger: StaggeredSchedule = (
+            stagger: FixedStagger = (
                 self._staggers.of(how, most) if wanted == "auto" else FixedStagger(*wanted)
             )
             return Staggered(stagger, positions, controller, start, sampler, ends)

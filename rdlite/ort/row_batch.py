@@ -115,18 +115,19 @@ class RowBatch:
         found = self._repeated.get(key)
         if found is not None:
             return found.binding
-        if key in self._repeated:  # the second time: it may come often
-            found = self._repeated[key] = self._bind(rows)
+        again = key in self._repeated  # it may come often
+        if again:
+            found = self._bind(rows)
         else:
-            if len(self._repeated) >= REPEATED:
-                del self._repeated[next(iter(self._repeated))]
-            self._repeated[key] = None
             found = self._bindings.get(rows)
             if found is None:
                 found = self._bindings[rows] = self._bind(rows)
         for row, slot in enumerate(slots):
             if found.serials[row] != slot.serial:
                 self._put(found.binding, found.serials, row, slot)
+        if not again and len(self._repeated) >= REPEATED:
+            del self._repeated[next(iter(self._repeated))]
+        self._repeated[key] = found if again else None  # last: it is whole now
         return found.binding
 
     def _put(self, binding: Binding, bound: list[int], row: int, slot: BoundSlot) -> None:

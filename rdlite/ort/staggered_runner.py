@@ -26,13 +26,15 @@ class Seat:
 
     size = 1
 
-    def __init__(self, number: int, states: Floats, embeds: Floats, results: Floats) -> None:
-        """Use these rows: float32 [2, E], [E] and [2], which keep the change and the gate."""
+    def __init__(self, number: int, width: int, has_gate: bool) -> None:
+        """Make room for states of this width."""
+        states = np.zeros((2, width), np.float32)
         self.number = number
         self.position = self.token = self.steps = 0
-        self.rows, self.embeds = states, embeds
+        self.rows, self.embeds = states, np.zeros(width, np.float32)
         self.states: Sequence[Floats] = (states[0][None, None], states[1][None, None])
-        self.change, self.exit_probability = results[:1][None], results[1:][None]
+        self.change = np.zeros((1, 1), np.float32)
+        self.exit_probability = np.zeros((1, 1), np.float32) if has_gate else None
 
     def begin(self, position: int, token: int) -> None:
         """Be another position, that has taken no step."""
@@ -62,12 +64,8 @@ class StaggeredRunner:
         config = text.config
         self._text = weakref.ref(text)
         self._interrupt, self._desk, self._rows = text.interrupt, text.desk, rows
-        states = np.zeros((seats, 2, config.hidden_size), np.float32)
-        embeds = np.zeros((seats, config.hidden_size), np.float32)
-        results = np.zeros((seats, 2), np.float32)
-        parts = zip(states, embeds, results, strict=True)
-        self.seats = [Seat(number, *part) for number, part in enumerate(parts)]
-        self._has_gate = config.recurrence.exit_threshold is not None
+        has_gate = config.recurrence.exit_threshold is not None
+        self.seats = [Seat(number, config.hidden_size, has_gate) for number in range(seats)]
         self._logits: Floats = np.zeros((0, config.vocab_size), np.float32)
         #: Whom a call is about, and how many they are.
         self._asked: Sequence[Seat] = ()
@@ -141,5 +139,5 @@ class StaggeredRunner:
                 continue
             seat.rows[(seat.steps + 1) % 2] = arrays["next_state"][row]
             seat.change[0, 0] = arrays["change"][row]
-            if self._has_gate:
+            if seat.exit_probability is not None:
                 seat.exit_probability[0, 0] = arrays["exit_probability"][row]

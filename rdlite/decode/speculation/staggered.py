@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rdlite.decode.results import Choice
 from rdlite.decode.sampler import Sampler
-from rdlite.decode.speculation.staggered_schedule import StaggeredSchedule
+from rdlite.decode.speculation.staggered_schedule import FixedStagger
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
 from rdlite.ort.initial_state import InitialState
@@ -26,6 +26,10 @@ from rdlite.ort.staggered_runner import Seat, StaggeredRunner
 
 if TYPE_CHECKING:
     from rdlite.decode.results import Stats
+
+
+#: In the place of steps: a position whose draft ends the text.
+LAST = -1
 
 
 class Staggered:
@@ -37,7 +41,7 @@ class Staggered:
 
     def __init__(
         self,
-        schedule: StaggeredSchedule,
+        schedule: FixedStagger,
         positions: int,
         controller: Controller,
         start: InitialState,
@@ -107,11 +111,13 @@ class Staggered:
             looked = bool(self._probes)
             logits = dict(zip((seat.number for seat in asked), runner.logits(asked), strict=True))
             choice = self._end(sequence, logits[oldest.number], stats) if done else None
-            follows = self._guess(newest, logits[newest.number]) if drafts and self._line else -1
+            follows = self._guess(newest, logits[newest.number]) if drafts and self._line else None
             for seat in self._line:
                 if self._probed(seat) and seat.number in logits:
                     self._guess(seat, logits[seat.number])
-            if follows >= 0:
+            if follows in self._ends:
+                self._guesses[newest.number, LAST] = follows  # it is not asked again
+            elif follows is not None:
                 self._board(sequence, follows)
             if choice is not None:
                 if self.schedule.timed and not looked:  # that takes time too
@@ -173,10 +179,7 @@ class Staggered:
     def _may_follow(self, newest: Seat) -> bool:
         """Whether it is time, and there is a seat, for what may follow the newest position."""
         positions, steps = self.schedule.choice
-        if (
-            len(self._line) >= min(positions, self._most)
-            or self._guesses.get((newest.number, -1)) is not None
-        ):
+        if len(self._line) >= min(positions, self._most) or (newest.number, LAST) in self._guesses:
             return False
         return newest.steps >= steps or self._is_done(newest)
 
@@ -184,12 +187,9 @@ class Staggered:
         return seat is self._line[0] and seat.steps in self._probes
 
     def _guess(self, seat: Seat, logits: Floats) -> int:
-        """Return what may follow a seat; -1 if nothing needs to follow it."""
+        """Return what may follow a seat."""
         token = self._sampler.guess(logits, seat.position + 1)
         self._guesses[seat.number, seat.steps] = token
-        if token in self._ends:
-            self._guesses[seat.number, -1] = token  # it is not asked again
-            return -1
         return token
 
     def _end(self, sequence: Sequence, logits: Floats, stats: Stats) -> Choice:
@@ -200,7 +200,7 @@ class Staggered:
         self._idle.append(oldest)
         for number, steps in [key for key in self._guesses if key[0] == oldest.number]:
             guess = self._guesses.pop((number, steps))
-            if steps >= 0:
+            if steps != LAST:
                 self.schedule.note_draft(steps, guess == token)
         self.schedule.note_end(oldest.steps, token in self._ends)
         self._probes = ()  # one look a line

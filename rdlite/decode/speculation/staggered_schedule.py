@@ -4,7 +4,6 @@ import math
 import threading
 from collections import deque
 from statistics import median
-from typing import Protocol
 
 from rdlite.config.speculation import MAX_POSITIONS
 from rdlite.decode.speculation.draft_schedule import (
@@ -27,8 +26,8 @@ KNOWN = 4
 TRIAL = 8
 
 
-class StaggeredSchedule(Protocol):
-    """Says how positions follow each other.
+class FixedStagger:
+    """Always the same; nothing is learned.
 
     Attributes:
         choice: the most positions in flight, and the steps after which one says what may follow;
@@ -36,8 +35,10 @@ class StaggeredSchedule(Protocol):
         timed: whether it wants to know how long things take.
     """
 
-    choice: tuple[int, int]
-    timed: bool
+    timed = False
+
+    def __init__(self, positions: int, steps: int) -> None:
+        self.choice = (positions, steps)
 
     def begin(self) -> tuple[int, ...]:
         """A position begins whose token is certain: choose for those after it.
@@ -45,6 +46,7 @@ class StaggeredSchedule(Protocol):
         Returns:
             Depths at which to decode it, only to see what drafts would have been.
         """
+        return ()
 
     def note_draft(self, steps: int, right: bool) -> None:
         """A draft after so many steps was right or wrong."""
@@ -65,38 +67,7 @@ class StaggeredSchedule(Protocol):
         """A token took so long, with drafts after so many steps."""
 
 
-class FixedStagger:
-    """Always the same."""
-
-    timed = False
-
-    def __init__(self, positions: int, steps: int) -> None:
-        self.choice = (positions, steps)
-
-    def begin(self) -> tuple[int, ...]:
-        """Nothing is to be seen."""
-        return ()
-
-    def note_draft(self, steps: int, right: bool) -> None:
-        """There is nothing to learn."""
-
-    def note_end(self, steps: int, ended: bool) -> None:
-        """There is nothing to learn."""
-
-    def note_plain(self, seconds: float) -> None:
-        """There is nothing to learn."""
-
-    def note_step(self, rows: int, seconds: float) -> None:
-        """There is nothing to learn."""
-
-    def note_around(self, seconds: float) -> None:
-        """There is nothing to learn."""
-
-    def note_token(self, steps: int, seconds: float) -> None:
-        """There is nothing to learn."""
-
-
-class AutoStagger:
+class AutoStagger(FixedStagger):
     """As what was seen suggests. Thread-safe: generations may share it.
 
     Let a position take D steps, its draft come after d of them and be right with chance s. Then
@@ -111,8 +82,8 @@ class AutoStagger:
         depths = {max(1, round(part * max_steps)) for part in PARTS}
         #: Steps that drafts may have, ascending; none where the full depth is one step.
         self.depths = tuple(sorted(depth for depth in depths if depth < max_steps))
-        #: (1, full depth) is plain decoding.
-        self.choice = self._plain = (1, max_steps)
+        super().__init__(1, max_steps)
+        self._plain = self.choice  # one position at full depth
         self._lock = threading.Lock()
         self._begun = self._done = self._calls = 0
         self._trial = 0  # tokens that are left of what is tried though it may not pay
