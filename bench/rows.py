@@ -3,8 +3,9 @@
     .venv/bin/python bench/rows.py
 
 Rows are nano at 16 steps and under its tuned exit rule, and, with --huginn, a core of Huginn-0125's
-width with random int4 weights, blocks of 32 and 128, at 4 steps. "texts" are worked on at a time;
-each kind's rounds alternate between them. Every text has the tokens that it has alone.
+width with random int4 weights, blocks of 32, 128 and 256, at 4 steps. The same texts are written
+each time, and "texts" of them are worked on at once; each kind's rounds alternate between these.
+Every text has the tokens that it has alone.
 
 Then texts under the exit rule are written again in lockstep, where all wait for the deepest before
 any goes on to its next token. "of lockstep" is how much faster they are as rdlite does it. Those
@@ -29,7 +30,7 @@ from rdlite.api import together
 from rdlite.engine.row_queue import RowQueue
 from rdlite.measure.answers import held_out_problems
 from rdlite.ort.row_batch import Piece
-from rdlite.ort.runner import Desk
+from rdlite.ort.text import Desk
 
 TEXTS, PROMPT = (1, 2, 4, 8), 16
 
@@ -48,8 +49,8 @@ class Lockstep(RowQueue):
 
 
 def seconds(model: rdlite.Model, texts: int, **options: Any) -> float:
-    """Seconds a token that so many texts at once take."""
-    prompts = [{"prompt": [5 + number] * PROMPT, "seed": number} for number in range(texts)]
+    """Seconds a token that the texts take, so many at once."""
+    prompts = [{"prompt": [5 + number] * PROMPT, "seed": number} for number in range(max(TEXTS))]
     clock, tokens = time.perf_counter(), 0
     for _ in model.generate_many(prompts, texts, **options):
         tokens += 1
@@ -118,13 +119,13 @@ def main(huginn: bool, rounds: int, threads: int | None, out: Path | None) -> No
         found = rows_of("nano, 16 steps", model, rounds, depth=Depth(16), **long)
         found += rows_of("nano, exit rule", model, rounds, **long)
         found += beside_lockstep(model, rounds)
-    for block in (32, 128) if huginn else ():
+    for block in (32, 128, 256) if huginn else ():
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "huginn"
             shape = ["--layers", "0", "4", "0", "--vocabulary", "262", "--block-size", str(block)]
             subprocess.run([sys.executable, random_bundle.__file__, str(made), *shape], check=True)
             with rdlite.load(made, threads=threads, together=True) as model:
-                short = {"max_tokens": 6, "depth": Depth(4)}
+                short = {"max_tokens": 24, "depth": Depth(4)}
                 found += rows_of(f"Huginn int4 {block}", model, min(rounds, 3), **short)
     finish("rows", found, out)
 

@@ -17,7 +17,7 @@ from rdlite.engine.engine import Engine
 from rdlite.engine.row_queue import RowQueue
 from rdlite.engine.sequence import Sequence
 from rdlite.ort.row_batch import Piece
-from rdlite.ort.runner import Ask, Desk
+from rdlite.ort.text import Ask, Desk
 
 K = TypeVar("K")
 #: A token, None at the end, or what went wrong.
@@ -46,6 +46,7 @@ class Together(Generic[K]):
         self._called = called
         self._most = most
         self._rows = engine.rows
+        self.bursts = engine.bursts
         width, level = (engine.rows.width, engine.rows.level) if engine.rows else (1, False)
         self._queue = RowQueue(width, prompts_first, level)
         self._texts: dict[Desk, greenlet] = {}
@@ -97,7 +98,10 @@ class Together(Generic[K]):
         elif taken is not None:
             self._call(taken)
             for ask in [ask for ask, _, high in taken if high == ask.size]:
-                self._texts[self._desks.pop(ask)].switch()
+                if ask.done or ask.problem is not None:
+                    self._texts[self._desks.pop(ask)].switch()
+                else:
+                    self._queue.ask(ask)
         events, self._events = self._events, []
         return events
 
@@ -131,14 +135,17 @@ class Together(Generic[K]):
 
     def _call(self, pieces: list[Piece]) -> None:
         assert self._rows is not None
-        self._called(sum(high - low for _, low, high in pieces))
+        rows = sum(high - low for _, low, high in pieces)
         try:
-            self._rows.run_pieces(pieces)
+            for _ in range(self._rows.run_pieces(pieces, self.bursts)):
+                self._called(rows)
         except Exception as problem:
             if len(pieces) == 1:
                 pieces[0][0].problem = problem
                 return
             for piece in pieces:  # the fault of one must not be that of all
+                if piece[0].done:
+                    continue
                 try:
                     self._rows.run_pieces([piece])
                 except Exception as own:

@@ -25,8 +25,8 @@ from rdlite.errors import RuntimeFailure
 from rdlite.ort.kv_cache import Floats, MakeSlot, named_layers
 from rdlite.ort.row_batch import Piece
 from rdlite.ort.row_runner import Asking
-from rdlite.ort.runner import Arrays, Ask, Company, Text
 from rdlite.ort.session import Interrupt, Run, Session
+from rdlite.ort.text import Arrays, Ask, Company, Text
 
 #: The most lanes. Rows cost next to nothing where weights are float16, and much where packed.
 WIDTH, PACKED_WIDTH = 16, 8
@@ -73,10 +73,8 @@ class Lanes:
     They belong to one company of texts at a time, and its thread. Texts of another have none.
     """
 
-    #: Positions need no company to have the bits of a row.
-    pairs = False
-    #: Rows of a call must be at one depth.
-    level, staggers = True, False
+    #: Positions need no company to have the bits of a row. Rows of a call must be at one depth.
+    pairs, level, staggers = False, True, False
 
     def __init__(
         self,
@@ -158,8 +156,8 @@ class Lanes:
         """Do what one text asks."""
         self.run_pieces([(ask, 0, 1)])
 
-    def run_pieces(self, pieces: Sequence[Piece]) -> None:
-        """Do what texts ask, all of one part and at one depth."""
+    def run_pieces(self, pieces: Sequence[Piece], on: bool = False) -> int:
+        """Take a step with what texts ask for, all of one part and at one depth, a row each."""
         by_slot: dict[str, list[Ask]] = {}
         for ask, _, _ in pieces:
             by_slot.setdefault(ask.runner.slot_name(ask), []).append(ask)
@@ -170,6 +168,9 @@ class Lanes:
             part, parity = asks[0].part, asks[0].number % 2
             key = part, name, parity if part == "core" else 0
             (self._runs.get(key) or self._bind(*key))()
+        for ask, _, _ in pieces:
+            ask.advance()
+        return len(by_slot)
 
     def places(self, number: int) -> Places:
         """Return where a lane's numbers lie."""

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from rdlite.cuda.arrays import Captured, Change, Device, DeviceArray, Readback
-from rdlite.ort.runner import Arrays, Floats, Runner, Text, keeps_logits
+from rdlite.ort.runner import Runner, keeps_logits
 from rdlite.ort.session import Run
+from rdlite.ort.text import Arrays, Floats, Text
 
 #: By text, where its runners put logits.
 _logits: weakref.WeakKeyDictionary[Any, Readback] = weakref.WeakKeyDictionary()

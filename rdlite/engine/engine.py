@@ -12,18 +12,20 @@ from rdlite.engine.packed_scales import lend, with_lent_scales
 from rdlite.engine.row_check import rows_pair
 from rdlite.engine.rows import EngineRows, spare_slot
 from rdlite.errors import InputError
-from rdlite.graphs.change import change_graph, without_change
-from rdlite.graphs.float16 import with_float16
-from rdlite.graphs.gpu import with_gpu_kernels
-from rdlite.graphs.int8_halves import with_int8_halves
-from rdlite.graphs.int8_kv import with_int8_cache
-from rdlite.graphs.rotary import Floats, rotary_table, with_positions
-from rdlite.graphs.wide_scales import Place
+from rdlite.graphs.derived.change import change_graph, without_change
+from rdlite.graphs.derived.float16 import with_float16
+from rdlite.graphs.derived.gpu import with_gpu_kernels
+from rdlite.graphs.derived.int8_halves import with_int8_halves
+from rdlite.graphs.derived.int8_kv import with_int8_cache
+from rdlite.graphs.derived.rotary import Floats, rotary_table, with_positions
+from rdlite.graphs.derived.unrolled import with_steps
+from rdlite.graphs.derived.wide_scales import Place
 from rdlite.ort.kv_cache import HostSlots, MakeSlot, Slot
 from rdlite.ort.row_runner import RowRunner, Rows
-from rdlite.ort.runner import Runner, Text
+from rdlite.ort.runner import Runner
 from rdlite.ort.session import Session
 from rdlite.ort.staggered_runner import StaggeredRunner
+from rdlite.ort.text import Text
 
 if TYPE_CHECKING:
     from rdlite.cuda.arrays import Device
@@ -113,7 +115,10 @@ class Engine:
                     tables[name] = rotary_table(self.config, name, context or 0)
             own[part] = {name: tables[name] for name in names}
 
-        if threads is None and device is None and bundle.manifest.parameters["core"] < SMALL:
+        #: Whether steps are so short that what a call costs besides them counts: they are taken
+        #: several at a time.
+        self.bursts = device is None and bundle.manifest.parameters["core"] < SMALL
+        if threads is None and self.bursts:
             threads = 1
         large = device is None and sum(bundle.manifest.parameters.values()) >= LARGE
         lent: dict[str, dict[str, Place]] = {part: {} for part in PARTS}
@@ -138,6 +143,8 @@ class Engine:
         if pairs is None or (pairs and not together):
             for part, graph in stretched.items():
                 self.sessions[part] = make(part, graph, in_order=False)
+            if self.bursts and not portable:
+                self.sessions["steps"] = make("core", with_steps(stretched["core"]))
             if device is not None:
                 from rdlite.cuda.dense import dense_sessions
 
@@ -155,6 +162,8 @@ class Engine:
             return
         self.rows = rows = EngineRows(stretched, make, self.config, pairs, self._spare)
         self.sessions = {part: each.chunks for part, each in rows.parts.items()}
+        if self.bursts and not pairs:
+            self.sessions["steps"] = make("core", with_steps(stretched["core"]))
 
     def _lanes(self, device: Device, context: int, packed: bool) -> Rows:
         from rdlite.cuda.lanes import Lanes

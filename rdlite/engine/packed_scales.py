@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rdlite.graphs.derived.wide_scales import Place, with_wide_scales
 from rdlite.graphs.product import Kind, kind_of, random_product
-from rdlite.graphs.wide_scales import Place, with_wide_scales
 from rdlite.ort.lent_memory import CAN_TAKE_BACK, LentMemory
 from rdlite.ort.session import Session
 

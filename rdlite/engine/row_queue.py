@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from rdlite.ort.row_batch import Piece
-from rdlite.ort.runner import Ask, Desk
+from rdlite.ort.text import Ask, Desk
 
 #: Calls of other parts that may go before one that waits to be fuller. Tokens begin together right
 #: after those before them were decoded together: waiting would bring no others.
@@ -38,7 +38,8 @@ class RowQueue:
         self._rows_next = False
 
     def ask(self, ask: Ask) -> None:
-        """Add rows of a text."""
+        """Add rows of a text, which want to take a step."""
+        ask.taken = 0
         self._asks[ask.part].append(ask)
 
     def wait(self, desk: Desk) -> None:

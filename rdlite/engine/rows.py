@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from rdlite.config.model import ModelConfig
-from rdlite.graphs.rows import has_attention, with_rows
+from rdlite.graphs.derived.rows import has_attention, with_rows
+from rdlite.graphs.derived.unrolled import STEPS, with_steps
 from rdlite.ort.kv_cache import MakeSlot, Slot
 from rdlite.ort.row_batch import ChunkSession, Piece, RowBatch
-from rdlite.ort.runner import Ask
-from rdlite.ort.session import Session
+from rdlite.ort.session import Array, Session
+from rdlite.ort.text import Ask
 
 #: Bytes of weights from which on a part has one session only.
 LARGE = 64 * 2**20
@@ -43,51 +44,75 @@ class PartRows:
         """Make it; `spare` is a cache of one position, None where the graph has no attention."""
         self._part, self._graph, self._make = part, graph, make
         self._config, self._even, self._spare = config, even, spare
-        self._batches: dict[int, RowBatch] = {}
+        #: By width, and core steps of a call.
+        self._sessions: dict[tuple[int, int], Session] = {}
+        #: Those that nobody uses: a caller takes one and puts it back.
+        self._idle: dict[tuple[int, int], list[RowBatch]] = {}
         self._lock = threading.Lock()
         self.large = _weight_bytes(graph) >= LARGE
         #: Takes chunks of one text.
         self.chunks: Session | ChunkSession
         if spare is not None and self.large:
             session = make(with_rows(graph, LARGE_WIDTH, picked=True))
-            self._batches[LARGE_WIDTH] = self._batch(session, LARGE_WIDTH)
+            self._sessions[LARGE_WIDTH, 1] = session
             self.chunks = ChunkSession(session, LARGE_WIDTH, spare)
         else:
             self.chunks = make(graph)
         #: The most rows of one call.
         self.width = LARGE_WIDTH if self.large else WIDTHS[-1]
 
-    def run(self, pieces: Sequence[Piece]) -> None:
-        """Call it on rows, `width` at most."""
+    def run(self, pieces: Sequence[Piece], on: bool) -> int:
+        """Call it on rows, `width` at most, as `EngineRows.run_pieces`."""
         count = sum(high - low for _, low, high in pieces)
-        with self._lock:
-            width = next(each for each in (*WIDTHS, LARGE_WIDTH) if each >= count)
-            if self.large or self._spare is None:
-                width = self.width
-            if width not in self._batches:
-                if self._spare is None:
-                    assert isinstance(self.chunks, Session)
-                    session = self.chunks
-                else:
-                    session = self._make(with_rows(self._graph, width, picked=True))
-                self._batches[width] = self._batch(session, width)
-        self._batches[width].run(pieces)
+        width = next(each for each in WIDTHS if each >= count)
+        if self.large or self._spare is None:
+            width = self.width
+        several = self._spare is not None and not self.large and self._part == "core"
+        steps = STEPS if several and all(ask.wants(STEPS) for ask, _, _ in pieces) else 1
+        idle = self._idle.setdefault((width, steps), [])
+        try:
+            batch = idle.pop()
+        except IndexError:
+            batch = self._batch(self._session(width, steps), width, steps)
+        try:
+            return batch.run(pieces, on)
+        finally:
+            idle.append(batch)
 
-    def _batch(self, session: Session, width: int) -> RowBatch:
+    def _session(self, width: int, steps: int) -> Session:
+        if self._spare is None:
+            assert isinstance(self.chunks, Session)
+            return self.chunks
+        with self._lock:
+            if (width, steps) not in self._sessions:
+                graph = self._graph if steps == 1 else with_steps(self._graph)
+                self._sessions[width, steps] = self._make(with_rows(graph, width, picked=True))
+            return self._sessions[width, steps]
+
+    def _batch(self, session: Session, width: int, steps: int) -> RowBatch:
         config = self._config
-        floats = np.zeros((4, 1, width, config.hidden_size), np.float32)
+        floats = np.zeros((2, 1, width, config.hidden_size), np.float32)
         if self._part == "prelude":
             inputs = {"input_ids": np.zeros((1, width), np.int64)}
-            outputs = {"embeds": floats[0]}
+            outputs = [{"embeds": floats[0]}]
         elif self._part == "core":
             inputs = {"state": floats[0], "embeds": floats[1]}
-            outputs = {"next_state": floats[2], "change": np.zeros((1, width), np.float32)}
-            if config.recurrence.exit_threshold is not None:
-                outputs["exit_probability"] = np.zeros((1, width), np.float32)
+            outputs = [self._results(width) for _ in range(steps)]
         else:
             inputs = {"state": floats[0], "logit_positions": np.zeros((1, width), np.int64)}
-            outputs = {"logits": np.zeros((1, width, config.vocab_size), np.float32)}
+            outputs = [{"logits": np.zeros((1, width, config.vocab_size), np.float32)}]
         return RowBatch(session, width, self._even, inputs, outputs, self._spare)
+
+    def _results(self, width: int) -> dict[str, Array]:
+        """What a core step gives."""
+        config = self._config
+        results: dict[str, Array] = {
+            "next_state": np.zeros((1, width, config.hidden_size), np.float32),
+            "change": np.zeros((1, width), np.float32),
+        }
+        if config.recurrence.exit_threshold is not None:
+            results["exit_probability"] = np.zeros((1, width), np.float32)
+        return results
 
 
 class EngineRows:
@@ -138,13 +163,28 @@ class EngineRows:
         """Let it go."""
 
     def run(self, ask: Ask) -> None:
-        """Do what one text asks."""
+        """Take the step that one text asks for."""
         for low in range(0, ask.size, self.width):
             self.run_pieces([(ask, low, min(low + self.width, ask.size))])
 
-    def run_pieces(self, pieces: Sequence[Piece]) -> None:
-        """Do a part of what is asked, all of one part of the model."""
-        self.parts[pieces[0][0].part].run(pieces)
+    def run_pieces(self, pieces: Sequence[Piece], on: bool = False) -> int:
+        """Take a step with what texts ask for, all of one part of the model.
+
+        Args:
+            pieces: rows of texts, `width` at most.
+            on: take others as long as all these texts want to.
+
+        Returns:
+            How many calls it took.
+
+        Raises:
+            RuntimeFailure: onnxruntime cannot do it. What was done before counts.
+        """
+        first = pieces[0][0]
+        if len(pieces) == 1 and first.runner.needs_no_rows:
+            calls: int = first.runner.run_alone(first)
+            return calls
+        return self.parts[first.part].run(pieces, on)
 
 
 def spare_slot(make: MakeSlot, layers: int, scales: object) -> Slot:

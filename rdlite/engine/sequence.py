@@ -12,10 +12,11 @@ import numpy as np
 
 from rdlite.engine.engine import Engine
 from rdlite.ort.kv_cache import Entries, MakeSlot, Slot, next_capacity
-from rdlite.ort.runner import Desk, Floats, Runner, keeps_logits
+from rdlite.ort.runner import Runner, keeps_logits
 from rdlite.ort.session import Interrupt, Session
 from rdlite.ort.staggered_runner import Seat, StaggeredRunner
 from rdlite.ort.step_caches import StepCaches
+from rdlite.ort.text import Desk, Floats
 from rdlite.utils.memory import check_growth
 
 MAX_RUNNERS = 64  # one for every size, since positions of a chunk may leave one by one

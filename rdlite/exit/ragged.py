@@ -6,7 +6,8 @@ import numpy as np
 
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
-from rdlite.ort.runner import Floats, Runner
+from rdlite.ort.runner import Runner
+from rdlite.ort.text import Floats
 
 
 class RaggedBatch:

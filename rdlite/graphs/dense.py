@@ -7,7 +7,7 @@ slower than the plain product of float16 matrices, although that reads four time
 from dataclasses import dataclass
 from typing import Any
 
-from rdlite.graphs.gpu import attribute
+from rdlite.graphs.derived.gpu import attribute
 
 FLOAT16 = 10
 

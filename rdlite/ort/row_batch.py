@@ -5,7 +5,6 @@ another text or step takes its place; calls that come again, on the same caches,
 """
 
 import itertools
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.graphs.rows import OWN, PICK, PLACE, own_name
+from rdlite.graphs.derived.rows import OWN, PICK, PLACE, own_name
+from rdlite.graphs.derived.unrolled import LAYERED, layer_name, step_name
 from rdlite.ort.kv_cache import Slot
-from rdlite.ort.runner import Ask
 from rdlite.ort.session import Array, Binding, Session
+from rdlite.ort.text import Ask
 
 #: Calls that are remembered, so that those which come again are bound once.
 REPEATED = 512
@@ -46,7 +46,7 @@ class Bound:
 
 
 class RowBatch:
-    """Buffers of up to `width` rows, and the calls on them. Thread-safe."""
+    """Buffers of up to `width` rows, and the calls on them. For one thread at a time."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class RowBatch:
         width: int,
         even: bool,
         inputs: Mapping[str, Array],
-        outputs: Mapping[str, Array],
+        outputs: Sequence[Mapping[str, Array]],
         spare: Slot | None,
     ) -> None:
         """Make it.
@@ -64,50 +64,91 @@ class RowBatch:
             width: the most rows of a call.
             even: make the rows of a call an even number.
             inputs: what the graph takes for all rows, [1, width, ...] by name.
-            outputs: what it gives, the same.
+            outputs: what it gives, the same, for each of its steps.
             spare: a cache of one position for attention nodes that no row needs; None: the graph
                 has no attention.
         """
         self.width = width
         self.session = session
+        self.steps = len(outputs)
         self._even = even
         self._inputs, self._outputs = inputs, outputs
         self._in = {name: array[0] for name, array in inputs.items()}
-        self._out = {name: array[0] for name, array in outputs.items()}
+        self._out = [{name: array[0] for name, array in given.items()} for given in outputs]
         self._seqlens = np.zeros(width, np.int32)
         self._totals = np.ones(width, np.int32)
         self._spare = None if spare is None else BoundSlot(session, spare)
-        self._names = [_Names(row) for row in range(width)]
+        #: By step and row.
+        self._names = [
+            _Names(row, 0 if spare is None else step * len(spare.inputs()) // 2)
+            for step in range(self.steps)
+            for row in range(width)
+        ]
         #: By the number of rows; and by rows and their caches, of calls that come again and again.
         self._bindings: dict[int, Bound] = {}
         self._repeated: dict[tuple[int, ...], Bound | None] = {}
-        self._lock = threading.Lock()
 
-    def run(self, pieces: Sequence[Piece]) -> None:
-        """Do what is asked, `width` rows at most; raises RuntimeFailure."""
-        used = sum(high - low for _, low, high in pieces)
-        rows = used + used % 2 if self._even else used
-        with self._lock:
-            at, slots = 0, list[BoundSlot]()
+    def run(self, pieces: Sequence[Piece], on: bool = False) -> int:
+        """Take a step, or several, with what is asked; raises RuntimeFailure.
+
+        Args:
+            pieces: of texts, `width` rows at most; those of one text are in the order of its
+                positions, and where several steps are taken, all want so many.
+            on: call again as long as all texts want to.
+
+        Returns:
+            How many calls it took.
+        """
+        rows = at = 0
+        for ask, low, high in pieces:
+            ask.runner.load(ask, low, high, self._in, rows)
+            rows += high - low
+        rows += rows % 2 if self._even else 0
+        calls, goes = 0, True
+        while goes:
+            self._bound_to(rows, self._seats(pieces)).run()
+            calls, at, goes = calls + 1, 0, on
             for ask, low, high in pieces:
-                runner = ask.runner
-                runner.load(ask, low, high, self._in, at)
-                if self._spare is not None:
-                    for row in range(low, high):
-                        slot, position = runner.seat(ask, self.session, row)
-                        slots.append(slot)
-                        self._seqlens[at + row - low] = position
-                        self._totals[at + row - low] = position + 1
+                if self._store(ask, low, high, at):
+                    goes = False
                 at += high - low
-            if self._spare is not None and at < self.width:
-                self._seqlens[at:] = 0
-                self._totals[at:] = 1
-                slots += [self._spare] * (self.width - at)
-            self._bound_to(rows, slots).run()
+            if goes and (goes := all(ask.wants(self.steps) for ask, _, _ in pieces)):
+                np.copyto(self._in["state"][:at], self._out[-1]["next_state"][:at])
+        return calls
+
+    def _store(self, ask: Ask, low: int, high: int, at: int) -> bool:
+        """Give a text what came of its rows; returns whether that was all that it wants."""
+        end = ask.number + self.steps
+        if self.steps > 1 and ask.settled is None:
+            ask.number = end - 1
+            ask.runner.store(ask, low, high, self._out[-1], at)
+            return ask.advance()
+        for arrays in self._out:
+            ask.runner.store(ask, low, high, arrays, at)
+            if high == ask.size and ask.advance():
+                if ask.number < end:
+                    ask.runner.take_back(ask.number, end)
+                return True
+        return False
+
+    def _seats(self, pieces: Sequence[Piece]) -> list[BoundSlot]:
+        """Write where rows are in their texts; returns the caches that they work on."""
+        slots = list[BoundSlot]()
+        if self._spare is None:
+            return slots
+        for step in range(self.steps):
             at = 0
             for ask, low, high in pieces:
-                ask.runner.store(ask, low, high, self._out, at)
-                at += high - low
+                for row in range(low, high):
+                    slot, position = ask.runner.seat(ask, self.session, row, step)
+                    slots.append(slot)
+                    self._seqlens[at] = position
+                    self._totals[at] = position + 1
+                    at += 1
+            slots += [self._spare] * (self.width - at)
+        self._seqlens[at:] = 0
+        self._totals[at:] = 1
+        return slots
 
     def _bound_to(self, rows: int, slots: Sequence[BoundSlot]) -> Binding:
         """Return a call of so many rows on these caches."""
@@ -144,30 +185,36 @@ class RowBatch:
         inputs: dict[str, Array] = {name: each[:, :rows] for name, each in self._inputs.items()}
         if "logit_positions" in inputs:
             inputs["logit_positions"] = np.arange(rows, dtype=np.int64)
-        outputs = {name: each[:, :rows] for name, each in self._outputs.items()}
+        outputs = {
+            step_name(name, step) if self.steps > 1 else name: each[:, :rows]
+            for step, given in enumerate(self._outputs)
+            for name, each in given.items()
+        }
         if self._spare is None:
             inputs["seqlens_k"] = self._seqlens[:1]
             inputs["total_sequence_length"] = self._totals[:1].reshape(())
         else:
             inputs |= picks([[row if row < rows else 0] for row in range(self.width)], rows)
-            for row, names in enumerate(self._names):
+            for row, names in enumerate(self._names[: self.width]):
                 inputs[names["seqlens_k"]] = self._seqlens[row : row + 1]
                 inputs[names["total_sequence_length"]] = self._totals[row : row + 1].reshape(())
         for name, value in self.session.values(inputs).items():
             binding.input(name, value)
         for name, value in self.session.values(outputs).items():
             binding.output(name, value)
-        return Bound(binding, [0] * self.width, (inputs, outputs))
+        return Bound(binding, [0] * len(self._names), (inputs, outputs))
 
 
 class _Names(dict[str, str]):
-    """The names that a row has for its own values."""
+    """The names that a row has for its own values, at one of the steps of a call."""
 
-    def __init__(self, row: int) -> None:
-        self._row = row
+    def __init__(self, row: int, layers: int) -> None:
+        """Have none yet; `layers` are those of the steps before."""
+        self._row, self._layers = row, layers
 
     def __missing__(self, name: str) -> str:
-        self[name] = own_name(self._row, name)
+        layered = name.startswith(LAYERED)
+        self[name] = own_name(self._row, layer_name(name, self._layers) if layered else name)
         return self[name]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from rdlite.errors import Interrupted
 from rdlite.ort.row_batch import BoundSlot, Piece
-from rdlite.ort.runner import Ask, Desk, Floats, Runner, Text
+from rdlite.ort.runner import Runner
 from rdlite.ort.session import Array, Interrupt, Run, Session
+from rdlite.ort.text import Ask, Desk, Floats, Settled, Text
 
 
 class Rows(Protocol):
@@ -35,10 +36,18 @@ class Rows(Protocol):
         """Let it go."""
 
     def run(self, ask: Ask) -> None:
-        """Do what one text asks."""
+        """Take the step that one text asks for."""
 
-    def run_pieces(self, pieces: Sequence[Piece]) -> None:
-        """Do parts of what texts ask, all of one part of the model."""
+    def run_pieces(self, pieces: Sequence[Piece], on: bool = False) -> int:
+        """Take a step with what texts ask for, all of one part of the model.
+
+        Args:
+            pieces: rows of texts, `width` at most.
+            on: take others as long as all these texts want to.
+
+        Returns:
+            How many calls it took.
+        """
 
 
 class Asking(Runner):
@@ -66,6 +75,15 @@ class Asking(Runner):
             run()  # its company has a turn after each token
         else:
             super()._call(run)
+
+    def take_steps(self, first: int, end: int, settled: Settled | None = None) -> int:
+        """Take core steps from number `first` to `end`, or until they have settled."""
+        company = self._desk.company
+        if self._alone or company is None or not company.bursts or self.size > 1:
+            return self._take(self.step, first, end, settled)
+        ask = Ask(self, "core", first, end, settled)
+        ask_rows(ask, self._rows, self._desk, self._interrupt)
+        return ask.number
 
     def prelude(self) -> None:
         """Embed the token ids."""
@@ -109,6 +127,32 @@ class RowRunner(Asking):
         self._plain = size == 1 and not rows.pairs
         self._alone = False
 
+    @property
+    def needs_no_rows(self) -> bool:
+        """Whether `run_alone` gives the bits of rows."""
+        return self._plain
+
+    def run_alone(self, ask: Ask) -> int:
+        """Do all that is asked in calls of its own; returns how many those were."""
+        first = ask.number
+        if ask.part == "core":
+            while not ask.done:
+                if self.takes_block(ask.number, ask.end, ask.settled):
+                    ask.number, ask.done = self._block(ask.number, ask.settled)
+                    ask.done = ask.done or ask.number >= ask.end
+                else:
+                    self._step(ask.number)
+                    ask.advance()
+            return ask.number - first
+        if ask.part == "prelude":
+            (self._prelude or self._bind_prelude())()
+        else:
+            run, read = self._coda(first % 2, 1)
+            run()
+            self._row_logits[:] = read()
+        ask.advance()
+        return 1
+
     def logits(self, steps: int, positions: int = 1) -> Floats:
         """Decode the state after `steps` steps: float32 [P, V] of the last P positions."""
         if self._alone:
@@ -121,17 +165,24 @@ class RowRunner(Asking):
             self._decoded = (steps, self.size)
         return self._row_logits[self.size - positions :]
 
-    def seat(self, ask: Ask, session: Session, row: int) -> tuple[BoundSlot, int]:
-        """Return the cache that a row of a call works on, and its position."""
-        key = ask.part, ask.number if ask.part == "core" else 0
+    def seat(self, ask: Ask, session: Session, row: int, step: int) -> tuple[BoundSlot, int]:
+        """Return the cache that a row works on at one of a call's steps, and its position."""
+        core, number = ask.part == "core", ask.number + step
+        if core and row == 0:
+            self._core.backfill(number, self._start, self._end)
+        key = ask.part, number if core else 0
         bound = self._bound.get(key)
         if bound is None:
             if ask.part == "core":
-                slot = self._core.slots[self._core.index(ask.number)]
+                slot = self._core.slots[self._core.index(number)]
             else:
                 slot = self._prelude_slot if ask.part == "prelude" else self._coda_slot
             bound = self._bound[key] = BoundSlot(session, slot)
         return bound, self._start + row
+
+    def take_back(self, first: int, end: int) -> None:
+        """Forget the last steps of a block, which were one too many."""
+        self._core.take_back(first, end, self._start)
 
     def load(self, ask: Ask, low: int, high: int, arrays: Mapping[str, Array], at: int) -> None:
         """Write what rows from `low` to `high` give a call, from row `at` of its arrays on."""

@@ -1,27 +1,22 @@
 """Preallocated buffers for S positions, and the onnxruntime calls that are bound to them.
 
 Everything that a step touches is allocated in advance, and bound when a runner takes the step for
-the first time: from then on a step is one call into onnxruntime.
+the first time: from then on a step is one call into onnxruntime, or several steps are.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rdlite.config.model import ModelConfig
-from rdlite.ort.kv_cache import Slot
-from rdlite.ort.session import Array, Interrupt, Run, Session
-from rdlite.ort.step_caches import StepCaches
-
-Floats = npt.NDArray[np.float32]
-#: By the graph's names; of a GPU they are `rdlite.cuda.arrays.DeviceArray`s.
-Arrays = dict[str, Any]
-
+from rdlite.graphs.derived.unrolled import STEPS
+from rdlite.ort.block import Block
+from rdlite.ort.session import Run
+from rdlite.ort.text import Arrays, Floats, Settled, Text
 
 #: Room for logits that a text keeps for the next call: 64 positions of 65,536 ids.
 KEPT_LOGIT_BYTES = 16 * 2**20
@@ -30,77 +25,6 @@ KEPT_LOGIT_BYTES = 16 * 2**20
 def keeps_logits(positions: int, vocab_size: int) -> bool:
     """Whether room for the logits of so many positions is kept, or made for each call."""
     return (1 << (positions - 1).bit_length()) * vocab_size * 4 <= KEPT_LOGIT_BYTES
-
-
-class Desk:
-    """Where a text asks for its turn, if others are worked on in the same thread."""
-
-    def __init__(self) -> None:
-        self.company: Company | None = None
-
-
-class Company(Protocol):
-    """Texts that are worked on together."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is one text only."""
-
-    def wait(self, desk: Desk) -> None:
-        """Return when it is this text's turn to make a call."""
-
-    def by_rows(self, desk: Desk, ask: Ask) -> None:
-        """Return when a call that took rows of other texts too has done what is asked."""
-
-
-class Ask:
-    """What a runner by rows wants of a part of the model.
-
-    Attributes:
-        runner: whose positions, a row each.
-        part: "prelude", "core" or "coda".
-        number: of the core step, from 0; or how many were taken before the coda.
-        size: how many rows.
-        taken: how many of them calls have taken.
-        problem: why one of them failed.
-    """
-
-    __slots__ = ("number", "part", "problem", "runner", "size", "taken")
-
-    def __init__(self, runner: Any, part: str, number: int) -> None:
-        self.runner, self.part, self.number = runner, part, number
-        self.size: int = runner.size
-        self.taken = 0
-        self.problem: Exception | None = None
-
-
-class Text(Protocol):
-    """What a runner takes of the text that it reads."""
-
-    config: ModelConfig
-    sessions: Mapping[str, Session]
-    interrupt: Interrupt
-    desk: Desk
-    steps_cache: StepCaches
-    #: Its place among others on a GPU, where it has one.
-    lane: Any
-    #: Positions that the caches have room for.
-    capacity: int
-    seqlens_k: Array
-    total_sequence_length: Array
-
-    @property
-    def end(self) -> int:
-        """Behind the last position that was read, kept or not."""
-
-    def outer_slot(self, part: str) -> Slot:
-        """The cache of the prelude or the coda."""
-
-    def rows(self, size: int) -> list[Floats]:
-        """Room for three float32 [1, size, E]."""
-
-    def logit_rows(self, positions: int) -> Floats:
-        """Room for float32 [1, positions, V]."""
 
 
 class Runner:
@@ -143,6 +67,9 @@ class Runner:
         # All are bound when first taken: under an exit rule, most sizes take few of the steps.
         self._prelude: Run | None = None
         self.steps: list[Run | None] = []
+        #: Of several steps, by the number of the first.
+        self._blocks: dict[int, Block] = {}
+        self._has_blocks = size == 1 and "steps" in text.sessions
         self._codas: dict[tuple[int, int], tuple[Run, Callable[[], Floats]]] = {}
         self._decoded = (0, 0)  # what the coda decoded last: steps, positions
 
@@ -211,14 +138,79 @@ class Runner:
 
     def prelude(self) -> None:
         """Embed the token ids."""
-        if self._prelude is None:
-            self._prelude = self._bind("prelude", self.prelude_arrays())
-        self._call(self._prelude)
+        self._call(self._prelude or self._bind_prelude())
 
     def step(self, number: int) -> None:
         """Take core step `number`, counted from 0."""
         self._core.backfill(number, self._start, self._end)
         self._call(self.steps[number] or self._bind_step(number))
+
+    def take_steps(self, first: int, end: int, settled: Settled | None = None) -> int:
+        """Take core steps from number `first` to `end`, or until they have settled.
+
+        Args:
+            first: of the steps, counted from 0.
+            end: behind the last of them.
+            settled: is told how many were taken; it must decode nothing.
+
+        Returns:
+            How many were taken.
+        """
+        company = self._desk.company
+        if company is None or not company.bursts:
+            return self._take(self.step, first, end, settled)
+        company.wait(self._desk)
+        return self._take(self._step, first, end, settled)
+
+    def _take(
+        self, step: Callable[[int], None], first: int, end: int, settled: Settled | None
+    ) -> int:
+        number = first
+        while number < end:
+            if self.takes_block(number, end, settled):
+                number, enough = self._block(number, settled)
+            else:
+                step(number)
+                number += 1
+                enough = settled is not None and settled(number)
+            if enough:
+                break
+        return number
+
+    def _step(self, number: int) -> None:
+        """Take a step, whoever else waits."""
+        self._core.backfill(number, self._start, self._end)
+        (self.steps[number] or self._bind_step(number))()
+
+    def takes_block(self, number: int, end: int, settled: Settled | None) -> bool:
+        """Whether several steps from `number` on may be taken in one call."""
+        last = number + STEPS
+        return (
+            self._has_blocks
+            and last <= end
+            and (settled is None or self._core.may_overshoot(number, last, self._start))
+        )
+
+    def _block(self, first: int, settled: Settled | None) -> tuple[int, bool]:
+        """Take several steps in one call; returns how many were taken then, and if it is enough."""
+        end = first + STEPS
+        for number in range(first, end):
+            self._core.backfill(number, self._start, self._end)
+        block = self._blocks.get(first)
+        if block is None:
+            block = self._blocks[first] = Block(
+                first, self.core_arrays, self._core.layers, partial(self._bind, "steps")
+            )
+        block.run()
+        if settled is None:
+            block.show(STEPS - 1)
+            return end, False
+        for index, number in enumerate(range(first + 1, end + 1)):
+            block.show(index)
+            if settled(number):
+                self._core.take_back(number, end, self._start)
+                return number, True
+        return end, False
 
     def _call(self, run: Run) -> None:
         company = self._desk.company
@@ -231,17 +223,21 @@ class Runner:
 
         The array is overwritten by the next call, unless that asks for the same again.
         """
-        key = (steps % 2, positions)
-        if key not in self._codas:
-            self._codas[key] = self._bind_coda(*key)
-            self._decoded = (0, 0)
-        run, read = self._codas[key]
-        if not keeps_logits(positions, self._vocab_size):
-            del self._codas[key]
+        run, read = self._coda(steps % 2, positions)
         if self._decoded != (steps, positions):
             self._call(run)
             self._decoded = (steps, positions)
         return read()
+
+    def _coda(self, parity: int, positions: int) -> tuple[Run, Callable[[], Floats]]:
+        key = (parity, positions)
+        found = self._codas.get(key)
+        if found is None:
+            found = self._bind_coda(*key)
+            self._decoded = (0, 0)
+            if keeps_logits(positions, self._vocab_size):
+                self._codas[key] = found
+        return found
 
     def prelude_arrays(self) -> tuple[Arrays, Arrays]:
         """What the prelude reads and writes, by the graph's names."""
@@ -277,6 +273,10 @@ class Runner:
             {"state": state, "logit_positions": wanted, **self._lengths, **slot.inputs()},
             {"logits": logits, **slot.outputs()},
         )
+
+    def _bind_prelude(self) -> Run:
+        run = self._prelude = self._bind("prelude", self.prelude_arrays())
+        return run
 
     def _bind_step(self, number: int) -> Run:
         run = self.steps[number] = self._bind("core", self.core_arrays(number))

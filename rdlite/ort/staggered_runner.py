@@ -10,8 +10,8 @@ import numpy as np
 
 from rdlite.ort.row_batch import BoundSlot
 from rdlite.ort.row_runner import Rows, ask_rows
-from rdlite.ort.runner import Ask, Floats, Text
 from rdlite.ort.session import Array, Session
+from rdlite.ort.text import Ask, Floats, Settled, Text
 
 
 class Seat:
@@ -60,6 +60,13 @@ class Seat:
 class StaggeredRunner:
     """Seats for neighbouring positions, and calls on any of them, in the order of the text."""
 
+    #: It has no calls but those by rows, of one step.
+    needs_no_rows = False
+
+    def takes_block(self, number: int, end: int, settled: Settled | None) -> bool:
+        """Whether several steps may be taken in one call."""
+        return False
+
     def __init__(self, text: Text, seats: int, rows: Rows) -> None:
         config = text.config
         self._text = weakref.ref(text)
@@ -104,8 +111,8 @@ class StaggeredRunner:
         self._asked, self.size = seats, len(seats)
         ask_rows(Ask(self, part, 0), self._rows, self._desk, self._interrupt)
 
-    def seat(self, ask: Ask, session: Session, row: int) -> tuple[BoundSlot, int]:
-        """Return the cache that a row of a call works on, and its position."""
+    def seat(self, ask: Ask, session: Session, row: int, step: int) -> tuple[BoundSlot, int]:
+        """Return the cache that a row of a call works on, and its position; `step` is 0."""
         seat = self._asked[row]
         key = ask.part, seat.steps if ask.part == "core" else 0
         bound = self._bound.get(key)

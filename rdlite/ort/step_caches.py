@@ -21,7 +21,8 @@ class StepCaches:
         self, config: ModelConfig, cache: Cache, scales: CacheScales | None, make: MakeSlot
     ) -> None:
         """Have no slots yet; `scales` are those of the slots, if they are to be int8."""
-        self._layers = config.layers.core
+        #: Of the core.
+        self.layers = config.layers.core
         self._scales = scales
         self._make = make
         self.slots: list[Slot] = []
@@ -49,14 +50,14 @@ class StepCaches:
         """
         held, moved = zip(self.slots, self._filled, strict=True), list[Slot]()
         for index, (slot, filled) in enumerate(held if capacity else ()):
-            moved.append(make(f"core.{index}", self._layers, capacity, None))
+            moved.append(make(f"core.{index}", self.layers, capacity, None))
             if filled:
                 moved[-1].copy_from(slot, 0, filled)
         self._make, self.slots = make, moved
         self._filled = self._filled[: len(moved)]
 
     def _slot(self, capacity: int, scales: Floats | None, index: int = 0) -> Slot:
-        return self._make(f"core.{index}", self._layers, capacity, scales)
+        return self._make(f"core.{index}", self.layers, capacity, scales)
 
     @property
     def nbytes(self) -> int:
@@ -74,6 +75,18 @@ class StepCaches:
             self.slots[index].copy_from(self.slots[index - 1], filled, start)
         # In a shared slot, positions past `end` may have left what they wrote at other steps.
         self._filled[index] = max(filled, end)
+
+    def may_overshoot(self, first: int, end: int, position: int) -> bool:
+        """Whether steps may be taken at a position, and some of the last of them taken back.
+
+        Each has a slot of its own then, and holds nothing of this position or those after it.
+        """
+        return self._ring_size is None and max(self._filled[first:end]) <= position
+
+    def take_back(self, first: int, end: int, position: int) -> None:
+        """Forget what such steps have written."""
+        for index in range(first, end):
+            self._filled[index] = min(self._filled[index], position)
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on."""

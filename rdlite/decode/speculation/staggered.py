@@ -21,8 +21,8 @@ from rdlite.decode.speculation.staggered_schedule import FixedStagger
 from rdlite.engine.sequence import Sequence
 from rdlite.exit.controller import Controller
 from rdlite.ort.initial_state import InitialState
-from rdlite.ort.runner import Floats
 from rdlite.ort.staggered_runner import Seat, StaggeredRunner
+from rdlite.ort.text import Floats
 
 if TYPE_CHECKING:
     from rdlite.decode.results import Stats

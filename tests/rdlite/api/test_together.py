@@ -233,14 +233,14 @@ def test_a_call_that_fails_for_one_text_fails_for_no_other(nano, monkeypatch):
     rows = nano.pool.check_open().rows
     run, marked, failed = rows.run_pieces, [], []
 
-    def fail(pieces):
+    def fail(pieces, *on):
         runners = [ask.runner for ask, _, _ in pieces]
         if len(runners) == len(prompts) and not marked:
             marked.append(runners[1])
         if any(runner in marked for runner in runners):
             failed.append(len(runners))
             raise RuntimeFailure("one of them is at fault")
-        run(pieces)
+        return run(pieces, *on)
 
     monkeypatch.setattr(rows, "run_pieces", fail)
     many, ended = [[] for _ in prompts], {}

@@ -89,7 +89,7 @@ def test_texts_of_several_depths_share_calls(model):
 def test_a_call_takes_all_lanes(model):
     engine, rows = model.pool.check_open(), []
     real = engine.rows.run_pieces
-    engine.rows.run_pieces = lambda pieces: (rows.append(len(pieces)), real(pieces))[1]
+    engine.rows.run_pieces = lambda pieces, *on: (rows.append(len(pieces)), real(pieces))[1]
     try:
         together(model, prompts(model, WIDTH), WIDTH, depth=Depth(8))
     finally:

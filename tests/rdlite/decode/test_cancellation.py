@@ -33,16 +33,14 @@ def cancelled_while(generation, sequence_calls):
         if count == sequence_calls:
             reached.set()
             done.wait(30)
-        run()
+        return run()
 
     return thread, step
 
 
 @pytest.mark.parametrize("share", [None, 2, "last"])
 @pytest.mark.parametrize("at", [3, 40, 75, 110])
-def test_it_ends_within_a_core_step_and_the_chat_goes_on_as_if_it_had_not_been(
-    monkeypatch, share, at
-):
+def test_it_ends_within_a_call_and_the_chat_goes_on_as_if_it_had_not_been(monkeypatch, share, at):
     """The prompt has 150 tokens in three chunks of up to 32 steps; then come tokens."""
     from rdlite.ort.runner import Runner
 
@@ -54,11 +52,12 @@ def test_it_ends_within_a_core_step_and_the_chat_goes_on_as_if_it_had_not_been(
         chat = model.chat(depth=depth)
         generation = chat.send(question, 50)
         thread, around = cancelled_while(generation, at)
-        original = Runner.step
+        step, call = Runner.step, Runner._block
         with monkeypatch.context() as patch:
             patch.setattr(
-                Runner, "step", lambda runner, number: around(lambda: original(runner, number))
+                Runner, "step", lambda runner, number: around(lambda: step(runner, number))
             )
+            patch.setattr(Runner, "_block", lambda *given: around(lambda: call(*given)))
             tokens = list(generation)
         thread.join()
         assert generation.stats.finish == "cancelled"

@@ -15,7 +15,7 @@ from rdlite.quant.options import Options
 import rdlite
 from rdlite import Cache
 from rdlite.engine import engine, packed_scales
-from rdlite.graphs.wide_scales import with_wide_scales
+from rdlite.graphs.derived.wide_scales import with_wide_scales
 from rdlite.loader import open_bundle
 from rdlite.ort.lent_memory import LentMemory
 
@@ -72,6 +72,7 @@ def test_no_bit_changes(packed_bundle, together, monkeypatch):
 def test_what_was_lent_is_taken_back(packed_bundle, monkeypatch):
     lent, lend = [], engine.lend
     monkeypatch.setattr(engine, "LARGE", 0)
+    monkeypatch.setattr(engine, "SMALL", 0)
     monkeypatch.setattr(engine, "lend", lambda *given: lent.append(lend(*given)) or lent[-1])
     opened = engine.Engine(open_bundle(packed_bundle), Cache(1), 1)
     level = open_bundle(packed_bundle).manifest.quantization.accuracy_level

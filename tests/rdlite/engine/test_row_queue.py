@@ -3,7 +3,7 @@
 import pytest
 
 from rdlite.engine.row_queue import PATIENCE, RowQueue
-from rdlite.ort.runner import Ask, Desk
+from rdlite.ort.text import Ask, Desk
 
 
 class Runner:

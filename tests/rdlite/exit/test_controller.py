@@ -32,6 +32,13 @@ class Made:
         self.states[(number + 1) % 2][0] = now
         self.change[0] = np.linalg.norm(now - before, axis=1) / np.linalg.norm(now, axis=1)
 
+    def take_steps(self, first, end, settled=None):
+        for number in range(first, end):
+            self.step(number)
+            if settled is not None and settled(number + 1):
+                return number + 1
+        return end
+
     def logits(self, steps):
         self.decoded.append(steps)
         return self.all_logits[steps][None]

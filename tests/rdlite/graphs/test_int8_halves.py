@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from rdlite.graphs.int8_halves import with_int8_halves
+from rdlite.graphs.derived.int8_halves import with_int8_halves
 from rdlite.graphs.packing import dequantize, in_blocks, pack
 from rdlite.ort.session import Session
 

@@ -14,7 +14,7 @@ from rdlite import Cache, Depth
 from rdlite.bundle.cache_scales import CacheScales, read_cache_scales
 from rdlite.config.model import LayerCounts
 from rdlite.errors import GraphError
-from rdlite.graphs.int8_kv import with_int8_cache
+from rdlite.graphs.derived.int8_kv import with_int8_cache
 from rdlite.measure.answers import answer, encode_problem, held_out_problems
 from rdlite.measure.divergence import divergence
 from rdlite.ort.kv_cache import FILL_POSITIONS, HostSlots

@@ -3,7 +3,7 @@
 import onnx
 import pytest
 
-from rdlite.graphs.rows import own_name, with_rows
+from rdlite.graphs.derived.rows import own_name, with_rows
 from rdlite.loader import open_bundle
 
 

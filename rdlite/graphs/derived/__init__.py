@@ -1,0 +1,1 @@
+"""Graphs that follow from those of a checked bundle when it is loaded."""
