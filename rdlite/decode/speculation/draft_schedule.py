@@ -26,6 +26,8 @@ CHOOSE_EVERY = 8  # rounds
 PROBE_EVERY = 4  # rounds, in which to see what drafts of all depths would have been,
 ENOUGH = 16  # until so many were seen, and while decoding is plain
 TRY_EVERY = 32  # rounds: speculate even if it does not pay, probe even if it does
+QUIET = 8  # times as seldom it does both once decoding was plain for long,
+QUIETER = 64  # which is so many rounds for each time
 MARGIN = 1.05  # speculation that promises to be no more times faster is left alone
 FORGET = 1 / 256  # weight of what was seen last, once enough was seen
 REMEMBERED = 9  # times of one kind, of which the median counts
@@ -121,6 +123,7 @@ class AutoSchedule:
         self._plain = self._speculative = self._best = Round(1, max_steps, 0.0)
         self._lock = threading.Lock()
         self._rounds = self._reports = 0
+        self._calm = 0  # rounds since speculation last paid
         # For every depth and each of LEAST, q and s; the start counts as two drafts seen. They are
         # those of tokens that do not end the text, whose part is kept once for all depths.
         self._followed = [[0.75] * len(LEAST) for _ in self.depths]
@@ -147,12 +150,19 @@ class AutoSchedule:
                 return replace(self._plain, probes=self.depths)
             if number % CHOOSE_EVERY == 0 or number < CHOOSE_EVERY:
                 self._choose()
-            if number % TRY_EVERY == 0:
+            plain = self._best is self._plain
+            self._calm = self._calm + 1 if plain else 0
+            if number % (TRY_EVERY * self._quiet) == 0:
                 return replace(self._speculative, probes=self.depths)
-            unsure = min(self._seen) < ENOUGH or self._best is self._plain
-            if unsure and number % PROBE_EVERY == 0:
+            unsure = min(self._seen) < ENOUGH or plain
+            if unsure and number % (PROBE_EVERY * self._quiet) == 0:
                 return replace(self._best, probes=self.depths)
             return self._best
+
+    @property
+    def _quiet(self) -> int:
+        """How many times as seldom it looks around."""
+        return min(1 + self._calm // QUIETER, QUIET)
 
     def learn(self, stats: RoundStats) -> None:
         """Take note of how a round went."""
@@ -169,7 +179,8 @@ class AutoSchedule:
             return  # the text ends; `_ends` knows
         self._seen[index] += 1
         # Plain decoding sees few drafts, and should notice when they get better.
-        weight = max(1 / self._seen[index], 8 * FORGET if self._best is self._plain else FORGET)
+        least = 8 * FORGET * self._quiet if self._best is self._plain else FORGET
+        weight = max(1 / self._seen[index], least)
         followed, rights = self._followed[index], self._right[index]
         for number, least in enumerate(LEAST):
             sure = confidence >= least

@@ -102,6 +102,8 @@ class Speculation:
         self._stats = RoundStats()
         stats.rounds += 1
         stats.speculation = self.schedule.choice
+        if this.positions == 1 and not this.probes:
+            return (yield from self._plain(sequence, token))
         try:
             drafts = self._draft(sequence, token, min(this.positions, self._most, most))
             logits = self._verify(sequence, len(drafts))
@@ -122,6 +124,24 @@ class Speculation:
             if read:
                 self._stats.tokens, self._stats.ended = read, token in self._ends
                 self.schedule.learn(self._stats)
+
+    def _plain(self, sequence: Sequence, token: int) -> Generator[Choice, None, int]:
+        """Read a token as without speculation; yields what follows it, and returns its id."""
+        report, controller, clock = self._stats, self._controller, perf_counter()
+        runner = sequence.begin([token], controller.max_steps)
+        self._start(runner, sequence.length)
+        begun = perf_counter()
+        steps = controller.run_steps(runner)
+        thought = perf_counter()
+        logits = runner.logits(steps)[-1]
+        sequence.commit(1)
+        token, logprob = self._sampler(logits, sequence.length)
+        report.positions = report.undecoded = report.tokens = 1
+        report.alone, report.around, report.thinking = steps, begun - clock, thought - begun
+        report.ended = token in self._ends
+        self.schedule.learn(report)
+        yield token, logprob, steps, controller.value
+        return token
 
     def _draft(self, sequence: Sequence, token: int, count: int) -> list[int | None]:
         """Read up to `count` positions at a draft's depth.
