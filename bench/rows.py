@@ -3,10 +3,11 @@
     .venv/bin/python bench/rows.py
 
 Rows are nano at 16 steps and under its tuned exit rule, and, with --huginn, a core of Huginn-0125's
-width with random int4 weights, blocks of 32, 128 and 256, at 4 steps. "texts" are worked on at once;
-each kind's rounds alternate between these. nano writes the same texts each time, prompts and all; at
-Huginn's width what counts is the time from when each text has its first token. Every text has the
-tokens that it has alone.
+width with random int4 weights, blocks of 32, 128 and 256, at 4 steps. "texts" are worked on at
+once; each kind's rounds alternate between these. nano writes the same texts each time, prompts and
+all; at Huginn's width what counts is the time from when each text has its first token. "alone" is a
+model loaded without `together`, which reads no empty row beside its own where blocks are wide.
+Every text has the tokens that it has alone.
 
 Then texts under the exit rule are written again in lockstep, where all wait for the deepest before
 any goes on to its next token. "of lockstep" is how much faster they are as rdlite does it. Those
@@ -144,10 +145,15 @@ def main(huginn: bool, rounds: int, threads: int | None, out: Path | None) -> No
             made = Path(folder) / "huginn"
             shape = ["--layers", "0", "4", "0", "--vocabulary", "262", "--block-size", str(block)]
             subprocess.run([sys.executable, random_bundle.__file__, str(made), *shape], check=True)
+            short = {"max_tokens": 16, "depth": Depth(4)}
+            name, most = f"Huginn int4 {block}", min(rounds, 3)
+            with rdlite.load(made, threads=threads) as model:
+                took = [seconds_after_prompts(model, 1, **short) for _ in range(most + 1)][1:]
             with rdlite.load(made, threads=threads, together=True) as model:
-                short = {"max_tokens": 16, "depth": Depth(4)}
-                name, most = f"Huginn int4 {block}", min(rounds, 3)
-                found += rows_of(name, model, most, seconds_after_prompts, **short)
+                rows = rows_of(name, model, most, seconds_after_prompts, **short)
+            for row in rows:
+                row["of one alone"] = f"{row['tokens a second'] * median(took):.2f}x"
+            found += rows
     finish("rows", found, out)
 
 

@@ -28,6 +28,7 @@ ENOUGH = 16  # until so many were seen, and while decoding is plain
 TRY_EVERY = 32  # rounds: speculate even if it does not pay, probe even if it does
 QUIET = 8  # times as seldom it does both once decoding was plain for long,
 QUIETER = 64  # which is so many rounds for each time
+BARRED = 512  # rounds of plain decoding after speculation has turned out to be slower
 MARGIN = 1.05  # speculation that promises to be no more times faster is left alone
 FORGET = 1 / 256  # weight of what was seen last, once enough was seen
 REMEMBERED = 9  # times of one kind, of which the median counts
@@ -124,6 +125,8 @@ class AutoSchedule:
         self._lock = threading.Lock()
         self._rounds = self._reports = 0
         self._calm = 0  # rounds since speculation last paid
+        self._barred = 0  # until so many rounds were
+        self._whole: deque[float] = deque(maxlen=REMEMBERED)  # seconds of a plain round
         # For every depth and each of LEAST, q and s; the start counts as two drafts seen. They are
         # those of tokens that do not end the text, whose part is kept once for all depths.
         self._followed = [[0.75] * len(LEAST) for _ in self.depths]
@@ -148,8 +151,10 @@ class AutoSchedule:
             number, self._rounds = self._rounds, self._rounds + 1
             if not self._reports:
                 return replace(self._plain, probes=self.depths)
-            if number % CHOOSE_EVERY == 0 or number < CHOOSE_EVERY:
+            if number % (CHOOSE_EVERY * self._quiet) == 0 or number < CHOOSE_EVERY:
                 self._choose()
+            if number % TRY_EVERY == TRY_EVERY // 2 or 0 < number < 4:
+                return self._plain
             plain = self._best is self._plain
             self._calm = self._calm + 1 if plain else 0
             if number % (TRY_EVERY * self._quiet) == 0:
@@ -199,12 +204,20 @@ class AutoSchedule:
         if stats.together and count > 1:
             seconds = stats.finishing / (stats.together / count + 1)
             self._together.note(count, seconds / median(self._step))
+        took = max(stats.thinking + stats.around + stats.finishing, 1e-9)
+        if count == 1 and not stats.together and not stats.drafts:
+            self._whole.append(took)
         if stats.together and self._best is not self._plain:
-            took = max(stats.thinking + stats.around + stats.finishing, 1e-9)
-            plain = median(self._around) + self._depth * median(self._step)
-            self._gain += (stats.tokens * plain / took - self._gain) / TRY_EVERY
-            if self._gain < 1:  # what was learned is true no more: let what comes now count
+            self._gain += (stats.tokens * self._plain_seconds() / took - self._gain) / TRY_EVERY
+            if self._gain < 1:  # what was learned is true no more: let what comes later count
                 self._seen, self._gain = [2] * len(self.depths), 2.0
+                self._best, self._barred = self._plain, self._rounds + BARRED
+
+    def _plain_seconds(self) -> float:
+        """Seconds of a token without speculation."""
+        if self._whole:
+            return median(self._whole)
+        return median(self._around) + self._depth * median(self._step)
 
     def _choose(self) -> None:
         """Look for the round that promises the most tokens a second."""
@@ -219,8 +232,8 @@ class AutoSchedule:
         speed = (stay / (read * (around + alone) + together))[..., 1:]
         depth, least, last = np.unravel_index(speed.argmax(), speed.shape)
         self._speculative = Round(int(last) + 2, self.depths[depth], LEAST[least])
-        plain = 1 / (around + self._depth)
-        pays = speed[depth, least, last] > MARGIN * plain
+        plain = median(self._step) / self._plain_seconds()
+        pays = speed[depth, least, last] > MARGIN * plain and self._rounds > self._barred
         self._best = self._speculative if pays else self._plain
 
 

@@ -134,6 +134,7 @@ class Speculation:
         steps = controller.run_steps(runner)
         thought = perf_counter()
         logits = runner.logits(steps)[-1]
+        report.finishing = perf_counter() - thought
         sequence.commit(1)
         token, logprob = self._sampler(logits, sequence.length)
         report.positions = report.undecoded = report.tokens = 1
