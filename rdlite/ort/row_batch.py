@@ -117,7 +117,7 @@ class RowBatch:
         return calls
 
     def _store(self, ask: Ask, low: int, high: int, at: int) -> bool:
-        """Give a text what came of its rows; returns whether that was all that it wants."""
+        """Give a text what came of its rows; returns whether it wants no more of this call."""
         end = ask.number + self.steps
         if self.steps > 1 and ask.settled is None:
             ask.number = end - 1
@@ -125,7 +125,9 @@ class RowBatch:
             return ask.advance()
         for arrays in self._out:
             ask.runner.store(ask, low, high, arrays, at)
-            if high == ask.size and ask.advance():
+            if high < ask.size:
+                return True
+            if ask.advance():
                 if ask.number < end:
                     ask.runner.take_back(ask.number, end)
                 return True

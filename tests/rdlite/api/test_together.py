@@ -265,3 +265,16 @@ def test_rows_of_one_text_need_the_order_of_the_nodes(nano):
 
 def test_products_are_tried_on_this_machine(nano):
     assert rows_pair(nano.bundle.graphs.values()) is False  # blocks of 32
+
+
+def test_what_is_larger_than_a_call_goes_on_in_the_next(monkeypatch):
+    monkeypatch.setattr("rdlite.engine.rows.LARGE", 0)  # calls of eight rows
+    how = {"max_tokens": 40, "min_tokens": 40, "depth": Depth(8)}
+    with rdlite.load("nano", threads=1) as model:
+        model.plan._staggers = None
+        alone = [list(model.generate(prompt, **how)) for prompt in ("What is 48 + 76?", "hello")]
+        many = [[], []]
+        prompts = [{"prompt": "What is 48 + 76?", "speculate": (16, 4)}, "hello"]
+        for index, token in model.generate_many(prompts, **how):
+            many[index].append(token)
+    assert many == alone
