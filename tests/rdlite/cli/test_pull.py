@@ -62,7 +62,7 @@ def test_interrupted_and_taken_up_again(hub, text_checkpoint):
     while not part.stat().st_size:  # what was sent is on its way through the client
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    assert child.communicate(timeout=30)[1].strip() == (
+    assert child.communicate(timeout=120)[1].strip() == (
         "stopped; the same command goes on where it was"
     )
     assert child.returncode == 130

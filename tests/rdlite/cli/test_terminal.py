@@ -101,15 +101,15 @@ def start(tmp_path):
 
 @pytest.fixture
 def endless(bundle_copy, sign):
-    """A model whose answer of 500 tokens at 200 steps each takes many seconds."""
+    """A model whose answer of 500 tokens at 1,000 steps each takes many seconds."""
     (bundle_copy / "generation_config.json").write_text("{}")
     sign(bundle_copy)
-    return ["chat", bundle_copy, *"--max-tokens 500 --steps 200 --temp 0".split()]
+    return ["chat", bundle_copy, *"--max-tokens 500 --steps 1000 --cache-share 4 --temp 0".split()]
 
 
 def test_commands_and_leaving(start, endless):
     screen = start(*endless)
-    screen.wait("200 steps a token, context 640", "context 0 of")
+    screen.wait("1000 steps a token, context 640", "context 0 of")
     screen.type("/help")
     screen.wait("forget the conversation", "pressed twice, it leaves.")
     screen.type("/steps 2")
