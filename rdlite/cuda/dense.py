@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rdlite.cuda.arrays import HALF, Device, DeviceArray
-from rdlite.graphs.dense import Matrix, with_dense_weights
+from rdlite.graphs.derived.dense import Matrix, with_dense_weights
 from rdlite.ort.session import Interrupt, Run, Session
 
 #: Copies of smaller models are not worth the time of making them, in bytes.

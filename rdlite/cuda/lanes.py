@@ -156,7 +156,7 @@ class Lanes:
         """Do what one text asks."""
         self.run_pieces([(ask, 0, 1)])
 
-    def run_pieces(self, pieces: Sequence[Piece], on: bool = False) -> int:
+    def run_pieces(self, pieces: Sequence[Piece], burst: bool = False) -> int:
         """Take a step with what texts ask for, all of one part and at one depth, a row each."""
         by_slot: dict[str, list[Ask]] = {}
         for ask, _, _ in pieces:

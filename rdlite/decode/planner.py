@@ -28,10 +28,7 @@ from rdlite.decode.speculation.draft_schedule import (
 )
 from rdlite.decode.speculation.rounds import Speculation
 from rdlite.decode.speculation.staggered import Staggered
-from rdlite.decode.speculation.staggered_schedule import (
-    AutoStagger,
-    FixedStagger,
-)
+from rdlite.decode.speculation.staggered_schedule import AutoStagger, FixedStagger
 from rdlite.decode.wavefront import Wavefront
 from rdlite.errors import InputError
 from rdlite.exit.controller import Controller

@@ -17,9 +17,9 @@ from rdlite.graphs.derived.float16 import with_float16
 from rdlite.graphs.derived.gpu import with_gpu_kernels
 from rdlite.graphs.derived.int8_halves import with_int8_halves
 from rdlite.graphs.derived.int8_kv import with_int8_cache
-from rdlite.graphs.derived.rotary import Floats, rotary_table, with_positions
 from rdlite.graphs.derived.unrolled import with_steps
 from rdlite.graphs.derived.wide_scales import Place
+from rdlite.graphs.rotary import Floats, rotary_table, with_positions
 from rdlite.ort.kv_cache import HostSlots, MakeSlot, Slot
 from rdlite.ort.row_runner import RowRunner, Rows
 from rdlite.ort.runner import Runner
@@ -140,11 +140,11 @@ class Engine:
         #: Calls that take rows of any texts; None where a row has not the bits it has alone.
         self.rows: Rows | None = None
         pairs = None if device or portable else rows_pair(stretched.values())
+        if self.bursts and not portable and not (pairs and together):
+            self.sessions["steps"] = make("core", with_steps(stretched["core"]))
         if pairs is None or (pairs and not together):
             for part, graph in stretched.items():
                 self.sessions[part] = make(part, graph, in_order=False)
-            if self.bursts and not portable:
-                self.sessions["steps"] = make("core", with_steps(stretched["core"]))
             if device is not None:
                 from rdlite.cuda.dense import dense_sessions
 
@@ -161,9 +161,7 @@ class Engine:
                 self.rows = self._lanes(device, context or self.config.rotary_positions, packed)
             return
         self.rows = rows = EngineRows(stretched, make, self.config, pairs, self._spare)
-        self.sessions = {part: each.chunks for part, each in rows.parts.items()}
-        if self.bursts and not pairs:
-            self.sessions["steps"] = make("core", with_steps(stretched["core"]))
+        self.sessions |= {part: each.chunks for part, each in rows.parts.items()}
 
     def _lanes(self, device: Device, context: int, packed: bool) -> Rows:
         from rdlite.cuda.lanes import Lanes

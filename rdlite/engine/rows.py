@@ -61,7 +61,7 @@ class PartRows:
         #: The most rows of one call.
         self.width = LARGE_WIDTH if self.large else WIDTHS[-1]
 
-    def run(self, pieces: Sequence[Piece], on: bool) -> int:
+    def run(self, pieces: Sequence[Piece], burst: bool) -> int:
         """Call it on rows, `width` at most, as `EngineRows.run_pieces`."""
         count = sum(high - low for _, low, high in pieces)
         width = next(each for each in WIDTHS if each >= count)
@@ -75,7 +75,7 @@ class PartRows:
         except IndexError:
             batch = self._batch(self._session(width, steps), width, steps)
         try:
-            return batch.run(pieces, on)
+            return batch.run(pieces, burst)
         finally:
             idle.append(batch)
 
@@ -167,24 +167,16 @@ class EngineRows:
         for low in range(0, ask.size, self.width):
             self.run_pieces([(ask, low, min(low + self.width, ask.size))])
 
-    def run_pieces(self, pieces: Sequence[Piece], on: bool = False) -> int:
-        """Take a step with what texts ask for, all of one part of the model.
+    def run_pieces(self, pieces: Sequence[Piece], burst: bool = False) -> int:
+        """Take a step with what texts ask for, as `Rows` says; what was done before it fails stays.
 
-        Args:
-            pieces: rows of texts, `width` at most.
-            on: take others as long as all these texts want to.
-
-        Returns:
-            How many calls it took.
-
-        Raises:
-            RuntimeFailure: onnxruntime cannot do it. What was done before counts.
+        Raises RuntimeFailure if onnxruntime cannot do it.
         """
         first = pieces[0][0]
         if len(pieces) == 1 and first.runner.needs_no_rows:
             calls: int = first.runner.run_alone(first)
             return calls
-        return self.parts[first.part].run(pieces, on)
+        return self.parts[first.part].run(pieces, burst)
 
 
 def spare_slot(make: MakeSlot, layers: int, scales: object) -> Slot:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from rdlite.config.model import ModelConfig
 from rdlite.graphs.builder import GraphBuilder, Make, Weight
-from rdlite.graphs.derived.rotary import TABLES, rotary_table
+from rdlite.graphs.rotary import TABLES, rotary_table
 
 
 def embed(g: GraphBuilder, input_ids: ir.Value) -> ir.Value:

@@ -88,13 +88,13 @@ class RowBatch:
         self._bindings: dict[int, Bound] = {}
         self._repeated: dict[tuple[int, ...], Bound | None] = {}
 
-    def run(self, pieces: Sequence[Piece], on: bool = False) -> int:
+    def run(self, pieces: Sequence[Piece], burst: bool = False) -> int:
         """Take a step, or several, with what is asked; raises RuntimeFailure.
 
         Args:
             pieces: of texts, `width` rows at most; those of one text are in the order of its
                 positions, and where several steps are taken, all want so many.
-            on: call again as long as all texts want to.
+            burst: call again until one of these texts has taken its last step.
 
         Returns:
             How many calls it took.
@@ -107,7 +107,7 @@ class RowBatch:
         calls, goes = 0, True
         while goes:
             self._bound_to(rows, self._seats(pieces)).run()
-            calls, at, goes = calls + 1, 0, on
+            calls, at, goes = calls + 1, 0, burst
             for ask, low, high in pieces:
                 if self._store(ask, low, high, at):
                     goes = False

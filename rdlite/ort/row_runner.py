@@ -38,12 +38,12 @@ class Rows(Protocol):
     def run(self, ask: Ask) -> None:
         """Take the step that one text asks for."""
 
-    def run_pieces(self, pieces: Sequence[Piece], on: bool = False) -> int:
+    def run_pieces(self, pieces: Sequence[Piece], burst: bool = False) -> int:
         """Take a step with what texts ask for, all of one part of the model.
 
         Args:
             pieces: rows of texts, `width` at most.
-            on: take others as long as all these texts want to.
+            burst: take others until one of these texts has taken its last.
 
         Returns:
             How many calls it took.

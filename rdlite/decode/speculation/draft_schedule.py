@@ -26,8 +26,8 @@ CHOOSE_EVERY = 8  # rounds
 PROBE_EVERY = 4  # rounds, in which to see what drafts of all depths would have been,
 ENOUGH = 16  # until so many were seen, and while decoding is plain
 TRY_EVERY = 32  # rounds: speculate even if it does not pay, probe even if it does
-QUIET = 8  # times as seldom it does both once decoding was plain for long,
-QUIETER = 64  # which is so many rounds for each time
+COMPARE = 3  # rounds at the start that are plain, to know what they take; then one in TRY_EVERY
+CALM, QUIET = 64, 8  # after each CALM plain rounds it looks less often, down to an eighth
 BARRED = 512  # rounds of plain decoding after speculation has turned out to be slower
 MARGIN = 1.05  # speculation that promises to be no more times faster is left alone
 FORGET = 1 / 256  # weight of what was seen last, once enough was seen
@@ -153,7 +153,7 @@ class AutoSchedule:
                 return replace(self._plain, probes=self.depths)
             if number % (CHOOSE_EVERY * self._quiet) == 0 or number < CHOOSE_EVERY:
                 self._choose()
-            if number % TRY_EVERY == TRY_EVERY // 2 or 0 < number < 4:
+            if number % TRY_EVERY == TRY_EVERY // 2 or number <= COMPARE:
                 return self._plain
             plain = self._best is self._plain
             self._calm = self._calm + 1 if plain else 0
@@ -167,7 +167,7 @@ class AutoSchedule:
     @property
     def _quiet(self) -> int:
         """How many times as seldom it looks around."""
-        return min(1 + self._calm // QUIETER, QUIET)
+        return min(1 + self._calm // CALM, QUIET)
 
     def learn(self, stats: RoundStats) -> None:
         """Take note of how a round went."""
@@ -184,8 +184,8 @@ class AutoSchedule:
             return  # the text ends; `_ends` knows
         self._seen[index] += 1
         # Plain decoding sees few drafts, and should notice when they get better.
-        least = 8 * FORGET * self._quiet if self._best is self._plain else FORGET
-        weight = max(1 / self._seen[index], least)
+        floor = 8 * FORGET * self._quiet if self._best is self._plain else FORGET
+        weight = max(1 / self._seen[index], floor)
         followed, rights = self._followed[index], self._right[index]
         for number, least in enumerate(LEAST):
             sure = confidence >= least

@@ -13,7 +13,7 @@ import rdlite
 from rdlite import Cache, Depth, InputError, RuntimeFailure
 from rdlite.cli.main import main
 from rdlite.config import model as config_module
-from rdlite.graphs.derived.rotary import rotary_table
+from rdlite.graphs.rotary import rotary_table
 from rdlite.utils import memory
 
 DATA = Path(__file__).parents[2] / "data"
